@@ -1,0 +1,117 @@
+/**
+ * The one error that vfiod throws above the byte-level port, and the closed list of its reasons.
+ *
+ * A reason is for machines and never changes its meaning; the message is for people, in the form
+ * `Cannot <verb> <object>: <state found>; <state needed or what to do>`. There is no `code`
+ * property on purpose: grpc-js takes a numeric `code` on a thrown error as the gRPC status.
+ */
+
+/** Every reason, and what the caller should do about it. docs/errors.md is held equal to this. */
+export const REASONS = {
+  BAD_ARGUMENT: 'Correct the named field; nothing was changed.',
+  BAD_RANGE:
+    'Align address and length to the page size reported by the address space, keep them above zero and below 2^64.',
+  BATCH_TOO_LARGE: 'Split the batch; the message names the limit.',
+  IOVA_OUT_OF_APERTURE: 'Choose an iova inside one of the ranges that the address space reports.',
+  OUT_OF_MEMORY_OBJECT: 'Keep offset + length inside the registered memory.',
+  OUT_OF_REGION: 'Keep offset + length inside the region; its size is in the device information.',
+  NO_SUCH_GROUP: 'List the groups; the id is the IOMMU group number.',
+  NO_SUCH_DEVICE: 'List the devices; the name is a PCI address or an mdev UUID.',
+  NO_SUCH_DRIVER: 'Load the driver module first (for example vfio-pci), then bind again.',
+  NO_SUCH_SPACE: 'Create the address space first; it is gone when its owner exits.',
+  NO_SUCH_MEMORY: 'Register or allocate the memory first.',
+  NO_SUCH_REGION: 'Use a region index from the device information.',
+  NO_SUCH_IRQ: 'Use an IRQ index and vector from the device information.',
+  NO_SUCH_SESSION: 'Set a state that opens a data transfer session first.',
+  IOVA_NOT_MAPPED: 'List the mappings; name one of them exactly.',
+  IOVA_IN_USE: 'Unmap the named mapping first, or choose another iova.',
+  ID_IN_USE: 'Choose another id, or repeat the call with the arguments of the existing object.',
+  UNKNOWN_PEER: 'Connect through the Unix socket from a live process.',
+  NOT_MM_OWNER: 'Make the call from the process that owns the object.',
+  KERNEL_DENIED: 'Give the daemon the named capability or permission.',
+  BAD_TICKET:
+    'Ask for a new ticket; each one works once, for the process that asked, until it expires.',
+  GROUP_NOT_VIABLE: 'Bind every named device to vfio-pci, or leave it without a driver.',
+  GROUP_IN_USE:
+    'Release the group where it is used; the message names the holder when it is known.',
+  SPACE_NOT_READY: 'Add a group, or make the named groups viable; then repeat the call.',
+  SPACE_IN_USE: 'Close the named devices first.',
+  MEMORY_IN_USE: 'Unmap the named mappings first.',
+  DEVICE_NOT_OPEN: 'Open the device in an address space first.',
+  DEVICE_IN_USE: 'Close the device first; the message names the holder.',
+  MAPPING_STRADDLES: 'Unmap whole mappings: widen or narrow the range to their edges.',
+  REMAP_BLOCKED:
+    'Stop the device and unmap and map again instead; the message names what rules out a remap.',
+  VADDR_INVALID: 'Update the vaddr of the named mappings first.',
+  VADDR_VALID: 'Invalidate the vaddr of the mapping before updating it.',
+  DIFFERENT_MEMORY: 'Update a mapping with the same bytes of the same file only.',
+  BIND_FAILED:
+    'Nothing was changed: every device has its former driver; the message names the step that failed.',
+  ARC_BLOCKED: 'Take the path that the message names, or reset the device.',
+  DEVICE_IN_ERROR: 'Reset the device; nothing else leaves the ERROR state.',
+  SESSION_BUSY: 'Wait for the other reader or writer of the session, or cancel it.',
+  SESSION_BROKEN: 'Reset the device and start the session again; do not load what was written.',
+  MEMLOCK_EXCEEDED:
+    'Raise RLIMIT_MEMLOCK of the daemon or give it CAP_IPC_LOCK; map less meanwhile.',
+  TOO_MANY_MAPPINGS: 'Map fewer, larger ranges, or raise dma_entry_limit of vfio_iommu_type1.',
+  LIMIT_REACHED: 'Release some of the named objects first.',
+  UNSUPPORTED: 'Do without: the kernel, the device or this version of vfiod cannot do it.',
+  DEVICE_GONE: 'Close the device; it was removed or no longer answers.',
+  DRAINING: 'Reconnect when the daemon has restarted.',
+  CANCELLED: 'Repeat the call if it is still wanted.',
+  STATE_REFUSED_BY_DEVICE:
+    'Reset the device; the data it was given does not fit it or is incomplete.',
+  KERNEL_REFUSED:
+    'Look up the errno for the named operation; this is a case vfiod has no name for.',
+  BUG: 'Report it with the daemon log: this is a mistake in vfiod.',
+} as const satisfies Record<string, string>
+
+export type Reason = keyof typeof REASONS
+
+/** One thing that stands in the way, and how to remove it (google.rpc.PreconditionFailure). */
+export interface Blocker {
+  /** What blocks: a PCI address, an mdev UUID, a group, a mapping. */
+  readonly subject: string
+  /** What is found: `bound to snd_hda_intel`. */
+  readonly found: string
+  /** What to do: `bind it to vfio-pci or leave it without a driver`. */
+  readonly fix: string
+}
+
+/** A limit that was hit (google.rpc.QuotaFailure); all three in the same unit. */
+export interface Quota {
+  readonly limit: string
+  readonly max: bigint
+  readonly current: bigint
+  readonly needed: bigint
+}
+
+export interface Details {
+  /** The ioctl or verb that was tried, e.g. `VFIO_GROUP_SET_CONTAINER`. */
+  readonly op?: string
+  /** The name of the errno, when a kernel said no. */
+  readonly errno?: string
+  readonly blockers?: readonly Blocker[]
+  readonly quota?: Quota
+  /** The request field at fault (google.rpc.BadRequest). */
+  readonly field?: string
+  /** The object at fault and who owns it (google.rpc.ResourceInfo). */
+  readonly resource?: { readonly type: string; readonly name: string; readonly owner?: string }
+  readonly retryAfterMs?: number
+}
+
+export class VfiodError extends Error {
+  override readonly name = 'VfiodError'
+  readonly reason: Reason
+  readonly details: Details
+
+  constructor(reason: Reason, message: string, details: Details = {}, cause?: unknown) {
+    super(message, cause === undefined ? undefined : { cause })
+    this.reason = reason
+    this.details = details
+  }
+}
+
+/** A request field that is missing or malformed. */
+export const badArgument = (field: string, message: string): VfiodError =>
+  new VfiodError('BAD_ARGUMENT', message, { field })

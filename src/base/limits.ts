@@ -1,0 +1,32 @@
+/** Every maximum in one place, each with why it is that number. */
+
+export const LIMITS = {
+  /** Items in one Map, Unmap or UpdateVaddr call: half a second of kernel work at 10 us each. */
+  batchItems: 8192,
+  /** Bytes in one ReadRegion or WriteRegion call: below the 4 MiB that clients receive by default. */
+  regionBytes: 1 << 20,
+  /** Bytes of device state in one stream message: larger ones cost more in framing than they save. */
+  chunkBytes: 1 << 20,
+  /** Bytes of one incoming gRPC message: a full chunk or a full batch, with its framing. */
+  messageBytes: 4 << 20,
+  /** Address spaces, memory objects and open devices of one client. */
+  objectsPerClient: 4096,
+  /** Tickets that one client may hold at once. */
+  ticketsPerClient: 256,
+  /** How long a ticket works. */
+  ticketMs: 30_000,
+  /** Fds in one packet: SCM_MAX_FD of the kernel. */
+  fdsPerPacket: 253,
+  /** Vectors of one IRQ index: MSI-X has at most 2048 (PCI specification). */
+  irqVectors: 2048,
+  /** Watches and IRQ streams of one client. */
+  streamsPerClient: 64,
+  /** Events a slow watcher may lag behind before its stream is ended. */
+  watchBacklog: 1024,
+  /** How long a vaddr may stay invalid before the daemon restores it. */
+  vaddrInvalidMs: 60_000,
+  /** Bytes one Allocate may ask for: what an x86-64 guest can address at most. */
+  allocateBytes: 1n << 46n,
+  /** Characters of a client-chosen id. */
+  idLength: 64,
+} as const
