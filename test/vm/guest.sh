@@ -1,11 +1,11 @@
 #!/bin/busybox sh
-# What the guest does as PID 1 once it stands in the host's root: completes the mounts, runs the
-# job, leaves its exit status in the job folder, turns the machine off. The job folder holds
-# `environment` (what the command line of the host decided) and `command`.
+# What the guest does as PID 1 once it stands in the host's root: completes the mounts and runs
+# the job, by itself or under systemd. The job folder holds `environment` (what the host's command
+# line decided), `command` and job.sh.
 . /run/job/environment
 
 mkdir -p /dev/pts /dev/shm /dev/hugepages /dev/mqueue
-mount -t devpts devpts /dev/pts
+mount -t devpts -o mode=620,ptmxmode=666 devpts /dev/pts
 mount -t tmpfs shm /dev/shm
 mount -t hugetlbfs hugetlbfs /dev/hugepages
 mount -t mqueue mqueue /dev/mqueue
@@ -16,17 +16,22 @@ ln -sf /proc/self/fd /dev/fd
 busybox hostname vfiod-guest
 busybox ip link set lo up
 
-# The second serial port is the host's stdout; the first is the kernel's. The command sees a pipe,
-# not a terminal: nothing animates, and no line ends in a carriage return.
-busybox stty 115200 -onlcr -F /dev/ttyS1
-mkfifo /run/output
-cat /run/output >/dev/ttyS1 &
-pump=$!
-sh /run/job/command >/run/output 2>&1 </dev/null
-status=$?
+[ "$INIT" = systemd ] || exec sh /run/job/job.sh
 
-# A process the command left behind keeps the pipe open: it does not keep the machine up.
-(sleep 3; kill $pump) 2>/dev/null &
-wait $pump
-echo $status >/run/job/status
-busybox poweroff -f
+# The only target, so nothing that the host has enabled starts here.
+mkdir -p /run/systemd/system /run/systemd/journald.conf.d
+printf '[Journal]\nStorage=volatile\n' >/run/systemd/journald.conf.d/job.conf
+cat >/run/systemd/system/job.target <<UNIT
+[Unit]
+Requires=job.service
+After=job.service
+UNIT
+cat >/run/systemd/system/job.service <<UNIT
+[Unit]
+After=basic.target
+Requires=basic.target
+[Service]
+Type=oneshot
+ExecStart=/bin/busybox sh /run/job/job.sh
+UNIT
+exec /lib/systemd/systemd --unit=job.target

@@ -13,6 +13,7 @@ import {
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 
 const here = fileURLToPath(new URL('.', import.meta.url))
@@ -67,15 +68,21 @@ function qemuArguments({ kernel, initrd, job, iommu, append }) {
     ...['-virtfs', share(job, 'job')],
     ...['-kernel', kernel, '-initrd', initrd],
     // An oops ends the machine at once: without a status, that fails the run.
-    ...['-append', `console=ttyS0 loglevel=5 intel_iommu=on panic=-1 oops=panic ${append}`],
+    ...[
+      '-append',
+      `console=ttyS0 loglevel=5 intel_iommu=on panic=-1 oops=panic fstab=no ${append}`,
+    ],
   ]
 }
 
 // The emulator dies with us, even if we are killed; and with the clock.
-function runQemu(args, timeoutMs) {
+function runQemu(args, { timeoutMs, onLine }) {
   return new Promise((resolve, reject) => {
     const command = ['--pdeathsig', 'KILL', 'qemu-system-x86_64', ...args]
-    const qemu = spawn('setpriv', command, { stdio: ['ignore', 'inherit', 'inherit'] })
+    const qemu = spawn('setpriv', command, {
+      stdio: ['ignore', onLine ? 'pipe' : 'inherit', 'inherit'],
+    })
+    if (onLine) createInterface({ input: qemu.stdout }).on('line', onLine)
     const kill = () => qemu.kill('SIGKILL')
     let timedOut = false
     const clock = setTimeout(() => {
@@ -84,7 +91,7 @@ function runQemu(args, timeoutMs) {
     }, timeoutMs)
     for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, kill)
     qemu.on('error', reject)
-    qemu.on('exit', () => {
+    qemu.on('close', () => {
       clearTimeout(clock)
       resolve({ timedOut })
     })
@@ -93,21 +100,22 @@ function runQemu(args, timeoutMs) {
 
 /**
  * Boots the machine, runs `command` (a shell script) in it and returns its exit status. Throws
- * when there is none: the machine hung, crashed or did not come up.
+ * when there is none: the machine hung, crashed or did not come up. Output goes to our stdout as
+ * it comes, or line by line to `onLine`.
  */
-export async function boot({ kernel, command, environment, iommu, append, timeoutMs }) {
+export async function boot({ kernel, command, environment, iommu, append, ...watch }) {
   const folder = mkdtempSync(join(tmpdir(), 'vfiod-vm-'))
   try {
     const job = join(folder, 'job')
     mkdirSync(job)
-    copyFileSync(join(here, 'guest.sh'), join(job, 'guest.sh'))
+    for (const name of ['guest.sh', 'job.sh']) copyFileSync(join(here, name), join(job, name))
     writeFileSync(join(job, 'environment'), environment)
     writeFileSync(join(job, 'command'), command)
 
     const args = qemuArguments({ kernel, initrd: makeInitrd(folder), job, iommu, append })
-    const { timedOut } = await runQemu(args, timeoutMs)
+    const { timedOut } = await runQemu(args, watch)
     const status = fileIn(job, 'status')
-    if (timedOut) throw died(job, `its timeout of ${timeoutMs / 1000} s`)
+    if (timedOut) throw died(job, `its timeout of ${watch.timeoutMs / 1000} s`)
     if (status === '') throw died(job, 'no status: its kernel crashed, or it did not start')
     reportComplaints(job)
     return Number.parseInt(status, 10)

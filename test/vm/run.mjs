@@ -1,12 +1,13 @@
 // Runs something on a real kernel with VFIO: by default the kernel test suite.
 //
-//   node test/vm/run.mjs [FILTER...]        the suite, or the files that match
+//   node test/vm/run.mjs [FILTER...]        the suite, or its files whose path has a FILTER in it
 //   node test/vm/run.mjs -- CMD ARG...      any command; the guest sees the host's files
 //
-//   --node PATH       the Node binary of the guest (default: the one running this)
-//   --iommu KIND      intel (default), amd or none; iommufd's mock domain wants none
-//   --append WORDS    more words for the kernel's command line
-//   --timeout SECONDS after which the guest is killed and the run fails (default 1200)
+//   --node PATH        the Node binary of the guest (default: the one running this)
+//   --timeout SECONDS  after which a guest is killed and the run fails (default 1200)
+//   --iommu KIND       for CMD: intel (default), amd or none; iommufd's mock domain wants none
+//   --init KIND        for CMD: job (default), or systemd to run it under systemd as PID 1
+//   --append WORDS     more words for the kernel's command line
 
 import { dirname, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -14,6 +15,8 @@ import { parseArgs } from 'node:util'
 import { kernelImage } from './kernel.mjs'
 import { boot } from './machine.mjs'
 import { ensurePackages } from './packages.mjs'
+import { suites } from './suites.mjs'
+import { createTally } from './tally.mjs'
 
 const checkout = fileURLToPath(new URL('../..', import.meta.url))
 const quote = (word) => `'${word.replaceAll("'", "'\\''")}'`
@@ -25,21 +28,18 @@ function parse(argv) {
     allowPositionals: true,
     options: {
       node: { type: 'string', default: process.execPath },
-      iommu: { type: 'string', default: 'intel' },
-      append: { type: 'string', default: '' },
       timeout: { type: 'string', default: '1200' },
+      iommu: { type: 'string', default: 'intel' },
+      init: { type: 'string', default: 'job' },
+      append: { type: 'string', default: '' },
     },
   })
-  if (!['intel', 'amd', 'none'].includes(values.iommu)) {
-    throw new Error(`Cannot use the IOMMU ${values.iommu}: intel, amd or none`)
-  }
-  const vitest = ['node_modules/vitest/vitest.mjs', 'run', '--config', 'vitest.kernel.config.ts']
-  const suite = [resolve(values.node), ...vitest, ...positionals]
-  return { ...values, words: split < 0 ? suite : argv.slice(split + 1) }
+  const command = split < 0 ? null : argv.slice(split + 1)
+  return { ...values, node: resolve(values.node), filters: positionals, command }
 }
 
 // The guest starts with an empty environment: only what is named here reaches the job.
-function jobScript({ node, iommu, words }) {
+function jobScript({ node, iommu, init }, words) {
   const inherited = Object.keys(process.env).filter((name) => /^(CI|VFIOD_.*)$/.test(name))
   const env = {
     ...Object.fromEntries(inherited.map((name) => [name, process.env[name]])),
@@ -48,6 +48,7 @@ function jobScript({ node, iommu, words }) {
     HOME: '/root',
     PATH: `${dirname(node)}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin`,
     VFIOD_IOMMU: iommu,
+    VFIOD_INIT: init,
   }
   return [
     ...Object.entries(env).map(([name, value]) => `export ${name}=${quote(value)}`),
@@ -57,19 +58,46 @@ function jobScript({ node, iommu, words }) {
   ].join('\n')
 }
 
-async function main() {
-  const wanted = parse(process.argv.slice(2))
-  const node = resolve(wanted.node)
-  ensurePackages()
-  const neededInTmp = [checkout, node].some((path) => path.startsWith('/tmp/'))
+function run(kernel, wanted, words, onLine) {
+  const neededInTmp = [checkout, wanted.node].some((path) => path.startsWith('/tmp/'))
   return boot({
-    kernel: kernelImage(),
-    command: jobScript({ ...wanted, node }),
-    environment: `HIDE_TMP=${neededInTmp ? 'no' : 'yes'}\n`,
+    kernel,
+    command: jobScript(wanted, words),
+    environment: `INIT=${wanted.init}\nHIDE_TMP=${neededInTmp ? 'no' : 'yes'}\n`,
     iommu: wanted.iommu,
     append: wanted.append,
     timeoutMs: Number(wanted.timeout) * 1000,
+    onLine,
   })
+}
+
+// One boot per machine, one line at the end for all of them.
+async function runSuites(kernel, wanted) {
+  const found = suites(checkout, wanted.filters)
+  if (found.length === 0) throw new Error('Cannot find a test file that matches')
+  const tally = createTally()
+  const vitest = ['node_modules/vitest/vitest.mjs', 'run', '--config', 'vitest.kernel.config.ts']
+  let worst = 0
+  for (const { files, ...machine } of found) {
+    process.stdout.write(`\nmachine: ${machine.name}\n`)
+    try {
+      const words = [wanted.node, ...vitest, ...files]
+      worst = Math.max(worst, await run(kernel, { ...wanted, ...machine }, words, tally.onLine))
+    } catch (error) {
+      process.stdout.write(`test machine: ${error.message}\n`)
+      tally.addFailure()
+      worst = 1
+    }
+  }
+  process.stdout.write(`${tally.line()}\n`)
+  return worst
+}
+
+async function main() {
+  const wanted = parse(process.argv.slice(2))
+  ensurePackages()
+  const kernel = kernelImage()
+  return wanted.command ? run(kernel, wanted, wanted.command) : runSuites(kernel, wanted)
 }
 
 try {
