@@ -1,0 +1,141 @@
+/**
+ * Which address space (mm) a process runs in. An exec replaces it and changes nothing else that
+ * names a process: not the pid, the pidfd, the start time or its sockets. Only files of /proc/PID
+ * that were opened before tell: they stay with the mm they were opened on.
+ */
+
+import { ERRNO } from '../base/errno.ts'
+import { O_RDONLY, sys } from './libc.ts'
+import { isAlive } from './process.ts'
+
+export interface MmPin {
+  readonly pid: number
+  /** Whether the process still runs in the address space that it was pinned in. False from its
+   * exec or exit on, and when it may no longer be looked at. */
+  isCurrent(): boolean
+  close(): void
+}
+
+const O_PATH = 0o10000000
+const O_DIRECTORY = 0o200000
+const AT_RANDOM = 25n
+const AUXV_MAX = 1024
+
+/** What one image differs in from the next: its aux vector, full of randomized addresses, and the
+ * 16 random bytes that the kernel laid at AT_RANDOM, where reading its memory is allowed. */
+interface Fingerprint {
+  readonly auxv: Buffer
+  readonly random: Buffer
+  readonly randomAddress: bigint
+}
+
+// Through the directory, not by pid: it stays with the process, whoever gets the number next.
+const openIn = (processDir: number, name: string): number =>
+  sys.openSync(`/proc/self/fd/${processDir}/${name}`, O_RDONLY)
+
+const findRandom = (auxv: Buffer): bigint | undefined => {
+  for (let at = 0; at + 16 <= auxv.length; at += 16)
+    if (auxv.readBigUInt64LE(at) === AT_RANDOM) return auxv.readBigUInt64LE(at + 8)
+  return undefined
+}
+
+/** -ESRCH for a process without an address space: a zombie, a kernel thread, a pid long gone. */
+const fingerprintOf = (processDir: number): Fingerprint | number => {
+  const auxvFd = openIn(processDir, 'auxv')
+  if (auxvFd < 0) return auxvFd
+  const bytes = Buffer.alloc(AUXV_MAX)
+  const length = sys.readSync(auxvFd, bytes)
+  sys.closeSync(auxvFd)
+  const auxv = bytes.subarray(0, Math.max(length, 0))
+  const randomAddress = findRandom(auxv)
+  if (randomAddress === undefined) return -ERRNO.ESRCH
+
+  const random = Buffer.alloc(16)
+  const memFd = openIn(processDir, 'mem')
+  if (memFd >= 0) {
+    sys.preadSync(memFd, random, randomAddress)
+    sys.closeSync(memFd)
+  }
+  return { auxv, random, randomAddress }
+}
+
+/** An open file that answers 0 bytes once its mm has no user left. Reading memory needs more
+ * permission than reading the list of mappings, so the list has to do where memory is refused. */
+const openSentinel = (processDir: number): { fd: number; isMem: boolean } => {
+  const fd = openIn(processDir, 'mem')
+  if (fd >= 0) return { fd, isMem: true }
+  return { fd: openIn(processDir, 'maps'), isMem: false }
+}
+
+class Pin implements MmPin {
+  readonly pid: number
+  readonly #processDir: number
+  readonly #sentinel: { readonly fd: number; readonly isMem: boolean }
+  readonly #pinned: Fingerprint
+  #isClosed = false
+
+  constructor(
+    pid: number,
+    processDir: number,
+    sentinel: { readonly fd: number; readonly isMem: boolean },
+    pinned: Fingerprint,
+  ) {
+    this.pid = pid
+    this.#processDir = processDir
+    this.#sentinel = sentinel
+    this.#pinned = pinned
+  }
+
+  isCurrent(): boolean {
+    return !this.#isClosed && this.#hasUsers() && this.#isWhereItWas()
+  }
+
+  #hasUsers(): boolean {
+    const { fd, isMem } = this.#sentinel
+    const offset = isMem ? this.#pinned.randomAddress : 0n
+    const length = sys.preadSync(fd, Buffer.alloc(1), offset)
+    // The process may have unmapped that page: its mm lives all the same.
+    return length > 0 || length === -ERRNO.EIO
+  }
+
+  /** The old mm lives on after an exec while a CLONE_VM relative uses it, so look at the present. */
+  #isWhereItWas(): boolean {
+    const present = fingerprintOf(this.#processDir)
+    return (
+      typeof present !== 'number' &&
+      present.auxv.equals(this.#pinned.auxv) &&
+      present.random.equals(this.#pinned.random)
+    )
+  }
+
+  close(): void {
+    if (this.#isClosed) return
+    this.#isClosed = true
+    sys.closeSync(this.#sentinel.fd)
+    sys.closeSync(this.#processDir)
+  }
+}
+
+/**
+ * Pins the address space that a process runs in. -ESRCH where it has none, -EACCES where this
+ * process may not look. With the pidfd of the process it is sure that the pid meant that one.
+ */
+export const pinMm = (pid: number, pidfd?: number): MmPin | number => {
+  const processDir = sys.openSync(`/proc/${pid}`, O_PATH | O_DIRECTORY)
+  if (processDir < 0) return processDir === -ERRNO.ENOENT ? -ERRNO.ESRCH : processDir
+  const sentinel = openSentinel(processDir)
+  const pinned = sentinel.fd < 0 ? sentinel.fd : fingerprintOf(processDir)
+  const refuse = (errno: number): number => {
+    if (sentinel.fd >= 0) sys.closeSync(sentinel.fd)
+    sys.closeSync(processDir)
+    return errno
+  }
+  if (typeof pinned === 'number') return refuse(pinned)
+  if (pidfd !== undefined && !isAlive(pidfd)) return refuse(-ERRNO.ESRCH)
+
+  const pin = new Pin(pid, processDir, sentinel, pinned)
+  // An exec between the two opens would have pinned two address spaces.
+  if (pin.isCurrent()) return pin
+  pin.close()
+  return -ERRNO.ESRCH
+}

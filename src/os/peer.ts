@@ -1,0 +1,71 @@
+/**
+ * Who is at the other end of a Unix socket, told by the kernel. It is the process that called
+ * connect(); the socket may have passed to another one since, and exec changes nothing here.
+ */
+
+import { ERRNO } from '../base/errno.ts'
+import { sys } from './libc.ts'
+import { isAlive, openPidfd, pidOf, processName, startTimeOf } from './process.ts'
+import { socketOption, socketOptionLength } from './unix-socket.ts'
+
+export { isAlive, pidfdInode, processName, sameMm } from './process.ts'
+
+export interface Peer {
+  readonly pid: number
+  readonly uid: number
+  readonly gid: number
+  /** Supplementary groups. */
+  readonly groups: number[]
+  /** Readable once the process has exited; the receiver's to close. */
+  readonly pidfd: number
+  /** Clock ticks since boot. */
+  readonly startTime: bigint
+  readonly comm: string
+}
+
+const SO_PEERCRED = 17
+const SO_PEERGROUPS = 59
+const SO_PEERPIDFD = 77
+
+const peerGroups = (socketFd: number): number[] | number => {
+  const length = socketOptionLength(socketFd, SO_PEERGROUPS)
+  if (length < 0) return length
+  const groups = new Uint32Array(length / 4)
+  const answer = length === 0 ? 0 : socketOption(socketFd, SO_PEERGROUPS, bytesOf(groups))
+  return answer < 0 ? answer : [...groups]
+}
+
+const bytesOf = (words: Uint32Array | Int32Array): Uint8Array =>
+  new Uint8Array(words.buffer, words.byteOffset, words.byteLength)
+
+/** By the socket since Linux 6.5; before that by number, which is sure only if the process was
+ * there before and after, which `peerOf` checks by its start time. */
+const peerPidfd = (socketFd: number, pid: number): number => {
+  const pidfd = new Int32Array(1)
+  const answer = socketOption(socketFd, SO_PEERPIDFD, bytesOf(pidfd))
+  if (answer >= 0) return pidfd[0] as number
+  return answer === -ERRNO.ENOPROTOOPT ? openPidfd(pid) : answer
+}
+
+/** -ESRCH for a peer that is gone or that this pid namespace does not show. */
+export const peerOf = (socketFd: number): Peer | number => {
+  const credentials = new Uint32Array(3)
+  const answer = socketOption(socketFd, SO_PEERCRED, bytesOf(credentials))
+  if (answer < 0) return answer
+  const [pid, uid, gid] = credentials as unknown as [number, number, number]
+  if (pid === 0) return -ERRNO.ESRCH
+  const before = startTimeOf(pid)
+  if (typeof before === 'number') return -ERRNO.ESRCH
+  const groups = peerGroups(socketFd)
+  if (typeof groups === 'number') return groups
+  const pidfd = peerPidfd(socketFd, pid)
+  if (pidfd < 0) return pidfd
+
+  // Alive after everything was read, so the pid cannot have passed to another process meanwhile.
+  const comm = processName(pid)
+  const startTime = startTimeOf(pid)
+  if (pidOf(pidfd) === pid && startTime === before && typeof comm === 'string' && isAlive(pidfd))
+    return { pid, uid, gid, groups, pidfd, startTime, comm }
+  sys.closeSync(pidfd)
+  return -ERRNO.ESRCH
+}
