@@ -1,0 +1,174 @@
+/**
+ * One method of a service as a function: promises and async iterables instead of callbacks and
+ * emitters. The types come from the generated clients, so a new RPC is here once it is generated.
+ */
+import type {
+  Client,
+  ClientReadableStream,
+  ClientUnaryCall,
+  ClientWritableStream,
+  CallOptions as GrpcCallOptions,
+  requestCallback,
+} from '@grpc/grpc-js'
+import { Metadata } from '@grpc/grpc-js'
+import type { MethodDefinition } from '@grpc/proto-loader'
+import type { Chunk } from '../wire/bulk.ts'
+import { toRpcError } from './rpc-error.ts'
+
+export interface CallOptions {
+  /** Cancels the call; it then rejects with status CANCELLED. */
+  readonly signal?: AbortSignal
+  /** How long the call may take. */
+  readonly timeoutMs?: number
+  /** Headers, for tests: the daemon reads none. */
+  readonly headers?: Readonly<Record<string, string>>
+}
+
+/** The messages of a server stream. Leaving the loop cancels the call. */
+export interface Messages<Message> extends AsyncIterable<Message> {
+  cancel(): void
+}
+
+/** `Client` here is a generated one, whose last overload of each method tells what kind it is. */
+export type Calls<GeneratedClient> = {
+  readonly [Name in LowerMethods<GeneratedClient>]: Call<GeneratedClient[Name]>
+}
+
+/** The generated client has each method as in the proto and in lower camel case; the latter here. */
+type LowerMethods<GeneratedClient> = Extract<
+  Exclude<keyof GeneratedClient, keyof Client>,
+  Uncapitalize<Extract<keyof GeneratedClient, string>>
+>
+
+type Call<Method> = Method extends (
+  request: infer Request,
+  callback: requestCallback<infer Response>,
+) => ClientUnaryCall
+  ? (request?: Request, options?: CallOptions) => Promise<Response>
+  : Method extends (
+        callback: requestCallback<infer Response>,
+      ) => ClientWritableStream<infer Request>
+    ? (requests: Requests<Request | Chunk>, options?: CallOptions) => Promise<Response>
+    : Method extends (
+          request: infer Request,
+          options?: GrpcCallOptions,
+        ) => ClientReadableStream<infer Response>
+      ? (request?: Request, options?: CallOptions) => Messages<Response>
+      : never
+
+export type Requests<Request> = AsyncIterable<Request> | Iterable<Request>
+
+type Definition = MethodDefinition<object, object>
+
+const metadataOf = ({ headers = {} }: CallOptions): Metadata => {
+  const metadata = new Metadata()
+  for (const [key, value] of Object.entries(headers)) metadata.set(key, value)
+  return metadata
+}
+
+const grpcOptions = ({ timeoutMs }: CallOptions): GrpcCallOptions =>
+  timeoutMs === undefined ? {} : { deadline: Date.now() + timeoutMs }
+
+/** Cancels with the signal, and leaves the signal without a listener once the call is over. */
+const cancelWith = (
+  signal: AbortSignal | undefined,
+  call: { cancel(): void; once(event: 'status', listener: () => void): unknown },
+): void => {
+  if (signal === undefined) return
+  const cancel = () => call.cancel()
+  signal.addEventListener('abort', cancel, { once: true })
+  call.once('status', () => signal.removeEventListener('abort', cancel))
+  if (signal.aborted) cancel()
+}
+
+export const unaryCall =
+  (client: Client, method: Definition) =>
+  (request: object = {}, options: CallOptions = {}): Promise<object> =>
+    new Promise((resolve, reject) => {
+      const call = client.makeUnaryRequest<object, object>(
+        method.path,
+        method.requestSerialize,
+        method.responseDeserialize,
+        request,
+        metadataOf(options),
+        grpcOptions(options),
+        (error, response) => {
+          if (error) reject(toRpcError(method.path.slice(1), error))
+          else resolve(response as object)
+        },
+      )
+      cancelWith(options.signal, call)
+    })
+
+export const serverStreamCall =
+  (client: Client, method: Definition) =>
+  (request: object = {}, options: CallOptions = {}): Messages<object> => {
+    const call = client.makeServerStreamRequest<object, object>(
+      method.path,
+      method.requestSerialize,
+      method.responseDeserialize,
+      request,
+      metadataOf(options),
+      grpcOptions(options),
+    )
+    // The call may fail before anyone iterates, and an unheard 'error' would end the process.
+    let failure: unknown
+    call.on('error', (error) => {
+      failure ??= error
+    })
+    cancelWith(options.signal, call)
+    return {
+      cancel: () => call.cancel(),
+      async *[Symbol.asyncIterator]() {
+        try {
+          yield* call as AsyncIterable<object>
+          if (failure !== undefined) throw failure
+        } catch (error) {
+          throw toRpcError(method.path.slice(1), error)
+        } finally {
+          call.cancel()
+        }
+      },
+    }
+  }
+
+/** Each request waits until the one before it is on its way, so a buffer may be used again then. */
+const sendAll = async (
+  call: ClientWritableStream<object>,
+  requests: Requests<object>,
+  over: AbortSignal,
+): Promise<void> => {
+  for await (const request of requests) {
+    if (over.aborted) return
+    await new Promise<void>((resolve) => {
+      call.write(request, () => resolve())
+      over.addEventListener('abort', () => resolve(), { once: true })
+    })
+  }
+  call.end()
+}
+
+export const clientStreamCall =
+  (client: Client, method: Definition) =>
+  (requests: Requests<object>, options: CallOptions = {}): Promise<object> =>
+    new Promise((resolve, reject) => {
+      const over = new AbortController()
+      const call = client.makeClientStreamRequest<object, object>(
+        method.path,
+        method.requestSerialize,
+        method.responseDeserialize,
+        metadataOf(options),
+        grpcOptions(options),
+        (error, response) => {
+          over.abort()
+          if (error) reject(toRpcError(method.path.slice(1), error))
+          else resolve(response as object)
+        },
+      )
+      cancelWith(options.signal, call)
+      sendAll(call, requests, over.signal).catch((error: unknown) => {
+        // The source of the requests failed: its error is the caller's, not the daemon's.
+        reject(error)
+        call.cancel()
+      })
+    })

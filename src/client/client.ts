@@ -1,0 +1,68 @@
+/** A connection to the daemon: every service as typed promises. Used by vfioctl, demo and tests. */
+import { Client, credentials } from '@grpc/grpc-js'
+import { LIMITS } from '../base/limits.ts'
+import type { AddressSpaceServiceClient } from '../proto/vfiod/v1/AddressSpaceService.ts'
+import type { DeviceServiceClient } from '../proto/vfiod/v1/DeviceService.ts'
+import type { InventoryServiceClient } from '../proto/vfiod/v1/InventoryService.ts'
+import type { MemoryServiceClient } from '../proto/vfiod/v1/MemoryService.ts'
+import type { MigrationServiceClient } from '../proto/vfiod/v1/MigrationService.ts'
+import { methodsOf, type ServiceName } from '../wire/protos.ts'
+import { type Calls, clientStreamCall, serverStreamCall, unaryCall } from './calls.ts'
+
+/** Where the daemon listens unless its configuration says otherwise. */
+export const DEFAULT_SOCKET = '/run/vfiod/vfiod.sock'
+
+/** A reader of device state is four times as fast with it as with the 64 KiB of the protocol. */
+const FLOW_CONTROL_WINDOW = 4 << 20
+
+export interface VfiodClient {
+  readonly inventory: Calls<InventoryServiceClient>
+  readonly memory: Calls<MemoryServiceClient>
+  readonly addressSpace: Calls<AddressSpaceServiceClient>
+  readonly device: Calls<DeviceServiceClient>
+  readonly migration: Calls<MigrationServiceClient>
+  /** The connection itself, for services that are not vfiod's: health and reflection. */
+  readonly channel: Client
+  close(): void
+}
+
+export interface ConnectOptions {
+  /** Path of the daemon's socket. */
+  readonly socket?: string
+}
+
+const callOf = (channel: Client, [, method]: ReturnType<typeof methodsOf>[number]) => {
+  if (method.responseStream) return serverStreamCall(channel, method)
+  if (method.requestStream) return clientStreamCall(channel, method)
+  return unaryCall(channel, method)
+}
+
+const callsOf = <GeneratedClient>(channel: Client, service: ServiceName): Calls<GeneratedClient> =>
+  Object.fromEntries(
+    methodsOf(service).map((method) => [
+      method[0].charAt(0).toLowerCase() + method[0].slice(1),
+      callOf(channel, method),
+    ]),
+  ) as Calls<GeneratedClient>
+
+/** Connects when the first call is made; each client has a connection of its own. */
+export const connect = ({ socket = DEFAULT_SOCKET }: ConnectOptions = {}): VfiodClient => {
+  const channel = new Client(`unix:${socket}`, credentials.createInsecure(), {
+    'grpc-node.flow_control_window': FLOW_CONTROL_WINDOW,
+    'grpc.max_receive_message_length': LIMITS.messageBytes,
+    'grpc.max_send_message_length': LIMITS.messageBytes,
+    // Channels share connections by address; the daemon tells clients apart by connection.
+    'grpc.use_local_subchannel_pool': 1,
+    'grpc.enable_channelz': 0,
+    'grpc.service_config_disable_resolution': 1,
+  })
+  return {
+    inventory: callsOf(channel, 'inventory'),
+    memory: callsOf(channel, 'memory'),
+    addressSpace: callsOf(channel, 'addressSpace'),
+    device: callsOf(channel, 'device'),
+    migration: callsOf(channel, 'migration'),
+    channel,
+    close: () => channel.close(),
+  }
+}

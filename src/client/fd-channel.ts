@@ -1,0 +1,66 @@
+/**
+ * The client's side of the fd channel: a ticket from an RPC, sent as one packet with the fds where
+ * it is for sending, answered by one packet with the fds where it is for receiving.
+ */
+import { errnoName } from '../base/errno.ts'
+import type { Reason } from '../base/error.ts'
+import { connectSeqpacket } from '../os/fd-passing.ts'
+import { closeAll } from '../os/unix-socket.ts'
+import type { Ticket } from '../proto/vfiod/v1/Ticket.ts'
+import { RpcError } from './rpc-error.ts'
+
+export interface FdReply {
+  /** What the daemon says of the outcome, as JSON. */
+  readonly reply: Readonly<Record<string, unknown>>
+  /** The caller's to close. */
+  readonly fds: readonly number[]
+}
+
+const METHOD = 'fd channel'
+
+const unreachable = (message: string): RpcError =>
+  new RpcError({ method: METHOD, status: 'UNAVAILABLE', reason: '', message, details: {} })
+
+const refused = (answer: Readonly<Record<string, unknown>>): RpcError =>
+  new RpcError({
+    method: METHOD,
+    status: 'FAILED_PRECONDITION',
+    reason: String(answer.reason) as Reason,
+    message: String(answer.message),
+    details: {},
+  })
+
+const redeem = async (ticket: Ticket, fds: readonly number[]): Promise<FdReply> => {
+  const path = ticket.socketPath ?? ''
+  const connection = connectSeqpacket(path)
+  if (typeof connection === 'number')
+    throw unreachable(`Cannot connect to the fd channel '${path}': ${errnoName(-connection)}`)
+  try {
+    const sent = connection.send(Buffer.from(ticket.ticket ?? ''), fds)
+    if (sent < 0) throw unreachable(`Cannot send the ticket to '${path}': ${errnoName(-sent)}`)
+    const packet = await connection.receive()
+    if (typeof packet === 'number')
+      throw unreachable(`Cannot receive from '${path}': ${errnoName(-packet)}`)
+    if (packet.bytes.length === 0)
+      throw unreachable(`Cannot receive from '${path}': the daemon closed it without an answer`)
+    const answer = JSON.parse(Buffer.from(packet.bytes).toString())
+    if (answer.ok === true) return { reply: answer, fds: packet.fds }
+    await closeAll(packet.fds)
+    throw refused(answer)
+  } finally {
+    connection.close()
+  }
+}
+
+/** Passes fds to the daemon; they stay open here. Answers what the daemon says of the outcome. */
+export const sendFds = async (
+  ticket: Ticket,
+  fds: readonly number[],
+): Promise<Readonly<Record<string, unknown>>> => {
+  const { reply, fds: unexpected } = await redeem(ticket, fds)
+  await closeAll(unexpected)
+  return reply
+}
+
+/** Takes the fds that a ticket is for. */
+export const receiveFds = (ticket: Ticket): Promise<FdReply> => redeem(ticket, [])
