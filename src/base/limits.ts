@@ -19,10 +19,8 @@ export const LIMITS = {
   fdsPerPacket: 253,
   /** Vectors of one IRQ index: MSI-X has at most 2048 (PCI specification). */
   irqVectors: 2048,
-  /** Watches and IRQ streams of one client. */
-  streamsPerClient: 64,
-  /** Events a slow watcher may lag behind before its stream is ended. */
-  watchBacklog: 1024,
+  /** Watches of the inventory in all: each reads sysfs once a second. */
+  watches: 64,
   /** How long a vaddr may stay invalid before the daemon restores it. */
   vaddrInvalidMs: 60_000,
   /** Bytes one Allocate may ask for: what an x86-64 guest can address at most. */

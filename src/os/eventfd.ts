@@ -3,6 +3,7 @@
  * with a client that blocks on it.
  */
 
+import { readlinkSync } from 'node:fs'
 import { ERRNO } from '../base/errno.ts'
 import { addressOf, bind, call } from './async-call.ts'
 import { O_CLOEXEC, POLLIN, POLLOUT, pendingEvents, sys } from './libc.ts'
@@ -36,4 +37,13 @@ export const eventfdSignal = (fd: number): number => {
   counter[0] = 1n
   const answer = sys.writeSync(fd, counterBytes)
   return Math.min(answer, 0)
+}
+
+/** Whether an fd is an event counter. */
+export const isEventfd = (fd: number): boolean => {
+  try {
+    return readlinkSync(`/proc/self/fd/${fd}`) === 'anon_inode:[eventfd]'
+  } catch {
+    return false
+  }
 }

@@ -1,0 +1,272 @@
+/** The address spaces there are: one verb per promise, each in the lane of its space. */
+
+import { VfiodError } from '../base/error.ts'
+import { LIMITS } from '../base/limits.ts'
+import { type Iova, iova } from '../base/units.ts'
+import type { Kernel } from '../kernel/port.ts'
+import { type Client, requireOwner } from './clients.ts'
+import type { Devices } from './devices.ts'
+import { requireId } from './ids.ts'
+import type { Inventory } from './inventory.ts'
+import type { Mapping } from './ledger.ts'
+import { type MapItem, mapOne, unmapOne } from './mapping.ts'
+import type { Memories } from './memory.ts'
+import type { Piece } from './ranges.ts'
+import { Remaps, type UpdateItem } from './remap.ts'
+import { requireRoom } from './room.ts'
+import { AddressSpace } from './space.ts'
+import type { Uses } from './uses.ts'
+
+/** How a batch ended: one entry per item, undefined for success, and the bytes it was about. */
+export interface BatchResult {
+  readonly errors: readonly (VfiodError | undefined)[]
+  readonly bytes: bigint
+}
+
+export class Spaces {
+  readonly #parts: {
+    readonly kernel: Kernel
+    readonly inventory: Inventory
+    readonly uses: Uses
+    readonly memories: Memories
+    readonly devices: () => Devices
+    readonly log: (event: string, fields: Record<string, unknown>) => void
+  }
+  readonly #remaps: Remaps
+  readonly #spaces = new Map<string, AddressSpace>()
+
+  constructor(parts: {
+    readonly kernel: Kernel
+    readonly inventory: Inventory
+    readonly uses: Uses
+    readonly memories: Memories
+    /** Asked when it is needed: devices are opened in spaces, and closed before them. */
+    readonly devices: () => Devices
+    readonly log: (event: string, fields: Record<string, unknown>) => void
+  }) {
+    this.#parts = parts
+    this.#remaps = new Remaps(parts)
+  }
+
+  /** Create an address space; the same client asking again gets the same one. */
+  async create(client: Client, wanted: string): Promise<AddressSpace> {
+    const id = requireId('space_id', wanted)
+    const taken = this.#spaces.get(id)
+    if (taken?.owner.id === client.id) return taken
+    if (taken !== undefined) requireOwner(client, taken.owner, { type: 'address space', name: id })
+    requireRoom('address spaces', this.#of(client).length)
+    const space = await AddressSpace.create(id, client, this.#parts)
+    const raced = this.#spaces.get(id)
+    if (raced === undefined) {
+      this.#spaces.set(id, space)
+      return space
+    }
+    await space.close()
+    requireOwner(client, raced.owner, { type: 'address space', name: id })
+    return raced
+  }
+
+  /** One space, of any owner, with pending groups taken if they have become viable. */
+  async get(id: string): Promise<AddressSpace> {
+    const space = this.#find(id)
+    await space.lane.run(() => space.settle())
+    return space
+  }
+
+  list(): AddressSpace[] {
+    return [...this.#spaces.values()]
+  }
+
+  /** The caller's space, or NO_SUCH_SPACE or NOT_MM_OWNER. */
+  owned(client: Client, id: string): AddressSpace {
+    const space = this.#find(id)
+    requireOwner(client, space.owner, { type: 'address space', name: id })
+    return space
+  }
+
+  destroy(client: Client, id: string): Promise<void> {
+    return this.#inLane(client, id, (space) => this.#close(space))
+  }
+
+  addGroup(client: Client, id: string, group: number): Promise<AddressSpace> {
+    return this.#inLane(client, id, async (space) => {
+      await space.addGroup(group)
+      return space
+    })
+  }
+
+  removeGroup(client: Client, id: string, group: number): Promise<AddressSpace> {
+    return this.#inLane(client, id, async (space) => {
+      await space.removeGroup(group, this.#parts.devices().openIn(group))
+      return space
+    })
+  }
+
+  /**
+   * Map a batch. Each item succeeds or fails for itself; with `allOrNothing` the first failure
+   * undoes the items before it and is thrown.
+   */
+  map(
+    client: Client,
+    id: string,
+    batch: { readonly items: readonly MapItem[]; readonly allOrNothing: boolean },
+  ): Promise<BatchResult> {
+    requireBatch('map', batch.items)
+    return this.#inLane(client, id, async (space) => {
+      await space.requireReady('map into')
+      const done: Piece[] = []
+      const result = await inTurn(batch.items, async (item) => {
+        try {
+          const bytes = await mapOne(this.#parts, { space, client }, item)
+          done.push(item)
+          return bytes
+        } catch (error) {
+          if (!batch.allOrNothing) throw error
+          for (const piece of done.reverse()) await unmapOne(this.#parts.kernel, space, piece)
+          throw new Undone(error)
+        }
+      })
+      return result
+    })
+  }
+
+  unmap(client: Client, id: string, items: readonly Piece[] | 'all'): Promise<BatchResult> {
+    if (items !== 'all') requireBatch('unmap', items)
+    return this.#inLane(client, id, async (space) => {
+      // Without a group nothing is mapped, and the kernel knows no range to look at.
+      if (space.state === 'empty') return nothingMapped(items)
+      const result = await inTurn<Piece | 'all'>(items === 'all' ? [items] : items, (item) =>
+        unmapOne(this.#parts.kernel, space, item),
+      )
+      return result
+    })
+  }
+
+  invalidate(
+    client: Client,
+    id: string,
+    what: { readonly piece: Piece | 'all'; readonly deadlineMs: number },
+  ): Promise<{ bytes: bigint; deadlineMs: number }> {
+    return this.#inLane(client, id, (space) => this.#remaps.invalidate(space, what))
+  }
+
+  update(client: Client, id: string, items: readonly UpdateItem[] | 'all'): Promise<BatchResult> {
+    if (items !== 'all') requireBatch('update', items)
+    return this.#inLane(client, id, (space) =>
+      items === 'all'
+        ? inTurn([items], () => this.#remaps.updateAll(space))
+        : inTurn(items, (item) => this.#remaps.update(space, client, item)),
+    )
+  }
+
+  /** Up to `count` mappings from an iova on, and whether there are more. */
+  mappings(
+    client: Client,
+    id: string,
+    page: { readonly from: bigint; readonly count: number },
+  ): { mappings: Mapping[]; more: boolean } {
+    const { ledger } = this.owned(client, id)
+    const found: Iova = iova(page.from)
+    const mappings = ledger.page(found, page.count + 1)
+    return { mappings: mappings.slice(0, page.count), more: mappings.length > page.count }
+  }
+
+  /** Release every space of a client: devices first, then mappings and groups. */
+  async releaseClient(client: Client): Promise<number> {
+    const spaces = this.#of(client)
+    for (const space of spaces) {
+      await space.lane.run(async () => {
+        if (!space.isClosed) await this.#close(space)
+      })
+    }
+    return spaces.length
+  }
+
+  #find(id: string): AddressSpace {
+    const space = this.#spaces.get(id)
+    if (space !== undefined) return space
+    throw noSuchSpace(id)
+  }
+
+  #of(client: Client): AddressSpace[] {
+    return this.list().filter((space) => space.owner.id === client.id)
+  }
+
+  async #inLane<T>(
+    client: Client,
+    id: string,
+    operation: (space: AddressSpace) => Promise<T>,
+  ): Promise<T> {
+    const space = this.owned(client, id)
+    return space.lane.run(() => {
+      // It may have been destroyed while the call waited in the lane.
+      if (space.isClosed) throw noSuchSpace(id)
+      return operation(space)
+    })
+  }
+
+  async #close(space: AddressSpace): Promise<void> {
+    this.#remaps.forget(space)
+    await this.#parts.devices().closeAllOf(space)
+    await space.close()
+    this.#spaces.delete(space.id)
+  }
+}
+
+/** Wraps the error that undid a batch, so that it fails the call and not only its item. */
+class Undone extends Error {
+  constructor(cause: unknown) {
+    super('undone', { cause })
+  }
+}
+
+async function inTurn<Item>(
+  items: readonly Item[],
+  operation: (item: Item) => Promise<bigint>,
+): Promise<BatchResult> {
+  const errors: (VfiodError | undefined)[] = []
+  let bytes = 0n
+  for (const item of items) {
+    try {
+      bytes += await operation(item)
+      errors.push(undefined)
+    } catch (error) {
+      if (error instanceof Undone) throw error.cause
+      if (!(error instanceof VfiodError)) throw error
+      errors.push(error)
+    }
+  }
+  return { errors, bytes }
+}
+
+const nothingMapped = (items: readonly Piece[] | 'all'): BatchResult => ({
+  errors: items === 'all' ? [undefined] : items.map(() => undefined),
+  bytes: 0n,
+})
+
+function requireBatch(verb: string, items: readonly unknown[]): void {
+  if (items.length === 0) {
+    throw new VfiodError('BAD_ARGUMENT', `Cannot ${verb} a batch: it has no items`, {
+      field: 'items',
+    })
+  }
+  if (items.length <= LIMITS.batchItems) return
+  throw new VfiodError(
+    'BATCH_TOO_LARGE',
+    `Cannot ${verb} ${items.length} items in one call: at most ${LIMITS.batchItems}; split the batch`,
+    {
+      field: 'items',
+      quota: {
+        limit: 'items of one batch',
+        max: BigInt(LIMITS.batchItems),
+        current: 0n,
+        needed: BigInt(items.length),
+      },
+    },
+  )
+}
+
+const noSuchSpace = (id: string): VfiodError =>
+  new VfiodError('NO_SUCH_SPACE', `Cannot find address space "${id}": there is none of that id`, {
+    resource: { type: 'address space', name: id },
+  })

@@ -1,0 +1,48 @@
+/**
+ * Which address space has a group or an open device: asked by the inventory and by whoever must
+ * not take a device away from its user.
+ */
+
+import type { Client } from './clients.ts'
+
+export interface GroupUse {
+  readonly spaceId: string
+  readonly owner: Client
+}
+
+export class Uses {
+  readonly #groups = new Map<number, GroupUse>()
+  readonly #devices = new Map<string, GroupUse>()
+
+  groupUse(group: number): GroupUse | undefined {
+    return this.#groups.get(group)
+  }
+
+  deviceUse(name: string): GroupUse | undefined {
+    return this.#devices.get(name)
+  }
+
+  spaceOfGroup(group: number): string | undefined {
+    return this.#groups.get(group)?.spaceId
+  }
+
+  spaceOfDevice(name: string): string | undefined {
+    return this.#devices.get(name)?.spaceId
+  }
+
+  takeGroup(group: number, use: GroupUse): void {
+    this.#groups.set(group, use)
+  }
+
+  dropGroup(group: number): void {
+    this.#groups.delete(group)
+  }
+
+  takeDevice(name: string, use: GroupUse): void {
+    this.#devices.set(name, use)
+  }
+
+  dropDevice(name: string): void {
+    this.#devices.delete(name)
+  }
+}

@@ -1,0 +1,153 @@
+/**
+ * What the host has, read from sysfs through the port, and the three writes that move a PCI device
+ * between drivers. The files are those of Documentation/ABI: sysfs-kernel-iommu_groups,
+ * sysfs-bus-pci, sysfs-bus-vfio-mdev.
+ */
+
+import { VfiodError } from '../base/error.ts'
+import type { Kernel } from './port.ts'
+import { refusal } from './refusal.ts'
+
+const GROUPS = '/sys/kernel/iommu_groups'
+const PCI = '/sys/bus/pci'
+const MDEV = '/sys/bus/mdev/devices'
+
+const PCI_ADDRESS = /^[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$/
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
+
+export type Bus = 'pci' | 'mdev' | 'other'
+
+export interface HostDevice {
+  /** A PCI address or an mdev UUID. */
+  readonly name: string
+  readonly bus: Bus
+  readonly group: number
+  /** The bound driver; undefined without one. */
+  readonly driver: string | undefined
+  /** PCI only: 24-bit class code and ids. */
+  readonly pci:
+    | { readonly vendor: number; readonly device: number; readonly class: number }
+    | undefined
+  /** mdev only: the type it was created from. */
+  readonly mdevType: string | undefined
+}
+
+/** Which bus a device name belongs to, by its form. */
+export function busOf(name: string): Bus {
+  if (PCI_ADDRESS.test(name)) return 'pci'
+  return UUID.test(name) ? 'mdev' : 'other'
+}
+
+/** The numbers of every IOMMU group, ascending; none on a host without an IOMMU. */
+export async function groupNumbers(kernel: Kernel): Promise<number[]> {
+  const names = await kernel.readDir(GROUPS)
+  if (typeof names === 'number') return []
+  return names.map(Number).sort((a, b) => a - b)
+}
+
+/** The devices of a group, by name; undefined for a group that does not exist. */
+export async function groupDevices(kernel: Kernel, group: number): Promise<string[] | undefined> {
+  const names = await kernel.readDir(`${GROUPS}/${group}/devices`)
+  return typeof names === 'number' ? undefined : names.sort()
+}
+
+const lastPart = (link: string | number): string | undefined =>
+  typeof link === 'number' ? undefined : link.slice(link.lastIndexOf('/') + 1)
+
+async function readText(kernel: Kernel, path: string): Promise<string | undefined> {
+  const bytes = await kernel.readFile(path)
+  return typeof bytes === 'number' ? undefined : new TextDecoder().decode(bytes).trim()
+}
+
+const directoryOf = (name: string): string =>
+  busOf(name) === 'mdev' ? `${MDEV}/${name}` : `${PCI}/devices/${name}`
+
+/** One device that is in an IOMMU group; undefined when there is none of that name. */
+export async function hostDevice(kernel: Kernel, name: string): Promise<HostDevice | undefined> {
+  const bus = busOf(name)
+  if (bus === 'other') return undefined
+  const directory = directoryOf(name)
+  const group = lastPart(await kernel.readLink(`${directory}/iommu_group`))
+  if (group === undefined) return undefined
+  return {
+    name,
+    bus,
+    group: Number(group),
+    driver: lastPart(await kernel.readLink(`${directory}/driver`)),
+    pci: bus === 'pci' ? await pciIds(kernel, directory) : undefined,
+    mdevType:
+      bus === 'mdev' ? lastPart(await kernel.readLink(`${directory}/mdev_type`)) : undefined,
+  }
+}
+
+async function pciIds(kernel: Kernel, directory: string): Promise<HostDevice['pci']> {
+  const number = async (file: string) =>
+    Number((await readText(kernel, `${directory}/${file}`)) ?? 0)
+  return {
+    vendor: await number('vendor'),
+    device: await number('device'),
+    class: await number('class'),
+  }
+}
+
+/** Whether a PCI driver is loaded. */
+export async function hasPciDriver(kernel: Kernel, driver: string): Promise<boolean> {
+  return typeof (await kernel.readDir(`${PCI}/drivers/${driver}`)) !== 'number'
+}
+
+async function write(kernel: Kernel, path: string, data: string, act: string): Promise<void> {
+  const answer = await kernel.writeFile(path, data)
+  if (answer < 0) {
+    const { message, details } = refusal(`write ${path}`, answer, act)
+    throw new VfiodError('BIND_FAILED', message, details)
+  }
+}
+
+/** What driver_override says: the only driver that may bind, or undefined for the usual rules. */
+export async function driverOverride(kernel: Kernel, name: string): Promise<string | undefined> {
+  const text = await readText(kernel, `${PCI}/devices/${name}/driver_override`)
+  return text === undefined || text === '(null)' || text === '' ? undefined : text
+}
+
+/** Let only this driver bind to the device; undefined clears it. */
+export const setDriverOverride = (
+  kernel: Kernel,
+  name: string,
+  driver: string | undefined,
+): Promise<void> =>
+  write(
+    kernel,
+    `${PCI}/devices/${name}/driver_override`,
+    `${driver ?? ''}\n`,
+    `set driver_override of ${name}`,
+  )
+
+/** Take the device from its driver. Sleeps for as long as the driver needs to let go. */
+export const unbindDriver = (kernel: Kernel, name: string, driver: string): Promise<void> =>
+  write(kernel, `${PCI}/drivers/${driver}/unbind`, name, `unbind ${name} from ${driver}`)
+
+/** Let the kernel find a driver for a device that has none. */
+export const probeDriver = (kernel: Kernel, name: string): Promise<void> =>
+  write(kernel, `${PCI}/drivers_probe`, name, `probe a driver for ${name}`)
+
+/** The pids that hold a file open, from /proc; those this process may see. */
+export async function holdersOf(kernel: Kernel, path: string): Promise<number[]> {
+  const pids = await kernel.readDir('/proc')
+  if (typeof pids === 'number') return []
+  const holders: number[] = []
+  for (const pid of pids.filter((name) => /^\d+$/.test(name))) {
+    const fds = await kernel.readDir(`/proc/${pid}/fd`)
+    if (typeof fds === 'number') continue
+    for (const fd of fds) {
+      if ((await kernel.readLink(`/proc/${pid}/fd/${fd}`)) === path) {
+        holders.push(Number(pid))
+        break
+      }
+    }
+  }
+  return holders
+}
+
+/** The command name of a process; undefined when it is gone. */
+export const commandOf = (kernel: Kernel, pid: number): Promise<string | undefined> =>
+  readText(kernel, `/proc/${pid}/comm`)
