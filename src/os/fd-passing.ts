@@ -4,7 +4,7 @@
  * more than 253 fds, no fd numbers left) is closed whole and answers -EMSGSIZE.
  */
 
-import { unlinkSync } from 'node:fs'
+import { rmSync } from 'node:fs'
 import { ERRNO } from '../base/errno.ts'
 import { sys } from './libc.ts'
 import { unwatch, watch } from './poller.ts'
@@ -121,7 +121,7 @@ export class SeqpacketListener {
     clearTimeout(this.#resting)
     unwatch(this.fd)
     sys.closeSync(this.fd)
-    if (this.#path && !this.#path.startsWith('@')) unlinkSync(this.#path)
+    if (this.#path && !this.#path.startsWith('@')) rmSync(this.#path, { force: true })
   }
 }
 

@@ -43,6 +43,8 @@ const MAP_ANONYMOUS = 0x20
 const MAP_NORESERVE = 0x4000
 
 const PAGE = 4096
+/** Segments above VIEW_MAX are seen through windows this far apart. */
+const WINDOW = 2 ** 30
 const pages = (length: number): number => Math.ceil(length / PAGE) * PAGE
 
 /** Anonymous shared memory of that length: an fd or -errno. Sealable, close-on-exec. */
@@ -137,8 +139,6 @@ class Mapping implements Segment {
   }
 }
 
-const WINDOW = 2 ** 30
-
 const collected = new FinalizationRegistry<Mapping>((mapping) => mapping.bufferCollected())
 
 /** Invariant: sorted by start; no two overlap, because the kernel chose the addresses. */
@@ -195,6 +195,10 @@ export const allocPages = (length: number): Segment => {
   return addSegment(start, pages(length), 'read-write')
 }
 
+/**
+ * Unmaps a segment, in the background. It is unknown to `bytesAt` from here on and gives no new
+ * views; views handed out before read zeros and write nowhere, for JS cannot take them back.
+ */
 export const freeSegment = (segment: Segment): void => {
   const mapping = segment as Mapping
   mapping.free()
@@ -202,9 +206,11 @@ export const freeSegment = (segment: Segment): void => {
 }
 
 const segmentAround = (address: bigint, length: number): Mapping | undefined => {
+  // Exact below 2^53; above it there is no user space, and no segment either.
   const start = Number(address)
   const segment = segments[indexAbove(start) - 1]
-  return segment && start + length <= segment.start + segment.length ? segment : undefined
+  const isInside = length >= 0 && segment && start + length <= segment.start + segment.length
+  return isInside ? segment : undefined
 }
 
 /** The bytes at an address, if they lie wholly inside one segment. Bytes on the JS heap do not. */

@@ -40,7 +40,7 @@ const findRandom = (auxv: Buffer): bigint | undefined => {
 }
 
 /** -ESRCH for a process without an address space: a zombie, a kernel thread, a pid long gone. */
-const fingerprintOf = (processDir: number): Fingerprint | number => {
+const fingerprintOf = (processDir: number, readsMemory: boolean): Fingerprint | number => {
   const auxvFd = openIn(processDir, 'auxv')
   if (auxvFd < 0) return auxvFd
   const bytes = Buffer.alloc(AUXV_MAX)
@@ -51,7 +51,7 @@ const fingerprintOf = (processDir: number): Fingerprint | number => {
   if (randomAddress === undefined) return -ERRNO.ESRCH
 
   const random = Buffer.alloc(16)
-  const memFd = openIn(processDir, 'mem')
+  const memFd = readsMemory ? openIn(processDir, 'mem') : -ERRNO.EACCES
   if (memFd >= 0) {
     sys.preadSync(memFd, random, randomAddress)
     sys.closeSync(memFd)
@@ -59,27 +59,28 @@ const fingerprintOf = (processDir: number): Fingerprint | number => {
   return { auxv, random, randomAddress }
 }
 
-/** An open file that answers 0 bytes once its mm has no user left. Reading memory needs more
- * permission than reading the list of mappings, so the list has to do where memory is refused. */
-const openSentinel = (processDir: number): { fd: number; isMem: boolean } => {
-  const fd = openIn(processDir, 'mem')
-  if (fd >= 0) return { fd, isMem: true }
-  return { fd: openIn(processDir, 'maps'), isMem: false }
+/** An open file that answers 0 bytes once its mm has no user left. */
+interface Sentinel {
+  readonly fd: number
+  /** Whether it is the memory itself; otherwise the list of mappings, which needs less permission. */
+  readonly isMemory: boolean
+}
+
+const openSentinel = (processDir: number, readsMemory: boolean): Sentinel => {
+  const memFd = readsMemory ? openIn(processDir, 'mem') : -ERRNO.EACCES
+  return memFd >= 0
+    ? { fd: memFd, isMemory: true }
+    : { fd: openIn(processDir, 'maps'), isMemory: false }
 }
 
 class Pin implements MmPin {
   readonly pid: number
   readonly #processDir: number
-  readonly #sentinel: { readonly fd: number; readonly isMem: boolean }
+  readonly #sentinel: Sentinel
   readonly #pinned: Fingerprint
   #isClosed = false
 
-  constructor(
-    pid: number,
-    processDir: number,
-    sentinel: { readonly fd: number; readonly isMem: boolean },
-    pinned: Fingerprint,
-  ) {
+  constructor(pid: number, processDir: number, sentinel: Sentinel, pinned: Fingerprint) {
     this.pid = pid
     this.#processDir = processDir
     this.#sentinel = sentinel
@@ -91,8 +92,8 @@ class Pin implements MmPin {
   }
 
   #hasUsers(): boolean {
-    const { fd, isMem } = this.#sentinel
-    const offset = isMem ? this.#pinned.randomAddress : 0n
+    const { fd, isMemory } = this.#sentinel
+    const offset = isMemory ? this.#pinned.randomAddress : 0n
     const length = sys.preadSync(fd, Buffer.alloc(1), offset)
     // The process may have unmapped that page: its mm lives all the same.
     return length > 0 || length === -ERRNO.EIO
@@ -100,7 +101,7 @@ class Pin implements MmPin {
 
   /** The old mm lives on after an exec while a CLONE_VM relative uses it, so look at the present. */
   #isWhereItWas(): boolean {
-    const present = fingerprintOf(this.#processDir)
+    const present = fingerprintOf(this.#processDir, this.#sentinel.isMemory)
     return (
       typeof present !== 'number' &&
       present.auxv.equals(this.#pinned.auxv) &&
@@ -116,26 +117,30 @@ class Pin implements MmPin {
   }
 }
 
-/**
- * Pins the address space that a process runs in. -ESRCH where it has none, -EACCES where this
- * process may not look. With the pidfd of the process it is sure that the pid meant that one.
- */
-export const pinMm = (pid: number, pidfd?: number): MmPin | number => {
+export interface PinOptions {
+  /** The pidfd of the process: makes sure that the pid still meant that one. */
+  readonly pidfd?: number
+  /** False to do without /proc/PID/mem, which Yama may refuse even for processes of the same user;
+   * it is found out by trying. What is lost: telling two images apart that no address differs in. */
+  readonly readsMemory?: boolean
+}
+
+/** Pins the address space that a process runs in. -ESRCH where it has none (a zombie, a kernel
+ * thread, nobody), -EACCES where this process may not look. */
+export const pinMm = (pid: number, options: PinOptions = {}): MmPin | number => {
+  const { pidfd, readsMemory = true } = options
   const processDir = sys.openSync(`/proc/${pid}`, O_PATH | O_DIRECTORY)
   if (processDir < 0) return processDir === -ERRNO.ENOENT ? -ERRNO.ESRCH : processDir
-  const sentinel = openSentinel(processDir)
-  const pinned = sentinel.fd < 0 ? sentinel.fd : fingerprintOf(processDir)
-  const refuse = (errno: number): number => {
+  const sentinel = openSentinel(processDir, readsMemory)
+  const pinned = sentinel.fd < 0 ? sentinel.fd : fingerprintOf(processDir, sentinel.isMemory)
+  if (typeof pinned === 'number') {
     if (sentinel.fd >= 0) sys.closeSync(sentinel.fd)
     sys.closeSync(processDir)
-    return errno
+    return pinned
   }
-  if (typeof pinned === 'number') return refuse(pinned)
-  if (pidfd !== undefined && !isAlive(pidfd)) return refuse(-ERRNO.ESRCH)
-
   const pin = new Pin(pid, processDir, sentinel, pinned)
-  // An exec between the two opens would have pinned two address spaces.
-  if (pin.isCurrent()) return pin
+  // An exec between the opens would have pinned two address spaces.
+  if (pin.isCurrent() && (pidfd === undefined || isAlive(pidfd))) return pin
   pin.close()
   return -ERRNO.ESRCH
 }

@@ -1,6 +1,6 @@
 /** The service manager's side of this process: sd_notify(3) and sd_listen_fds(3), by their specs. */
 
-import { sys } from './libc.ts'
+import { F_SETFD, FD_CLOEXEC, sys } from './libc.ts'
 import { connectUnix, SOCK_DGRAM, sendMessage } from './unix-socket.ts'
 
 /**
@@ -33,8 +33,10 @@ export const listenFds = (): InheritedFd[] => {
   const count = Number(LISTEN_FDS)
   if (!Number.isInteger(count) || count < 1) return []
   const names = LISTEN_FDNAMES?.split(':') ?? []
-  return Array.from({ length: count }, (_, index) => ({
-    fd: LISTEN_FDS_START + index,
-    name: names[index] || 'unknown',
-  }))
+  return Array.from({ length: count }, (_, index) => {
+    const fd = LISTEN_FDS_START + index
+    // They come without it, and must not leak into what this process starts.
+    sys.fcntl(fd, F_SETFD, FD_CLOEXEC)
+    return { fd, name: names[index] || 'unknown' }
+  })
 }

@@ -61,11 +61,11 @@ const openSocket = (
 export const connectUnix = (type: SocketType, path: string): number =>
   openSocket(type, path, (fd, address) => call(connect, fd, address, address.length))
 
-/** A non-blocking socket that listens on `path`, or -errno: -EADDRINUSE also for a stale file. */
+/** A non-blocking socket that is reached at `path`, or -errno: -EADDRINUSE also for a stale file. */
 export const listenUnix = (type: SocketType, path: string): number =>
   openSocket(type, path, (fd, address) => {
     const bound = call(bindTo, fd, address, address.length)
-    return bound < 0 ? bound : call(listen, fd, BACKLOG)
+    return bound < 0 || type === SOCK_DGRAM ? bound : call(listen, fd, BACKLOG)
   })
 
 /** The next connection, non-blocking; -EAGAIN when there is none. */
@@ -138,8 +138,9 @@ export interface Message {
 /** Takes one message without waiting; -EAGAIN when there is none. */
 export const receiveMessage = (
   fd: number,
-  { dataMax = PACKET_MAX, fdsMax = LIMITS.fdsPerPacket } = {},
+  room: { readonly dataMax?: number; readonly fdsMax?: number } = {},
 ): Message | number => {
+  const { dataMax = PACKET_MAX, fdsMax = LIMITS.fdsPerPacket } = room
   prepare(dataMax, CMSG_HEADER + fdsMax * 4)
   const length = call(recvmsg, fd, frame, MSG_DONTWAIT | MSG_CMSG_CLOEXEC)
   if (length < 0) return length

@@ -1,0 +1,34 @@
+import { expect, test } from 'vitest'
+import { ERRNO } from '../../src/base/errno.ts'
+import { eventfdCreate, eventfdRead, eventfdSignal } from '../../src/os/eventfd.ts'
+import { F_GETFL, O_NONBLOCK, sys } from '../../src/os/libc.ts'
+
+test('a count is taken once and starts again at zero', () => {
+  const fd = eventfdCreate()
+  eventfdSignal(fd)
+  eventfdSignal(fd)
+
+  expect(eventfdRead(fd)).toBe(2n)
+  expect(eventfdRead(fd)).toBe(-ERRNO.EAGAIN)
+})
+
+test('reading an empty counter does not wait, and leaves O_NONBLOCK as it is', () => {
+  const fd = eventfdCreate()
+
+  expect(eventfdRead(fd)).toBe(-ERRNO.EAGAIN)
+  expect(sys.fcntl(fd, F_GETFL) & O_NONBLOCK).toBe(0)
+})
+
+test('signalling a full counter does not wait: EAGAIN', () => {
+  const fd = eventfdCreate()
+  sys.writeSync(fd, new Uint8Array(new BigUint64Array([0xffff_ffff_ffff_fffen]).buffer))
+
+  expect(eventfdSignal(fd)).toBe(-ERRNO.EAGAIN)
+  expect(eventfdRead(fd)).toBe(0xffff_ffff_ffff_fffen)
+  expect(eventfdSignal(fd)).toBe(0)
+})
+
+test('an fd that is not open is refused: EBADF', () => {
+  expect(eventfdRead(-1)).toBe(-ERRNO.EBADF)
+  expect(eventfdSignal(9999)).toBe(-ERRNO.EBADF)
+})
