@@ -1,0 +1,148 @@
+/**
+ * The API, put together over a domain: the gRPC server with every service, the fd channel beside
+ * it, and the clients that both know. Started with sockets to make, or with inherited ones.
+ */
+import { once } from 'node:events'
+import { setTimeout as delay } from 'node:timers/promises'
+import type { Client } from '../domain/clients.ts'
+import type { Domain } from '../domain/domain.ts'
+import { SeqpacketListener } from '../os/fd-passing.ts'
+import { services } from '../wire/protos.ts'
+import { addressSpaceHandlers } from './address-space.ts'
+import { type CallRules, implementation } from './call.ts'
+import { deviceHandlers } from './device.ts'
+import { FdChannel, fdChannelBinder } from './fd-channel.ts'
+import { inventoryHandlers } from './inventory.ts'
+import type { Log } from './log.ts'
+import { memoryHandlers } from './memory.ts'
+import { migrationHandlers } from './migration.ts'
+import { Observation } from './observation.ts'
+import { Peers } from './peer.ts'
+import { Running } from './running.ts'
+import { Connections, serverBinder } from './server.ts'
+import { placeSocket, removeSocket, type SocketFile } from './socket-file.ts'
+
+/** A socket to make, or one that the service manager made and keeps. */
+export type ListenOn = SocketFile | { readonly path: string; readonly inheritedFd: number }
+
+export interface ApiOptions {
+  readonly domain: Domain
+  readonly log: Log
+  readonly socket: ListenOn
+  /** The path is told to clients in tickets. */
+  readonly fdSocket: ListenOn
+}
+
+/** How long clients get to close their connections once every call has been answered. */
+const CLOSE_MS = 500
+
+export class Api {
+  readonly connections: Connections
+  readonly #options: ApiOptions
+  readonly #running = new Running()
+  readonly #peers: Peers
+  readonly #observation: Observation
+  /** Releases that are under way: the daemon does not end in the middle of one. */
+  readonly #releases = new Set<Promise<void>>()
+  /** The sockets that are ours to remove; not those of whoever listens there already. */
+  readonly #placed: SocketFile[] = []
+  #fdChannel: FdChannel | undefined
+
+  private constructor(options: ApiOptions) {
+    const { log } = options
+    this.#options = options
+    this.#peers = new Peers((client, why) => this.#released(client, why))
+    this.connections = new Connections({ peers: this.#peers, log })
+    const rules: CallRules = {
+      clientOf: (peer) => this.connections.clientOf(peer),
+      running: this.#running,
+      log,
+    }
+    this.#addServices(rules)
+    this.#observation = new Observation(this.connections.grpc)
+  }
+
+  /** Listens once everything is in place. */
+  static async start(options: ApiOptions): Promise<Api> {
+    const { domain, log, socket, fdSocket } = options
+    const api = new Api(options)
+    try {
+      api.#fdChannel = new FdChannel(await api.#listenForFds(fdSocket), {
+        peers: api.#peers,
+        running: api.#running,
+        redeem: (client, ticket, fds) => domain.tickets.redeem(client, ticket, fds),
+        log,
+      })
+      await api.#listen(socket)
+    } catch (error) {
+      await api.close()
+      throw error
+    }
+    return api
+  }
+
+  /** Takes no new connections and no new calls, and waits for those that are under way. */
+  async drain(graceMs: number): Promise<void> {
+    this.connections.stopAccepting()
+    this.#fdChannel?.stopAccepting()
+    this.#observation.notServing()
+    this.#running.drain()
+    await Promise.race([this.#running.idle(), delay(graceMs, undefined, { ref: false })])
+    this.#running.abortAll()
+  }
+
+  /** Closes every connection and removes the sockets. Releases nothing: that is the domain's. */
+  async close(): Promise<void> {
+    this.#fdChannel?.close()
+    await this.connections.close(CLOSE_MS)
+    this.#peers.close()
+    for (const file of this.#placed) removeSocket(file)
+    await Promise.all(this.#releases)
+  }
+
+  #addServices(rules: CallRules): void {
+    const { domain, fdSocket } = this.#options
+    const { grpc } = this.connections
+    const add = grpc.addService.bind(grpc)
+    add(services.inventory, implementation(rules, 'inventory', inventoryHandlers(domain)))
+    add(services.memory, implementation(rules, 'memory', memoryHandlers(domain, fdSocket.path)))
+    add(services.addressSpace, implementation(rules, 'addressSpace', addressSpaceHandlers(domain)))
+    add(services.device, implementation(rules, 'device', deviceHandlers(domain, fdSocket.path)))
+    add(services.migration, implementation(rules, 'migration', migrationHandlers(domain)))
+  }
+
+  #released(client: Client, why: string): void {
+    const release = this.#releaseTwice(client, why).catch((error: unknown) => {
+      this.#options.log.error({ client: client.id, err: error }, 'client not released')
+    })
+    this.#releases.add(release)
+    void release.finally(() => this.#releases.delete(release))
+  }
+
+  /** A call of the client may be under way and create something after the first time. */
+  async #releaseTwice(client: Client, why: string): Promise<void> {
+    const { domain } = this.#options
+    this.#running.abortClient(client)
+    await domain.releaseClient(client, why)
+    await this.#running.idle(client)
+    await domain.releaseClient(client, why)
+  }
+
+  async #listenForFds(on: ListenOn): Promise<SeqpacketListener> {
+    if ('inheritedFd' in on) return new SeqpacketListener(on.inheritedFd)
+    const listener = await placeSocket(on, fdChannelBinder)
+    this.#placed.push(on)
+    return listener
+  }
+
+  async #listen(on: ListenOn): Promise<void> {
+    const { listening } = this.connections
+    if ('inheritedFd' in on) {
+      listening.listen({ fd: on.inheritedFd })
+      await once(listening, 'listening')
+      return
+    }
+    await placeSocket(on, serverBinder(listening))
+    this.#placed.push(on)
+  }
+}

@@ -1,0 +1,196 @@
+/**
+ * What happens around every call, in one place: who calls, is it cancelled, what does an error
+ * become, one log line. A handler is what is left: `async (request, { client }) => response`.
+ */
+import type {
+  handleClientStreamingCall,
+  handleServerStreamingCall,
+  handleUnaryCall,
+  ServerReadableStream,
+  ServerUnaryCall,
+  ServerWritableStream,
+  sendUnaryData,
+  UntypedHandleCall,
+  UntypedServiceImplementation,
+} from '@grpc/grpc-js'
+import { VfiodError } from '../base/error.ts'
+import type { Client } from '../domain/clients.ts'
+import type { Chunk } from '../wire/bulk.ts'
+import { methodsOf, type ServiceName, type Services } from '../wire/protos.ts'
+import type { Log } from './log.ts'
+import type { Running } from './running.ts'
+import { toStatusObject, toVfiodError } from './status.ts'
+
+/** What a handler knows besides the request. */
+export interface Caller {
+  readonly client: Client
+  /** Aborted when the call is cancelled, its deadline passes, or the client is gone. */
+  readonly signal: AbortSignal
+}
+
+/** The handlers of a service, as its generated `Handlers` type demands them. */
+export type Handlers<Generated> = {
+  readonly [Name in keyof Generated as string extends Name
+    ? never
+    : number extends Name
+      ? never
+      : Name]: Handler<Generated[Name]>
+}
+
+type Handler<Generated> =
+  Generated extends handleUnaryCall<infer Request, infer Response>
+    ? (request: Request, caller: Caller) => Response | Promise<Response>
+    : Generated extends handleServerStreamingCall<infer Request, infer Response>
+      ? (request: Request, caller: Caller) => AsyncIterable<Response | Chunk>
+      : Generated extends handleClientStreamingCall<infer Request, infer Response>
+        ? (requests: AsyncIterable<Request>, caller: Caller) => Promise<Response>
+        : never
+
+type AnyHandler = (request: object, caller: Caller) => unknown
+
+/** What every kind of call has. */
+interface AnyCall {
+  getPeer(): string
+  on(event: 'cancelled', listener: () => void): unknown
+}
+
+export interface CallRules {
+  /** The client behind `call.getPeer()`; throws UNKNOWN_PEER. */
+  readonly clientOf: (peer: string) => Client
+  readonly running: Running
+  readonly log: Log
+}
+
+const cancelled = (): VfiodError => new VfiodError('CANCELLED', 'The call was cancelled')
+
+/** Why the signal was aborted: the daemon has its reasons (DRAINING), a client has none. */
+const abortReason = ({ reason }: AbortSignal): VfiodError =>
+  reason instanceof VfiodError ? reason : cancelled()
+
+interface Method {
+  readonly name: string
+  readonly isEndless: boolean
+}
+
+/** Runs the work of one call; what it throws is always a VfiodError. */
+const runCall = async <Result>(
+  { clientOf, running, log }: CallRules,
+  method: Method,
+  call: AnyCall,
+  work: (caller: Caller) => Promise<Result>,
+): Promise<Result> => {
+  const started = performance.now()
+  const abort = new AbortController()
+  call.on('cancelled', () => abort.abort())
+  let client: Client | undefined
+  let failure: VfiodError | undefined
+  try {
+    client = clientOf(call.getPeer())
+    const leave = running.enter({ client, abort, isEndless: method.isEndless })
+    try {
+      return await work({ client, signal: abort.signal })
+    } finally {
+      leave()
+    }
+  } catch (error) {
+    failure = abort.signal.aborted ? abortReason(abort.signal) : toVfiodError(error)
+    throw failure
+  } finally {
+    const ms = Math.round(performance.now() - started)
+    const fields = { method: method.name, client: client?.id, ms }
+    if (failure === undefined) log.info(fields, 'call')
+    else {
+      const { reason, details, message, cause } = failure
+      const more = { ...fields, reason, errno: details.errno, op: details.op }
+      if (reason === 'BUG')
+        log.error({ ...more, err: cause ?? failure }, 'call failed by a mistake')
+      else log.info({ ...more, refusal: message }, 'call refused')
+    }
+  }
+}
+
+type Reply = sendUnaryData<object>
+
+const respond = async (response: Promise<object>, reply: Reply): Promise<void> => {
+  try {
+    const message = await response
+    reply(null, message)
+  } catch (error) {
+    reply(toStatusObject(toVfiodError(error)))
+  }
+}
+
+const unary =
+  (rules: CallRules, method: Method, handler: AnyHandler) =>
+  (call: ServerUnaryCall<object, object>, reply: Reply): void => {
+    const work = async (caller: Caller) => (await handler(call.request, caller)) as object
+    void respond(runCall(rules, method, call, work), reply)
+  }
+
+const clientStream =
+  (rules: CallRules, method: Method, handler: AnyHandler) =>
+  (call: ServerReadableStream<object, object>, reply: Reply): void => {
+    const work = async (caller: Caller) => (await handler(call, caller)) as object
+    void respond(runCall(rules, method, call, work), reply)
+  }
+
+/** Resolves when the message is on its way: its buffer may be used again. Rejects when it never will. */
+const written = (
+  call: ServerWritableStream<object, object>,
+  message: object,
+  signal: AbortSignal,
+): Promise<void> =>
+  new Promise((resolve, reject) => {
+    // grpc-js forgets the callback of a message that it drops because the call is cancelled.
+    const aborted = () => reject(abortReason(signal))
+    if (signal.aborted) return aborted()
+    signal.addEventListener('abort', aborted, { once: true })
+    call.write(message, (error: Error | null | undefined) => {
+      signal.removeEventListener('abort', aborted)
+      if (error) reject(error)
+      else resolve()
+    })
+  })
+
+const serverStream =
+  (rules: CallRules, method: Method, handler: AnyHandler) =>
+  (call: ServerWritableStream<object, object>): void => {
+    const work = async (caller: Caller): Promise<void> => {
+      const messages = handler(call.request, caller) as AsyncIterable<object>
+      // One message at a time: a client that does not read stops the source, and fills no memory.
+      for await (const message of messages) await written(call, message, caller.signal)
+      if (caller.signal.aborted) throw abortReason(caller.signal)
+    }
+    runCall(rules, method, call, work).then(
+      () => call.end(),
+      (error: unknown) => {
+        if (!call.cancelled) call.emit('error', toStatusObject(toVfiodError(error)))
+      },
+    )
+  }
+
+const serve = (
+  rules: CallRules,
+  kind: { readonly requestStream: boolean; readonly responseStream: boolean },
+  method: Method,
+  handler: AnyHandler,
+): UntypedHandleCall => {
+  if (kind.responseStream) return serverStream(rules, method, handler) as UntypedHandleCall
+  if (kind.requestStream) return clientStream(rules, method, handler) as UntypedHandleCall
+  return unary(rules, method, handler) as UntypedHandleCall
+}
+
+/** The handlers of a service as grpc-js takes them. */
+export const implementation = <Name extends ServiceName>(
+  rules: CallRules,
+  service: Name,
+  handlers: { readonly [Method in keyof Services[Name]]?: unknown },
+): UntypedServiceImplementation =>
+  Object.fromEntries(
+    methodsOf(service).map(([name, definition]) => {
+      const handler = (handlers as Readonly<Record<string, AnyHandler>>)[name]
+      if (handler === undefined) throw new Error(`${definition.path} has no handler`)
+      const method = { name: definition.path.slice(1), isEndless: name.startsWith('Watch') }
+      return [name, serve(rules, definition, method, handler)]
+    }),
+  )

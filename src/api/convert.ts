@@ -1,0 +1,84 @@
+/**
+ * Between proto and domain values. 64-bit numbers are decimal strings on the wire and bigint in
+ * the domain; whatever does not convert is BAD_ARGUMENT and names the field.
+ */
+import { type Blocker, badArgument } from '../base/error.ts'
+import { type Access, type Iova, type IovaRange, iova, U64_MAX } from '../base/units.ts'
+import type { Client } from '../domain/clients.ts'
+import type { Ticket } from '../domain/tickets.ts'
+import type { Access as ProtoAccess } from '../proto/vfiod/v1/Access.ts'
+import type { Blocker as ProtoBlocker } from '../proto/vfiod/v1/Blocker.ts'
+import type { IovaRange as ProtoRange } from '../proto/vfiod/v1/IovaRange.ts'
+import type { ItemStatus } from '../proto/vfiod/v1/ItemStatus.ts'
+import type { Owner } from '../proto/vfiod/v1/Owner.ts'
+import type { Ticket as ProtoTicket } from '../proto/vfiod/v1/Ticket.ts'
+import { MESSAGE_MAX, sendable } from '../wire/status-details.ts'
+import { STATUS, toVfiodError } from './status.ts'
+
+/** A number of 64 bits; proto-loader gives "0" for a field that was not sent. */
+export const u64 = (field: string, text: string): bigint => {
+  const value = /^\d{1,20}$/.test(text) ? BigInt(text) : U64_MAX + 1n
+  if (value <= U64_MAX) return value
+  throw badArgument(field, `Cannot read ${field}: a number from 0 to 2^64-1 is needed`)
+}
+
+export const iovaOf = (field: string, text: string): Iova => iova(u64(field, text))
+
+/** Looks a proto enum value up; one that the table lacks, unspecified or unknown, is refused. */
+export const enumOf = <Value>(
+  field: string,
+  table: Readonly<Record<string, Value>>,
+  name: string | number,
+): Value => {
+  // A value that this version of the proto has no name for arrives as its number.
+  const value = Object.hasOwn(table, name) ? table[name] : undefined
+  if (value !== undefined) return value
+  const names = Object.keys(table).join(', ')
+  throw badArgument(field, `Cannot use ${name} as ${field}: one of ${names} is needed`)
+}
+
+/** The other way round: every domain value has a name in the proto. */
+export const enumName = <Name extends string, Value>(
+  table: Readonly<Record<Name, Value>>,
+  value: Value,
+): Name => {
+  for (const name of Object.keys(table) as Name[]) if (table[name] === value) return name
+  throw new Error(`no proto name for ${String(value)}`)
+}
+
+const ACCESS = {
+  ACCESS_READ: 'read',
+  ACCESS_WRITE: 'write',
+  ACCESS_READ_WRITE: 'read-write',
+} as const satisfies Partial<Record<ProtoAccess, Access>>
+
+export const accessOf = (field: string, name: string | number): Access =>
+  enumOf<Access>(field, ACCESS, name)
+
+export const accessToProto = (access: Access): ProtoAccess =>
+  enumName<keyof typeof ACCESS, Access>(ACCESS, access)
+
+export const ownerToProto = ({ pid, uid, command }: Client): Owner => ({ pid, uid, command })
+
+export const rangeToProto = ({ start, last }: IovaRange): ProtoRange => ({
+  start: String(start),
+  last: String(last),
+})
+
+export const blockerToProto = ({ subject, found, fix }: Blocker): ProtoBlocker => ({
+  subject,
+  found,
+  fix,
+})
+
+export const ticketToProto = (
+  { ticket, expiresInMs }: Ticket,
+  fdSocketPath: string,
+): ProtoTicket => ({ ticket, socketPath: fdSocketPath, expiresInMs })
+
+/** How one item of a batch ended: undefined when it succeeded. */
+export const itemStatus = (failure: unknown): ItemStatus => {
+  if (failure === undefined) return { code: 0 }
+  const { reason, message } = toVfiodError(failure)
+  return { code: STATUS[reason], reason, message: sendable(message, MESSAGE_MAX) }
+}

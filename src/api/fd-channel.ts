@@ -1,0 +1,176 @@
+/**
+ * The fd channel: file descriptors for what gRPC can only talk about. A packet is the text of a
+ * ticket, with fds where the ticket is for sending; the answer is one packet of JSON, with fds where
+ * it is for receiving. Who sends must be the client that the ticket was given to.
+ *
+ * Nothing a peer sends can do more than be refused: every fd of a refused packet is closed, and a
+ * peer that does not take its answer loses its connection.
+ */
+import { ERRNO, errnoName } from '../base/errno.ts'
+import { badArgument, VfiodError } from '../base/error.ts'
+import { LIMITS } from '../base/limits.ts'
+import type { Client } from '../domain/clients.ts'
+import type { Redeemed } from '../domain/tickets.ts'
+import {
+  connectSeqpacket,
+  type Packet,
+  type SeqpacketConnection,
+  SeqpacketListener,
+} from '../os/fd-passing.ts'
+import { closeAll, listenUnix, SOCK_SEQPACKET } from '../os/unix-socket.ts'
+import { MESSAGE_MAX, sendable } from '../wire/status-details.ts'
+import type { Log } from './log.ts'
+import type { Identity, Peers } from './peer.ts'
+import type { Running } from './running.ts'
+import type { Binder } from './socket-file.ts'
+import { toVfiodError } from './status.ts'
+
+/** Open connections of one client, and of all; the ones beyond are closed unheard. */
+const CONNECTIONS_PER_CLIENT = 32
+const CONNECTIONS_MAX = 1024
+
+/** Longer than any ticket: what is longer cannot be one. */
+const TICKET_LENGTH_MAX = 256
+
+export const fdChannelBinder: Binder<SeqpacketListener> = {
+  bind: async (path) => {
+    const fd = listenUnix(SOCK_SEQPACKET, path)
+    if (fd < 0) throw new Error(`Cannot listen on ${path}: ${errnoName(-fd)}`)
+    return new SeqpacketListener(fd)
+  },
+  answers: async (path) => {
+    const connection = connectSeqpacket(path)
+    if (typeof connection === 'number') return connection === -ERRNO.EAGAIN
+    connection.close()
+    return true
+  },
+}
+
+export interface FdChannelParts {
+  readonly peers: Peers
+  readonly running: Running
+  readonly redeem: (client: Client, ticket: string, fds: readonly number[]) => Promise<Redeemed>
+  readonly log: Log
+}
+
+export class FdChannel {
+  readonly #parts: FdChannelParts
+  readonly #listener: SeqpacketListener
+  readonly #connections = new Map<SeqpacketConnection, Identity>()
+
+  constructor(listener: SeqpacketListener, parts: FdChannelParts) {
+    this.#listener = listener
+    this.#parts = parts
+    const answer = listener.onConnection((connection) => this.#accept(connection))
+    if (answer < 0) throw new Error(`Cannot accept fd channel connections: ${errnoName(-answer)}`)
+  }
+
+  /** Takes no new connections; those there are go on. */
+  stopAccepting(): void {
+    this.#listener.close()
+  }
+
+  close(): void {
+    this.#listener.close()
+    for (const connection of this.#connections.keys()) connection.close()
+  }
+
+  #accept(connection: SeqpacketConnection): void {
+    const identity = this.#parts.peers.identify(connection.fd)
+    const refusal = this.#refusalOf(identity)
+    if (refusal !== undefined) {
+      this.#parts.log.warn({ refusal }, 'fd channel connection refused')
+      connection.close()
+      return
+    }
+    this.#connections.set(connection, identity)
+    void this.#serve(connection, identity)
+  }
+
+  #refusalOf(identity: Identity): string | undefined {
+    if (identity instanceof VfiodError) return identity.message
+    if (this.#connections.size >= CONNECTIONS_MAX) return 'too many connections'
+    let open = 0
+    for (const other of this.#connections.values())
+      if (!(other instanceof VfiodError) && other.client.id === identity.client.id) open += 1
+    return open >= CONNECTIONS_PER_CLIENT ? 'too many connections of one client' : undefined
+  }
+
+  async #serve(connection: SeqpacketConnection, identity: Identity): Promise<void> {
+    // A connection is for a ticket that is there; one that sends nothing is closed when none can be.
+    const idle = setTimeout(() => connection.close(), LIMITS.ticketMs)
+    idle.unref()
+    try {
+      for (;;) {
+        const packet = await connection.receive()
+        if (packet !== -ERRNO.EMSGSIZE) {
+          if (typeof packet === 'number') return
+          if (packet.bytes.length === 0) return await closeAll(packet.fds)
+        }
+        idle.refresh()
+        if (!(await this.#answer(connection, identity, packet))) return
+      }
+    } catch (error) {
+      this.#parts.log.error({ err: error }, 'fd channel connection failed by a mistake')
+    } finally {
+      clearTimeout(idle)
+      this.#connections.delete(connection)
+      connection.close()
+      this.#parts.peers.disconnected(identity)
+    }
+  }
+
+  /** Answers one packet; false when the peer does not take the answer. */
+  async #answer(
+    connection: SeqpacketConnection,
+    identity: Identity,
+    packet: Packet | number,
+  ): Promise<boolean> {
+    const outcome = await this.#redeem(identity, packet)
+    if (outcome instanceof VfiodError) {
+      const received = typeof packet === 'number' ? [] : packet.fds
+      await closeAll(received)
+      this.#logRefusal(outcome, { client: clientId(identity), fds: received.length })
+      const { reason, message } = outcome
+      const refusal = { ok: false, reason, message: sendable(message, MESSAGE_MAX) }
+      return connection.send(json(refusal)) >= 0
+    }
+    const answer = connection.send(json({ ok: true, ...outcome.reply }), outcome.fds)
+    await closeAll(outcome.fds)
+    return answer >= 0
+  }
+
+  /** What the domain made of the packet: it has taken over the fds unless it refused. */
+  async #redeem(identity: Identity, packet: Packet | number): Promise<Redeemed | VfiodError> {
+    const { peers, running, redeem } = this.#parts
+    if (typeof packet === 'number') {
+      return badArgument('fd', `Cannot take the packet: ${TOO_LARGE}; send less`)
+    }
+    const ticket = Buffer.from(packet.bytes).toString('latin1', 0, TICKET_LENGTH_MAX)
+    try {
+      const client = peers.current(identity)
+      const leave = running.enter({ client, abort: new AbortController(), isEndless: false })
+      try {
+        return await redeem(client, ticket, packet.fds)
+      } finally {
+        leave()
+      }
+    } catch (error) {
+      return toVfiodError(error)
+    }
+  }
+
+  #logRefusal(error: VfiodError, fields: object): void {
+    const { reason, message, cause } = error
+    if (reason === 'BUG')
+      this.#parts.log.error({ ...fields, reason, err: cause }, 'fd channel failed by a mistake')
+    else this.#parts.log.warn({ ...fields, reason, refusal: message }, 'fd channel refused')
+  }
+}
+
+const TOO_LARGE = `it is longer than a packet may be or has more than ${LIMITS.fdsPerPacket} fds`
+
+const json = (value: object): Uint8Array => Buffer.from(JSON.stringify(value))
+
+const clientId = (identity: Identity): string | undefined =>
+  identity instanceof VfiodError ? undefined : identity.client.id

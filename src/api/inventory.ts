@@ -1,0 +1,81 @@
+/** InventoryService: groups, devices, and their drivers. */
+import type { Domain } from '../domain/domain.ts'
+import type { DeviceView, GroupView, InventoryEvent } from '../domain/inventory.ts'
+import type { Device } from '../proto/vfiod/v1/Device.ts'
+import type { DeviceBus } from '../proto/vfiod/v1/DeviceBus.ts'
+import type { Group } from '../proto/vfiod/v1/Group.ts'
+import type { InventoryServiceHandlers } from '../proto/vfiod/v1/InventoryService.ts'
+import type { Viability } from '../proto/vfiod/v1/Viability.ts'
+import type { WatchGroupsResponse } from '../proto/vfiod/v1/WatchGroupsResponse.ts'
+import type { Handlers } from './call.ts'
+import { blockerToProto } from './convert.ts'
+
+const BUS: Readonly<Record<DeviceView['bus'], DeviceBus>> = {
+  pci: 'DEVICE_BUS_PCI',
+  mdev: 'DEVICE_BUS_MDEV',
+  other: 'DEVICE_BUS_UNSPECIFIED',
+}
+
+const VIABILITY: Readonly<Record<GroupView['viability'], Viability>> = {
+  viable: 'VIABILITY_VIABLE',
+  'not-viable': 'VIABILITY_NOT_VIABLE',
+  'not-bound': 'VIABILITY_NOT_BOUND',
+}
+
+const deviceToProto = (device: DeviceView): Device => ({
+  name: device.name,
+  bus: BUS[device.bus],
+  groupId: device.group,
+  driver: device.driver ?? '',
+  vendorId: device.pci?.vendor ?? 0,
+  deviceId: device.pci?.device ?? 0,
+  classCode: device.pci?.class ?? 0,
+  mdevType: device.mdevType ?? '',
+  spaceId: device.spaceId ?? '',
+})
+
+const groupToProto = (group: GroupView): Group => ({
+  groupId: group.group,
+  viability: VIABILITY[group.viability],
+  blockers: group.blockers.map(blockerToProto),
+  devices: group.devices.map(deviceToProto),
+  spaceId: group.spaceId ?? '',
+})
+
+const eventToProto = (event: InventoryEvent): WatchGroupsResponse => {
+  switch (event.kind) {
+    case 'group':
+      return { group: groupToProto(event.group) }
+    case 'removed':
+      return { removedGroupId: event.group }
+    case 'present-sent':
+      return { presentSent: true }
+  }
+}
+
+export const inventoryHandlers = ({
+  inventory,
+  binding,
+}: Domain): Handlers<InventoryServiceHandlers> => ({
+  ListGroups: async () => ({ groups: (await inventory.groups()).map(groupToProto) }),
+
+  GetGroup: async ({ groupId }) => ({ group: groupToProto(await inventory.group(groupId)) }),
+
+  ListDevices: async () => ({ devices: (await inventory.devices()).map(deviceToProto) }),
+
+  GetDevice: async ({ name }) => ({ device: deviceToProto(await inventory.device(name)) }),
+
+  BindDevices: async ({ devices, driver, wholeGroup }) => {
+    const bound = await binding.bind({ devices, driver: driver || undefined, wholeGroup })
+    return { devices: bound.map(deviceToProto) }
+  },
+
+  UnbindDevices: async ({ devices, wholeGroup }) => {
+    const unbound = await binding.unbind({ devices, wholeGroup })
+    return { devices: unbound.map(deviceToProto) }
+  },
+
+  WatchGroups: async function* (_request, { signal }) {
+    for await (const event of inventory.watch(signal)) yield eventToProto(event)
+  },
+})

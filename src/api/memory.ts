@@ -1,0 +1,59 @@
+/** MemoryService: memory that clients register, or that vfiod allocates. */
+import type { Domain } from '../domain/domain.ts'
+import type { HugePage, Memory } from '../domain/memory.ts'
+import type { Memory as ProtoMemory } from '../proto/vfiod/v1/Memory.ts'
+import type { MemoryServiceHandlers } from '../proto/vfiod/v1/MemoryService.ts'
+import type { Handlers } from './call.ts'
+import { enumOf, ownerToProto, ticketToProto, u64 } from './convert.ts'
+
+const HUGE_PAGE: Readonly<Record<string, HugePage | 'none'>> = {
+  HUGE_PAGE_UNSPECIFIED: 'none',
+  HUGE_PAGE_2M: '2M',
+  HUGE_PAGE_1G: '1G',
+}
+
+const hugePageOf = (name: string | number): HugePage | undefined => {
+  const page = enumOf('huge_page', HUGE_PAGE, name)
+  return page === 'none' ? undefined : page
+}
+
+const memoryToProto = (memory: Memory): ProtoMemory => ({
+  memoryId: memory.id,
+  length: String(memory.length),
+  allocated: memory.isAllocated,
+  sealed: memory.isSealed,
+  owner: ownerToProto(memory.owner),
+  mappings: memory.mappings,
+})
+
+export const memoryHandlers = (
+  { memories }: Domain,
+  fdSocketPath: string,
+): Handlers<MemoryServiceHandlers> => ({
+  RegisterMemory: async ({ memoryId }, { client }) => {
+    const { id, ticket } = memories.register(client, memoryId)
+    return { memoryId: id, ticket: ticketToProto(ticket, fdSocketPath) }
+  },
+
+  AllocateMemory: async (request, { client }) => {
+    const memory = await memories.allocate(client, {
+      id: request.memoryId,
+      length: u64('length', request.length),
+      hugePage: hugePageOf(request.hugePage),
+    })
+    return { memory: memoryToProto(memory) }
+  },
+
+  ExportMemory: async ({ memoryId }, { client }) => ({
+    ticket: ticketToProto(memories.export(client, memoryId), fdSocketPath),
+  }),
+
+  ListMemory: async (_request, { client }) => ({
+    memories: memories.list(client).map(memoryToProto),
+  }),
+
+  ReleaseMemory: async ({ memoryId }, { client }) => {
+    memories.release(client, memoryId)
+    return {}
+  },
+})

@@ -1,0 +1,161 @@
+/**
+ * The gRPC server: on a socket of its own making, because grpc-js would not tell who connects. Each
+ * connection is identified by the kernel when it is accepted, and calls find their client through
+ * the connection they came by.
+ */
+import { once } from 'node:events'
+import {
+  connect as connectSocket,
+  createServer,
+  type Server as NetServer,
+  type Socket,
+} from 'node:net'
+import { setTimeout as delay } from 'node:timers/promises'
+import {
+  type ConnectionInjector,
+  Server as GrpcServer,
+  ServerCredentials,
+  type ServerOptions,
+} from '@grpc/grpc-js'
+import { VfiodError } from '../base/error.ts'
+import { LIMITS } from '../base/limits.ts'
+import type { Client } from '../domain/clients.ts'
+import type { Log } from './log.ts'
+import type { Identity, Peers } from './peer.ts'
+import type { Binder } from './socket-file.ts'
+
+/** What a client may have sent and the daemon not yet taken, per call and per connection. */
+const UPLOAD_WINDOW = 4 << 20
+
+/** Calls of one connection at a time; the client's library holds back the others. */
+const CALLS_PER_CONNECTION = 128
+
+/** Connections in all; each takes one fd. */
+const CONNECTIONS_MAX = 1024
+
+const OPTIONS: ServerOptions = {
+  'grpc.max_receive_message_length': LIMITS.messageBytes,
+  'grpc.max_send_message_length': LIMITS.messageBytes,
+  'grpc.max_concurrent_streams': CALLS_PER_CONNECTION,
+  'grpc.enable_channelz': 0,
+}
+
+/**
+ * grpc-js leaves the window for uploads at the protocol's 64 KiB, which costs three quarters of the
+ * speed; it has an option for clients only (grpc-node pull request 3058). So the settings it gives
+ * to its HTTP/2 server are amended here. A test reads the window of a live session.
+ */
+class WideServer extends GrpcServer {
+  constructor(options: ServerOptions) {
+    super(options)
+    // biome-ignore lint/complexity/useLiteralKeys: private in the types of grpc-js.
+    const http2Options = this['commonServerOptions']
+    http2Options.settings = { ...http2Options.settings, initialWindowSize: UPLOAD_WINDOW }
+  }
+
+  override createConnectionInjector(credentials: ServerCredentials): ConnectionInjector {
+    const injector = super.createConnectionInjector(credentials)
+    // biome-ignore lint/complexity/useLiteralKeys: private in the types of grpc-js.
+    for (const http2Server of this['http2Servers'].keys())
+      http2Server.on('session', (session: { setLocalWindowSize(bytes: number): void }) =>
+        session.setLocalWindowSize(UPLOAD_WINDOW),
+      )
+    return injector
+  }
+}
+
+/** How the socket of the server is bound: net's own, so that Node reads it. */
+export const serverBinder = (listening: NetServer): Binder<NetServer> => ({
+  bind: (path) =>
+    new Promise((resolve, reject) => {
+      listening.once('error', reject)
+      listening.listen(path, () => {
+        listening.off('error', reject)
+        resolve(listening)
+      })
+    }),
+  answers: (path) =>
+    new Promise((resolve) => {
+      const socket = connectSocket(path)
+      socket.once('connect', () => {
+        socket.destroy()
+        resolve(true)
+      })
+      // A queue that is full is somebody's queue.
+      socket.once('error', (error: NodeJS.ErrnoException) => resolve(error.code === 'EAGAIN'))
+    }),
+})
+
+/** The number of a socket's fd: undocumented, unchanged in every Node there is, checked at start. */
+const fdOf = (socket: Socket): number => {
+  const { fd } = (socket as unknown as { readonly _handle: { readonly fd: number } })._handle
+  if (!Number.isInteger(fd) || fd < 0) throw new Error('this Node does not tell the fd of a socket')
+  return fd
+}
+
+export class Connections {
+  readonly grpc = new WideServer(OPTIONS)
+  readonly listening: NetServer
+  readonly #injector: ConnectionInjector
+  readonly #peers: Peers
+  readonly #log: Log
+  /** By the token that stands for the address of the peer; see `#accept`. */
+  readonly #identities = new Map<string, Identity>()
+  readonly #sockets = new Set<Socket>()
+  #accepted = 0
+
+  constructor({ peers, log }: { readonly peers: Peers; readonly log: Log }) {
+    this.#peers = peers
+    this.#log = log
+    this.#injector = this.grpc.createConnectionInjector(ServerCredentials.createInsecure())
+    this.listening = createServer((socket) => this.#accept(socket))
+    this.listening.maxConnections = CONNECTIONS_MAX
+    this.listening.on('drop', () => log.warn({}, 'connection refused: too many are open'))
+  }
+
+  /** The client behind `call.getPeer()`, which is the token of its connection. */
+  clientOf(token: string): Client {
+    const identity = this.#identities.get(token)
+    if (identity !== undefined) return this.#peers.current(identity)
+    throw new VfiodError(
+      'UNKNOWN_PEER',
+      'Cannot tell who calls: the connection is closed; connect again',
+    )
+  }
+
+  /** Takes no new connections; those there are go on. */
+  stopAccepting(): void {
+    this.listening.close()
+  }
+
+  /** Closes every connection: in good order where the client goes along, by force where not. */
+  async close(graceMs: number): Promise<void> {
+    this.stopAccepting()
+    this.#injector.drain(graceMs)
+    await Promise.race([this.#allClosed(), delay(graceMs, undefined, { ref: false })])
+    for (const socket of this.#sockets) socket.destroy()
+    this.grpc.forceShutdown()
+  }
+
+  async #allClosed(): Promise<void> {
+    await Promise.all([...this.#sockets].map((socket) => once(socket, 'close')))
+  }
+
+  #accept(socket: Socket): void {
+    this.#accepted += 1
+    const identity = this.#peers.identify(fdOf(socket))
+    if (identity instanceof VfiodError)
+      this.#log.warn({ refusal: identity.message }, 'unknown peer')
+    // The address of a Unix peer is undefined, for every one; grpc-js hands on what it finds here.
+    const token = `connection:${this.#accepted}`
+    Object.defineProperty(socket, 'remoteAddress', { value: token })
+    this.#identities.set(token, identity)
+    this.#sockets.add(socket)
+    socket.once('close', () => {
+      this.#identities.delete(token)
+      this.#sockets.delete(socket)
+      this.#peers.disconnected(identity)
+    })
+    this.#injector.injectConnection(socket)
+  }
+}
