@@ -75,7 +75,8 @@ function qemuArguments({ kernel, initrd, job, iommu, append }) {
   ]
 }
 
-// The emulator dies with us, even if we are killed; and with the clock.
+// The emulator dies with us, even if we are killed; and with the clock. Answers with the reason
+// why it was killed, or null when it ended by itself.
 function runQemu(args, { timeoutMs, onLine }) {
   return new Promise((resolve, reject) => {
     const command = ['--pdeathsig', 'KILL', 'qemu-system-x86_64', ...args]
@@ -83,17 +84,19 @@ function runQemu(args, { timeoutMs, onLine }) {
       stdio: ['ignore', onLine ? 'pipe' : 'inherit', 'inherit'],
     })
     if (onLine) createInterface({ input: qemu.stdout }).on('line', onLine)
-    const kill = () => qemu.kill('SIGKILL')
-    let timedOut = false
-    const clock = setTimeout(() => {
-      timedOut = true
-      kill()
-    }, timeoutMs)
-    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, kill)
+    let reason = null
+    const kill = (why) => {
+      reason = why
+      qemu.kill('SIGKILL')
+    }
+    const clock = setTimeout(kill, timeoutMs, `its timeout of ${timeoutMs / 1000} s`)
+    const signals = ['SIGINT', 'SIGTERM', 'SIGHUP']
+    for (const signal of signals) process.on(signal, kill)
     qemu.on('error', reject)
     qemu.on('close', () => {
       clearTimeout(clock)
-      resolve({ timedOut })
+      for (const signal of signals) process.off(signal, kill)
+      resolve(reason)
     })
   })
 }
@@ -113,9 +116,9 @@ export async function boot({ kernel, command, environment, iommu, append, ...wat
     writeFileSync(join(job, 'command'), command)
 
     const args = qemuArguments({ kernel, initrd: makeInitrd(folder), job, iommu, append })
-    const { timedOut } = await runQemu(args, watch)
+    const killedBy = await runQemu(args, watch)
     const status = fileIn(job, 'status')
-    if (timedOut) throw died(job, `its timeout of ${watch.timeoutMs / 1000} s`)
+    if (killedBy !== null) throw died(job, killedBy)
     if (status === '') throw died(job, 'no status: its kernel crashed, or it did not start')
     reportComplaints(job)
     return Number.parseInt(status, 10)
@@ -129,7 +132,7 @@ const fileIn = (job, name) =>
 
 function died(job, why) {
   process.stderr.write(fileIn(job, 'console').split('\n').slice(-80).join('\n'))
-  return new Error(`The guest ended with ${why}`)
+  return new Error(`The guest ended with ${why}`, { cause: why })
 }
 
 // A warning of the kernel's about itself deserves a look even where every test passed.

@@ -84,6 +84,8 @@ async function runSuites(kernel, wanted) {
       const words = [wanted.node, ...vitest, ...files]
       worst = Math.max(worst, await run(kernel, { ...wanted, ...machine }, words, tally.onLine))
     } catch (error) {
+      // Whoever interrupts us does not want the next machine.
+      if (String(error.cause).startsWith('SIG')) throw error
       process.stdout.write(`test machine: ${error.message}\n`)
       tally.addFailure()
       worst = 1
