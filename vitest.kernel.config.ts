@@ -4,7 +4,7 @@ import { defineConfig } from 'vitest/config'
 
 export default defineConfig({
   test: {
-    include: ['test/kernel/**/*.test.ts', 'test/contract/**/*.test.ts'],
+    include: ['test/{kernel,contract,system}/**/*.test.ts'],
     // Contract suites run on the backends that are named here.
     env: { VFIOD_BACKENDS: 'linux' },
     // There is one machine with one set of devices, so one file at a time has it.

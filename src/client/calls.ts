@@ -40,15 +40,16 @@ type LowerMethods<GeneratedClient> = Extract<
   Uncapitalize<Extract<keyof GeneratedClient, string>>
 >
 
+/** Client streams first: a writable stream can pass for a unary call, not the other way round. */
 type Call<Method> = Method extends (
-  request: infer Request,
   callback: requestCallback<infer Response>,
-) => ClientUnaryCall
-  ? (request?: Request, options?: CallOptions) => Promise<Response>
+) => ClientWritableStream<infer Request>
+  ? (requests: Requests<Request | Chunk>, options?: CallOptions) => Promise<Response>
   : Method extends (
+        request: infer Request,
         callback: requestCallback<infer Response>,
-      ) => ClientWritableStream<infer Request>
-    ? (requests: Requests<Request | Chunk>, options?: CallOptions) => Promise<Response>
+      ) => ClientUnaryCall
+    ? (request?: Request, options?: CallOptions) => Promise<Response>
     : Method extends (
           request: infer Request,
           options?: GrpcCallOptions,

@@ -1,0 +1,110 @@
+/** Interrupts of a device, as a stream and as eventfds, through gRPC. */
+
+import { closeSync } from 'node:fs'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import type { VfiodClient } from '../../src/client/client.ts'
+import { sendFds } from '../../src/client/fd-channel.ts'
+import { eventfdCreate, eventfdRead } from '../../src/os/eventfd.ts'
+import { Edu } from './edu.ts'
+import { type Daemon, eduDevices, openIn, startDaemon, until } from './world.ts'
+
+const MSI = 1
+const SPACE = 'irq-test'
+const IOVA = 0x10_0000n
+
+let daemon: Daemon
+let client: VfiodClient
+let edu: Edu
+let name: string
+
+beforeAll(async () => {
+  daemon = await startDaemon()
+  client = daemon.client()
+  const [first] = await eduDevices(client)
+  if (first === undefined) throw new Error('the machine has no edu device')
+  name = first
+  await client.inventory.bindDevices({ devices: [name] })
+  await openIn(client, SPACE, name)
+  edu = new Edu(client, name)
+  await edu.enable()
+  await client.memory.allocateMemory({ memoryId: 'ram', length: '8192' })
+  await client.addressSpace.map({
+    spaceId: SPACE,
+    items: [
+      {
+        iova: IOVA.toString(),
+        length: '8192',
+        memoryId: 'ram',
+        offset: '0',
+        access: 'ACCESS_READ_WRITE',
+      },
+    ],
+  })
+})
+
+afterAll(async () => {
+  await client?.addressSpace.destroySpace({ spaceId: SPACE })
+  await client?.inventory.unbindDevices({ devices: [name] })
+  expect(await daemon?.stop()).toBe(0)
+})
+
+describe('interrupts through gRPC', () => {
+  test('arrive as stream events: raised by register, by DMA, and by software', async () => {
+    const stream = client.device.watchIrqs({ name, index: MSI, start: 0, count: 1 })
+    const events = stream[Symbol.asyncIterator]()
+    const next = async () => (await events.next()).value
+
+    const armed = await next()
+    await edu.raiseIrq(1)
+    const byRegister = await next()
+    await edu.acknowledgeIrq(1)
+    await edu.copyOut(IOVA, 4096, { interrupt: true })
+    const byDma = await next()
+    await edu.acknowledgeIrq(0x100)
+    await client.device.triggerIrq({ name, index: MSI, vector: 0 })
+    const bySoftware = await next()
+
+    expect(armed).toMatchObject({ armed: true })
+    for (const event of [byRegister, byDma, bySoftware]) {
+      expect(event).toMatchObject({ irq: { vector: 0, count: '1' } })
+    }
+    stream.cancel()
+  })
+
+  test('arrive at an eventfd of the client, without the daemon in between', async () => {
+    const eventfd = eventfdCreate()
+    const ticket = await until(async () => {
+      // The stream of the test before is disarmed once the daemon has seen it cancelled.
+      const asked = await client.device
+        .setIrqEventfds({ name, index: MSI, start: 0, count: 1 })
+        .catch(() => undefined)
+      return asked?.ticket ?? undefined
+    })
+    await sendFds(ticket, [eventfd])
+
+    await edu.raiseIrq(2)
+    const count = await until(() => {
+      const read = eventfdRead(eventfd)
+      return typeof read === 'bigint' ? read : undefined
+    })
+
+    expect(count).toBe(1n)
+    await edu.acknowledgeIrq(2)
+    await client.device.disableIrqs({ name, index: MSI })
+    closeSync(eventfd)
+  })
+
+  test('refuses fds that are not eventfds, and keeps none', async () => {
+    const { ticket } = await client.device.setIrqEventfds({ name, index: MSI, start: 0, count: 1 })
+    if (ticket === null) throw new Error('no ticket')
+
+    await expect(sendFds(ticket, [1])).rejects.toMatchObject({ reason: 'BAD_ARGUMENT' })
+    await expect(sendFds(ticket, [1])).rejects.toMatchObject({ reason: 'BAD_TICKET' })
+  })
+
+  test('refuses vectors that the index does not have: NO_SUCH_IRQ', async () => {
+    const asked = client.device.setIrqEventfds({ name, index: MSI, start: 0, count: 2 })
+
+    await expect(asked).rejects.toMatchObject({ reason: 'NO_SUCH_IRQ' })
+  })
+})

@@ -1,0 +1,176 @@
+/** mtty saved as a stream and loaded into another instance, byte for byte, through gRPC. */
+
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import type { VfiodClient } from '../../src/client/client.ts'
+import { type Daemon, mttyDevices, openIn, startDaemon } from './world.ts'
+
+/** The scratch register of the first port: a byte that goes along with the state. */
+const SCRATCH = { region: 0, offset: '7' } as const
+const MAGIC = 0x7e9d09898c3e2c4en
+const STATE_BYTES = 96
+
+let daemon: Daemon
+let client: VfiodClient
+let source: string
+let target: string
+
+beforeAll(async () => {
+  daemon = await startDaemon()
+  client = daemon.client()
+  ;[source, target] = await mttyDevices(client)
+  await openIn(client, 'source', source)
+  await openIn(client, 'target', target)
+})
+
+beforeEach(async () => {
+  await client.device.resetDevice({ name: source })
+  await client.device.resetDevice({ name: target })
+})
+
+afterAll(async () => {
+  expect(await daemon?.stop()).toBe(0)
+})
+
+const setState = (name: string, state: Parameters<typeof client.migration.setMigrationState>[0]) =>
+  client.migration.setMigrationState({ ...state, name })
+
+const scratch = async (name: string): Promise<number> => {
+  const { data } = await client.device.readRegion({ name, ...SCRATCH, length: 1 })
+  return data[0] ?? -1
+}
+const setScratch = (name: string, value: number) =>
+  client.device.writeRegion({ name, ...SCRATCH, data: Buffer.of(value) })
+
+/** Everything a read of the session gives, and how it ended. */
+async function read(name: string) {
+  const pieces: Buffer[] = []
+  let end: { totalBytes: string; complete: boolean } | undefined
+  for await (const message of client.migration.readSession({ name })) {
+    if (message.end) end = message.end
+    else pieces.push(Buffer.from(message.data))
+  }
+  return { bytes: Buffer.concat(pieces), end }
+}
+
+const inPieces = (bytes: Buffer, size: number) =>
+  Array.from({ length: Math.ceil(bytes.length / size) }, (_, n) => ({
+    ...(n === 0 ? { name: target } : {}),
+    offset: String(n * size),
+    data: bytes.subarray(n * size, (n + 1) * size),
+  }))
+
+/** The whole state of the source, taken through pre-copy. */
+async function save(): Promise<Buffer> {
+  await setState(source, { state: 'MIGRATION_STATE_PRE_COPY' })
+  const first = await read(source)
+  await setState(source, { state: 'MIGRATION_STATE_STOP_COPY' })
+  const rest = await read(source)
+  expect(first.end).toMatchObject({ complete: false, totalBytes: String(first.bytes.length) })
+  expect(rest.end).toMatchObject({ complete: true, totalBytes: String(STATE_BYTES) })
+  return Buffer.concat([first.bytes, rest.bytes])
+}
+
+describe('migration through gRPC', () => {
+  test('says what the device can do', async () => {
+    const can = await client.migration.getMigrationCapabilities({ name: source })
+
+    expect(can).toMatchObject({ stopCopy: true, p2p: true, preCopy: true, dmaLogging: true })
+    expect(can.states).toHaveLength(7)
+  })
+
+  test('estimates the size of the state', async () => {
+    const estimate = await client.migration.estimateSize({ name: source })
+
+    expect(estimate.stopCopyBytes).toBe(String(STATE_BYTES))
+  })
+
+  test('saves one device and loads another, byte for byte', async () => {
+    await setScratch(source, 0x5a)
+    await setScratch(target, 0x11)
+
+    const bytes = await save()
+    await setState(target, { state: 'MIGRATION_STATE_RESUMING' })
+    const { totalBytes } = await client.migration.writeSession(inPieces(bytes, 7))
+    await setState(target, { state: 'MIGRATION_STATE_RUNNING' })
+
+    expect(bytes.readBigUInt64LE()).toBe(MAGIC)
+    expect(totalBytes).toBe(String(STATE_BYTES))
+    expect(await scratch(target)).toBe(0x5a)
+    await setState(target, { state: 'MIGRATION_STATE_STOP_COPY' })
+    expect((await read(target)).bytes).toEqual(bytes)
+  })
+
+  test('tells what is left to read before the switch', async () => {
+    await setState(source, { state: 'MIGRATION_STATE_PRE_COPY' })
+
+    const before = await client.migration.getPrecopyInfo({ name: source })
+    await read(source)
+    const after = await client.migration.getPrecopyInfo({ name: source })
+
+    expect(before).toEqual({ initialBytes: '24', dirtyBytes: '0' })
+    expect(after).toEqual({ initialBytes: '0', dirtyBytes: '0' })
+  })
+
+  test('gives each session a number and counts its bytes', async () => {
+    await setState(source, { state: 'MIGRATION_STATE_STOP_COPY' })
+    await read(source)
+
+    const { state, session } = await client.migration.getMigrationState({ name: source })
+
+    expect(state).toBe('MIGRATION_STATE_STOP_COPY')
+    expect(session).toMatchObject({ saving: true, bytes: String(STATE_BYTES) })
+  })
+
+  test('refuses to leave RESUMING with less than the whole state: STATE_REFUSED_BY_DEVICE', async () => {
+    const bytes = await save()
+    await setState(target, { state: 'MIGRATION_STATE_RESUMING' })
+    await client.migration.writeSession(inPieces(bytes.subarray(0, 40), 40))
+
+    const refused = setState(target, { state: 'MIGRATION_STATE_RUNNING' })
+
+    await expect(refused).rejects.toMatchObject({ reason: 'STATE_REFUSED_BY_DEVICE' })
+    await expect(refused).rejects.toThrow(/it is in RESUMING; reset it/)
+    await client.device.resetDevice({ name: target })
+    expect(await client.migration.getMigrationState({ name: target })).toMatchObject({
+      state: 'MIGRATION_STATE_RUNNING',
+      session: null,
+    })
+  })
+
+  test('never loads a state whose writing failed: SESSION_BROKEN until reset', async () => {
+    const garbage = Buffer.alloc(STATE_BYTES, 0xee)
+    await setState(target, { state: 'MIGRATION_STATE_RESUMING' })
+
+    const written = client.migration.writeSession(inPieces(garbage, 24))
+
+    await expect(written).rejects.toMatchObject({ reason: 'STATE_REFUSED_BY_DEVICE' })
+    await expect(setState(target, { state: 'MIGRATION_STATE_STOP' })).rejects.toMatchObject({
+      reason: 'SESSION_BROKEN',
+    })
+    await client.device.resetDevice({ name: target })
+    await setState(target, { state: 'MIGRATION_STATE_RESUMING' })
+  })
+
+  test('refuses a session that was never opened, a gap, and the ERROR state', async () => {
+    await expect(read(source)).rejects.toMatchObject({ reason: 'NO_SUCH_SESSION' })
+    await expect(
+      client.migration.writeSession([{ name: target, offset: '0', data: Buffer.of(1) }]),
+    ).rejects.toMatchObject({ reason: 'NO_SUCH_SESSION' })
+    await setState(target, { state: 'MIGRATION_STATE_RESUMING' })
+    await expect(
+      client.migration.writeSession([{ name: target, offset: '8', data: Buffer.of(1) }]),
+    ).rejects.toMatchObject({ reason: 'BAD_ARGUMENT' })
+    await expect(setState(source, { state: 'MIGRATION_STATE_ERROR' })).rejects.toMatchObject({
+      reason: 'ARC_BLOCKED',
+    })
+  })
+
+  test('explains an arc that would have to leave the session: ARC_BLOCKED', async () => {
+    await setState(source, { state: 'MIGRATION_STATE_STOP_COPY' })
+
+    const refused = setState(source, { state: 'MIGRATION_STATE_PRE_COPY' })
+
+    await expect(refused).rejects.toMatchObject({ reason: 'ARC_BLOCKED' })
+    await expect(refused).rejects.toThrow(/set STOP or RUNNING first/)
+  })
+})

@@ -1,0 +1,135 @@
+/**
+ * A daemon of its own process, and what its machine offers: the same whole-system tests run over
+ * the simulator (npm test) and over the real kernel (npm run test:kernel). VFIOD_BACKENDS chooses.
+ */
+
+import { type ChildProcess, spawn } from 'node:child_process'
+import { existsSync, mkdtempSync, readlinkSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { connect, type VfiodClient } from '../../src/client/client.ts'
+
+const root = new URL('../..', import.meta.url).pathname
+
+/** Which kernel is under the daemon. */
+export const backend = (process.env.VFIOD_BACKENDS ?? 'sim') as 'sim' | 'linux'
+
+export interface Daemon {
+  readonly socket: string
+  readonly process: ChildProcess
+  /** What it wrote so far, for failures. */
+  output(): string
+  /** A connection of this process; closed with the daemon. */
+  client(): VfiodClient
+  /** SIGTERM, and its exit code. */
+  stop(): Promise<number | null>
+}
+
+/** Start a daemon and wait until it is ready. */
+export async function startDaemon(): Promise<Daemon> {
+  const directory = mkdtempSync(join(tmpdir(), 'vfiod-system-'))
+  const socket = join(directory, 'vfiod.sock')
+  const args = [`${root}dist/daemon/main.js`, '--socket', socket]
+  if (backend === 'sim') args.push('--sim')
+  const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'] })
+  let output = ''
+  child.stderr.on('data', (bytes) => {
+    output += bytes
+  })
+  await new Promise<void>((resolve, reject) => {
+    child.stdout.on('data', (bytes) => {
+      output += bytes
+      if (output.includes('vfiod: ready')) resolve()
+    })
+    child.on('exit', (code) => reject(new Error(`vfiod ended with ${code}:\n${output}`)))
+  })
+  const clients: VfiodClient[] = []
+  return {
+    socket,
+    process: child,
+    output: () => output,
+    client: () => {
+      const made = connect({ socket })
+      clients.push(made)
+      return made
+    },
+    stop: async () => {
+      for (const client of clients) client.close()
+      child.removeAllListeners('exit')
+      const code = await ended(child, () => child.kill('SIGTERM'))
+      rmSync(directory, { recursive: true, force: true })
+      return code
+    },
+  }
+}
+
+/** Wait for a process to end after `cause` made it. */
+export const ended = (child: ChildProcess, cause: () => void): Promise<number | null> =>
+  new Promise((resolve) => {
+    if (child.exitCode !== null || child.signalCode !== null) return resolve(child.exitCode)
+    child.on('exit', (code) => resolve(code))
+    cause()
+  })
+
+/** Wait until something holds, looking again and again; the test's timeout is the bound. */
+export async function until<T>(look: () => Promise<T | undefined> | T | undefined): Promise<T> {
+  for (;;) {
+    const found = await look()
+    if (found !== undefined && found !== false) return found
+    await new Promise((resolve) => setTimeout(resolve, 20))
+  }
+}
+
+/** PCI addresses of QEMU's edu devices, which the simulator has as well. */
+export async function eduDevices(client: VfiodClient): Promise<string[]> {
+  const { devices } = await client.inventory.listDevices()
+  return devices
+    .filter(({ vendorId, deviceId }) => vendorId === 0x1234 && deviceId === 0x11e8)
+    .map(({ name }) => name)
+}
+
+const MTTY = '/sys/class/mdev_bus/mtty/mdev_supported_types'
+const UUIDS = [
+  '11111111-2222-3333-4444-5555555500a1',
+  '11111111-2222-3333-4444-5555555500a2',
+] as const
+
+/** Two mtty devices of one type: the simulator has them, on the real kernel they are made here. */
+export async function mttyDevices(client: VfiodClient): Promise<[string, string]> {
+  if (backend === 'linux') {
+    for (const uuid of UUIDS) {
+      if (!existsSync(`/sys/bus/mdev/devices/${uuid}`)) {
+        writeFileSync(`${MTTY}/mtty-2/create`, uuid)
+      }
+    }
+  }
+  const { devices } = await client.inventory.listDevices()
+  const [a, b] = devices.filter(({ mdevType }) => mdevType === 'mtty-2').map(({ name }) => name)
+  if (a === undefined || b === undefined) throw new Error('the machine has no two mtty-2 devices')
+  return [a, b]
+}
+
+/** The group of a device. */
+export async function groupOf(client: VfiodClient, name: string): Promise<number> {
+  const { device } = await client.inventory.getDevice({ name })
+  if (device === null) throw new Error(`no device ${name}`)
+  return device.groupId
+}
+
+/** A space with the group of the device, the device open in it. */
+export async function openIn(client: VfiodClient, spaceId: string, name: string): Promise<void> {
+  await client.addressSpace.createSpace({ spaceId })
+  await client.addressSpace.addGroup({ spaceId, groupId: await groupOf(client, name) })
+  await client.device.openDevice({ spaceId, name })
+}
+
+/** Links of a process's fds, by which the test sees what it holds. */
+export function fdsOf(pid: number, names: readonly string[]): string[] {
+  return names.flatMap((fd) => {
+    try {
+      return [readlinkSync(`/proc/${pid}/fd/${fd}`)]
+    } catch {
+      return []
+    }
+  })
+}
