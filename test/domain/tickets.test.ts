@@ -1,0 +1,67 @@
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
+import { LIMITS } from '../../src/base/limits.ts'
+import { Tickets } from '../../src/domain/tickets.ts'
+import { alice, bob } from './people.ts'
+
+beforeEach(() => {
+  vi.useFakeTimers()
+})
+afterEach(() => {
+  vi.useRealTimers()
+})
+
+const answer = async (fds: readonly number[]) => ({ reply: { got: fds.length }, fds: [] })
+
+describe('a ticket', () => {
+  test('works once, for the client that asked', async () => {
+    const tickets = new Tickets()
+    const { ticket } = tickets.issue(alice, answer)
+
+    await expect(tickets.redeem(alice, ticket, [5, 6])).resolves.toEqual({
+      reply: { got: 2 },
+      fds: [],
+    })
+    await expect(tickets.redeem(alice, ticket, [])).rejects.toMatchObject({ reason: 'BAD_TICKET' })
+  })
+
+  test('is refused to another client, and stays good for its own', async () => {
+    const tickets = new Tickets()
+    const { ticket } = tickets.issue(alice, answer)
+
+    await expect(tickets.redeem(bob, ticket, [])).rejects.toMatchObject({ reason: 'BAD_TICKET' })
+    await expect(tickets.redeem(alice, ticket, [])).resolves.toBeDefined()
+  })
+
+  test('expires', async () => {
+    const tickets = new Tickets()
+    const { ticket, expiresInMs } = tickets.issue(alice, answer)
+
+    vi.advanceTimersByTime(expiresInMs)
+
+    await expect(tickets.redeem(alice, ticket, [])).rejects.toMatchObject({ reason: 'BAD_TICKET' })
+  })
+
+  test('goes with its client', async () => {
+    const tickets = new Tickets()
+    const { ticket } = tickets.issue(alice, answer)
+
+    tickets.releaseClient(alice)
+
+    await expect(tickets.redeem(alice, ticket, [])).rejects.toMatchObject({ reason: 'BAD_TICKET' })
+  })
+
+  test('is refused over the limit, with limit, current and needed', () => {
+    const tickets = new Tickets()
+    for (let n = 0; n < LIMITS.ticketsPerClient; n += 1) tickets.issue(alice, answer)
+
+    expect(() => tickets.issue(alice, answer)).toThrow(
+      expect.objectContaining({
+        reason: 'LIMIT_REACHED',
+        details: expect.objectContaining({
+          quota: { limit: 'tickets of one client', max: 256n, current: 256n, needed: 1n },
+        }),
+      }),
+    )
+    expect(tickets.issue(bob, answer)).toBeDefined()
+  })
+})
