@@ -6,6 +6,7 @@
  * Nothing a peer sends can do more than be refused: every fd of a refused packet is closed, and a
  * peer that does not take its answer loses its connection.
  */
+import { status } from '@grpc/grpc-js'
 import { ERRNO, errnoName } from '../base/errno.ts'
 import { badArgument, VfiodError } from '../base/error.ts'
 import { LIMITS } from '../base/limits.ts'
@@ -23,7 +24,7 @@ import type { Log } from './log.ts'
 import type { Identity, Peers } from './peer.ts'
 import type { Running } from './running.ts'
 import type { Binder } from './socket-file.ts'
-import { toVfiodError } from './status.ts'
+import { STATUS, toVfiodError } from './status.ts'
 
 /** Open connections of one client, and of all; the ones beyond are closed unheard. */
 const CONNECTIONS_PER_CLIENT = 32
@@ -132,9 +133,12 @@ export class FdChannel {
       await closeAll(received)
       this.#logRefusal(outcome, { client: clientId(identity), fds: received.length })
       const { reason, message } = outcome
-      const refusal = { ok: false, reason, message: sendable(message, MESSAGE_MAX) }
-      return connection.send(json(refusal)) >= 0
+      const refusal = { ok: false, status: status[STATUS[reason]], reason }
+      const text = sendable(message, MESSAGE_MAX)
+      return connection.send(json({ ...refusal, message: text })) >= 0
     }
+    const fields = { client: clientId(identity), fds: outcome.fds.length }
+    this.#parts.log.info({ ...fields, reply: outcome.reply }, 'fd channel')
     const answer = connection.send(json({ ok: true, ...outcome.reply }), outcome.fds)
     await closeAll(outcome.fds)
     return answer >= 0

@@ -7,7 +7,7 @@ import type { Reason } from '../base/error.ts'
 import { connectSeqpacket } from '../os/fd-passing.ts'
 import { closeAll } from '../os/unix-socket.ts'
 import type { Ticket } from '../proto/vfiod/v1/Ticket.ts'
-import { RpcError } from './rpc-error.ts'
+import { RpcError, type StatusName } from './rpc-error.ts'
 
 export interface FdReply {
   /** What the daemon says of the outcome, as JSON. */
@@ -24,7 +24,7 @@ const unreachable = (message: string): RpcError =>
 const refused = (answer: Readonly<Record<string, unknown>>): RpcError =>
   new RpcError({
     method: METHOD,
-    status: 'FAILED_PRECONDITION',
+    status: answer.status as StatusName,
     reason: String(answer.reason) as Reason,
     message: String(answer.message),
     details: {},

@@ -1,0 +1,142 @@
+/**
+ * The configuration: a TOML file, overridden by the environment, overridden by flags. Every key is
+ * described here, and docs/configuration.md is held equal to it.
+ */
+import { readFileSync } from 'node:fs'
+import { dirname, join, resolve } from 'node:path'
+import { parse } from 'smol-toml'
+import { z } from 'zod'
+
+export const LOG_LEVELS = ['debug', 'info', 'warn', 'error'] as const
+
+const path = z.string().startsWith('/', 'an absolute path is needed')
+
+/** Permission bits as they are written everywhere: "0660". */
+const mode = z
+  .string()
+  .regex(/^0?[0-7]{3}$/, 'three octal digits such as "0660" are needed')
+  .transform((text) => Number.parseInt(text, 8))
+
+export const configSchema = z.strictObject({
+  socket: path.default('/run/vfiod/vfiod.sock').describe('The Unix socket that gRPC is served on.'),
+  fd_socket: path
+    .optional()
+    .describe(
+      'The SOCK_SEQPACKET socket for file descriptors; `fds.sock` beside `socket` if unset.',
+    ),
+  socket_mode: mode.prefault('0660').describe('Permission bits of both sockets.'),
+  socket_group: z
+    .string()
+    .optional()
+    .describe('The group of both sockets, by name or number; that of the daemon if unset.'),
+  backend: z
+    .enum(['linux', 'sim'])
+    .default('linux')
+    .describe('`linux` drives the VFIO of this host, `sim` a simulated machine.'),
+  machine: path
+    .optional()
+    .describe(
+      'With `sim`: the TOML file that describes the machine; a small default one if unset.',
+    ),
+  log_level: z.enum(LOG_LEVELS).default('info').describe('The least level that is logged.'),
+  drain_ms: z
+    .int()
+    .min(0)
+    .max(600_000)
+    .default(10_000)
+    .describe('How long running calls may take to end when the daemon is told to stop.'),
+})
+
+type Parsed = z.infer<typeof configSchema>
+
+export interface Config extends Parsed {
+  readonly fd_socket: string
+}
+
+/** What flags and environment may say; undefined leaves the word to the next in line. */
+export interface Overrides {
+  readonly config: string | undefined
+  readonly socket: string | undefined
+  /** True for the default machine, else its file. */
+  readonly sim: string | boolean | undefined
+  readonly logLevel: string | undefined
+}
+
+/** A configuration that cannot be used: for people, without a stack. */
+export class ConfigError extends Error {
+  override readonly name = 'ConfigError'
+}
+
+/** The environment variable of each override. */
+export const ENVIRONMENT = {
+  config: 'VFIOD_CONFIG',
+  socket: 'VFIOD_SOCKET',
+  sim: 'VFIOD_SIM',
+  logLevel: 'VFIOD_LOG_LEVEL',
+} as const satisfies Record<keyof Overrides, string>
+
+/** Read when nothing else is named, and only if it is there. */
+export const DEFAULT_FILE = '/etc/vfiod/vfiod.toml'
+
+type Environment = Readonly<Record<string, string | undefined>>
+
+const fromEnvironment = (env: Environment): Overrides => {
+  const sim = env[ENVIRONMENT.sim]
+  return {
+    config: env[ENVIRONMENT.config],
+    socket: env[ENVIRONMENT.socket],
+    sim: sim === '1' ? true : sim,
+    logLevel: env[ENVIRONMENT.logLevel],
+  }
+}
+
+const readTable = (file: string, isRequired: boolean): Record<string, unknown> => {
+  let text: string
+  try {
+    text = readFileSync(file, 'utf8')
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'ENOENT' && !isRequired) return {}
+    throw new ConfigError(`Cannot read ${file}: ${code}`)
+  }
+  try {
+    return parse(text)
+  } catch (error) {
+    throw new ConfigError(`Cannot read ${file}: ${(error as Error).message}`)
+  }
+}
+
+const simTable = (sim: string | boolean | undefined): Record<string, unknown> => {
+  if (sim === undefined || sim === false || sim === '' || sim === '0') return {}
+  return sim === true ? { backend: 'sim' } : { backend: 'sim', machine: resolve(sim) }
+}
+
+const given = (table: Record<string, unknown>): Record<string, unknown> =>
+  Object.fromEntries(Object.entries(table).filter(([, value]) => value !== undefined))
+
+/** The configuration in force, or a ConfigError that names what is wrong and where. */
+export const loadConfig = (flags: Overrides, env: Environment): Config => {
+  const environment = fromEnvironment(env)
+  const named = flags.config ?? environment.config
+  const file = named ?? DEFAULT_FILE
+  const table: Record<string, unknown> = readTable(file, named !== undefined)
+  for (const { socket, sim, logLevel } of [environment, flags]) {
+    Object.assign(table, simTable(sim))
+    Object.assign(table, given({ socket: socket && resolve(socket), log_level: logLevel }))
+  }
+  const parsed = configSchema.safeParse(table)
+  if (!parsed.success)
+    throw new ConfigError(`Cannot use the configuration:\n${z.prettifyError(parsed.error)}`)
+  const config = parsed.data
+  return { ...config, fd_socket: config.fd_socket ?? join(dirname(config.socket), 'fds.sock') }
+}
+
+/** The number of a group: as it is, or from /etc/group. */
+export const groupNumber = (group: string | undefined): number | undefined => {
+  if (group === undefined) return undefined
+  if (/^\d+$/.test(group)) return Number(group)
+  const lines = readFileSync('/etc/group', 'utf8').split('\n')
+  const fields = lines.map((line) => line.split(':')).find(([name]) => name === group)
+  if (fields?.[2] === undefined) throw new ConfigError(`Cannot use group "${group}": there is none`)
+  return Number(fields[2])
+}

@@ -1,0 +1,99 @@
+/** The life of the daemon: configure, listen, say so, and end in order. */
+import { readFileSync } from 'node:fs'
+import { Command, CommanderError } from 'commander'
+import { Api } from '../api/api.ts'
+import { createDomain, type Domain } from '../domain/domain.ts'
+import { tuneMalloc } from '../os/limits.ts'
+import { notify } from '../os/notify.ts'
+import { onError } from '../os/poller.ts'
+import { kernelOf } from './compose.ts'
+import { type Config, ConfigError, loadConfig, type Overrides } from './config.ts'
+import { createLogging, type Logging } from './logging.ts'
+import { onSignals, shutDown } from './shutdown.ts'
+import { socketsOf } from './sockets.ts'
+
+/** sysexits.h. */
+const EX_SOFTWARE = 70
+const EX_CONFIG = 78
+
+const version = (): string =>
+  JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')).version
+
+const flagsOf = (argv: readonly string[]): Overrides =>
+  new Command('vfiod')
+    .description('Owns VFIO on this host and serves it over gRPC.')
+    .version(version(), '--version')
+    .option('--config <file>', 'the configuration file')
+    .option('--socket <path>', 'the Unix socket that gRPC is served on')
+    .option('--sim [machine.toml]', 'serve a simulated machine instead of this host')
+    .option('--log-level <level>', 'debug, info, warn or error')
+    .exitOverride()
+    .parse(argv)
+    .opts<Overrides>()
+
+/** Runs until it is told to stop; answers the exit code. */
+export const main = async (argv: readonly string[]): Promise<number> => {
+  try {
+    return await runWith(loadConfig(flagsOf(argv), process.env))
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode
+    if (!(error instanceof ConfigError)) throw error
+    process.stderr.write(`vfiod: ${error.message}\n`)
+    return EX_CONFIG
+  }
+}
+
+const runWith = async (config: Config): Promise<number> => {
+  // Files and sockets that the daemon makes are its own until it says otherwise.
+  process.umask(0o077)
+  tuneMalloc()
+  const logging = createLogging(config.log_level)
+  exitOnMistakes(logging)
+  try {
+    return await serve(config, logging)
+  } catch (error) {
+    logging.logger.error({ err: error }, 'cannot serve')
+    process.stderr.write(`vfiod: ${error instanceof Error ? error.message : error}\n`)
+    return EX_SOFTWARE
+  } finally {
+    logging.flush()
+  }
+}
+
+const serve = async (config: Config, logging: Logging): Promise<number> => {
+  const { logger: log } = logging
+  const domain: Domain = createDomain({
+    kernel: await kernelOf(config),
+    log: (event, fields) => log.info(fields, event),
+  })
+  const api = await Api.start({ domain, log, ...socketsOf(config) })
+  const { socket, backend, drain_ms: drainMs } = config
+  log.info({ socket, backend, version: version() }, 'ready')
+  notify(`READY=1\nSTATUS=serving ${socket}`)
+  process.stdout.write(`vfiod: ready on ${socket}\n`)
+
+  const why = await new Promise<string>((stop) => {
+    onSignals(stop, (code) => exitNow(logging, code))
+  })
+  await shutDown(why, { api, domain, log, drainMs })
+  return 0
+}
+
+const exitNow = (logging: Logging, code: number): never => {
+  logging.flush()
+  process.exit(code)
+}
+
+/**
+ * After a mistake nobody caught, the state of the daemon is unknown. It ends: the kernel then
+ * resets the devices and releases the memory, and the service manager starts a new one.
+ */
+const exitOnMistakes = (logging: Logging): void => {
+  const end = (error: unknown): never => {
+    logging.logger.fatal({ err: error }, 'ending because of a mistake in vfiod')
+    return exitNow(logging, EX_SOFTWARE)
+  }
+  process.on('uncaughtException', end)
+  process.on('unhandledRejection', end)
+  onError(end)
+}

@@ -1,0 +1,44 @@
+/**
+ * The end, in order: refuse new calls, wait a while for those under way, release every client's
+ * things, close. The kernel would release them as well when the process ends, but not in an order
+ * that gives a device its reset before its memory goes.
+ */
+import type { Api } from '../api/api.ts'
+import type { Log } from '../api/log.ts'
+import type { Domain } from '../domain/domain.ts'
+import { notify } from '../os/notify.ts'
+
+export interface ShutdownParts {
+  readonly api: Api
+  readonly domain: Domain
+  readonly log: Log
+  readonly drainMs: number
+}
+
+/** Answers once nothing is left. */
+export const shutDown = async (why: string, parts: ShutdownParts): Promise<void> => {
+  const { api, domain, log, drainMs } = parts
+  log.info({ why }, 'stopping')
+  notify(`STOPPING=1\nSTATUS=stopping: ${why}`)
+  await api.drain(drainMs)
+  await domain.releaseAll('the daemon stops')
+  await api.close()
+  log.info({}, 'stopped')
+}
+
+const SIGNALS = ['SIGTERM', 'SIGINT'] as const
+
+/** The exit code for a second signal: whoever sends it does not want to wait. */
+const EXIT_IMPATIENT = 130
+
+/** Calls `stop` for the first signal; the second ends the process at once. */
+export const onSignals = (stop: (why: string) => void, exit: (code: number) => void): void => {
+  let isStopping = false
+  for (const signal of SIGNALS) {
+    process.on(signal, () => {
+      if (isStopping) exit(EXIT_IMPATIENT)
+      isStopping = true
+      stop(signal)
+    })
+  }
+}
