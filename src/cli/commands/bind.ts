@@ -1,0 +1,45 @@
+/** bind, unbind: moving devices between drivers. */
+import type { Command } from 'commander'
+import { action, type Session } from '../session.ts'
+import { devicesText } from './groups.ts'
+
+const ABOUT = `
+One transaction: each step is verified, and when one fails every device has its former driver
+again. Devices that need no change are left alone.`
+
+const bind = async (
+  { client, output, signal }: Session,
+  devices: string[],
+  options: { driver?: string; wholeGroup?: boolean },
+): Promise<void> => {
+  const { driver = '', wholeGroup = false } = options
+  const response = await client.inventory.bindDevices({ devices, driver, wholeGroup }, { signal })
+  output.answer(response, () => devicesText(response.devices))
+}
+
+const unbind = async (
+  { client, output, signal }: Session,
+  devices: string[],
+  { wholeGroup = false }: { wholeGroup?: boolean },
+): Promise<void> => {
+  const response = await client.inventory.unbindDevices({ devices, wholeGroup }, { signal })
+  output.answer(response, () => devicesText(response.devices))
+}
+
+export const addBindCommands = (program: Command): void => {
+  program
+    .command('bind')
+    .description('give PCI devices to a VFIO driver')
+    .argument('<device...>', 'PCI addresses, such as 0000:00:04.0')
+    .option('--driver <name>', 'the driver (default: vfio-pci)')
+    .option('--whole-group', 'the other devices of the groups as well, bridges excepted')
+    .addHelpText('after', ABOUT)
+    .action(action(bind))
+  program
+    .command('unbind')
+    .description('give PCI devices back to the driver the kernel chooses')
+    .argument('<device...>', 'PCI addresses')
+    .option('--whole-group', 'the other VFIO-bound devices of the groups as well')
+    .addHelpText('after', ABOUT)
+    .action(action(unbind))
+}

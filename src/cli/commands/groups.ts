@@ -1,0 +1,109 @@
+/** groups, devices: what the host has, and who is in the way. */
+import type { Command } from 'commander'
+import type { Blocker__Output as Blocker } from '../../proto/vfiod/v1/Blocker.ts'
+import type { Device__Output as Device } from '../../proto/vfiod/v1/Device.ts'
+import type { Group__Output as Group } from '../../proto/vfiod/v1/Group.ts'
+import { action, type Session } from '../session.ts'
+import { enumText, indented, tableText } from '../table.ts'
+
+const VIABILITY = 'VIABILITY_'
+const BUS = 'DEVICE_BUS_'
+
+const hexId = (value: number, digits: number): string => value.toString(16).padStart(digits, '0')
+
+/** `1234:11e8` as lspci writes it, or the type of a mediated device. */
+const kindText = ({ bus, vendorId, deviceId, mdevType }: Device): string =>
+  bus === 'DEVICE_BUS_PCI' ? `${hexId(vendorId, 4)}:${hexId(deviceId, 4)}` : mdevType
+
+const column = (devices: readonly Device[], text: (device: Device) => string): string =>
+  devices.map((device) => text(device) || '-').join('\n')
+
+/** `0000:00:1f.2 is bound to ahci; bind it to ...` for each. */
+export const blockersText = (blockers: readonly Blocker[]): string =>
+  blockers.map(({ subject, found, fix }) => `${subject} is ${found}; ${fix}`).join('\n')
+
+const blockedText = ({ groupId, blockers }: Group): string =>
+  `group ${groupId} is not viable:\n${indented(blockersText(blockers))}`
+
+const groupsText = (groups: readonly Group[]): string => {
+  const table = tableText(
+    ['GROUP', 'VIABILITY', 'SPACE', 'DEVICE', 'KIND', 'DRIVER'],
+    groups.map(({ groupId, viability, spaceId, devices }) => [
+      groupId,
+      enumText(VIABILITY, viability),
+      spaceId,
+      column(devices, ({ name }) => name),
+      column(devices, kindText),
+      column(devices, ({ driver }) => driver),
+    ]),
+  )
+  const blocked = groups.filter(({ blockers }) => blockers.length > 0).map(blockedText)
+  return [table, ...blocked].join('\n\n')
+}
+
+/** One line for a group that changed. */
+const changeText = (group: Group): string => {
+  const { groupId, viability, spaceId, devices } = group
+  const drivers = devices.map(({ name, driver }) => `${name} (${driver || 'no driver'})`)
+  const space = spaceId === '' ? '' : `, in space ${spaceId}`
+  return `group ${groupId} is ${enumText(VIABILITY, viability)}${space}: ${drivers.join(', ')}`
+}
+
+const watchGroups = async ({ client, output, signal }: Session): Promise<void> => {
+  const present: Group[] = []
+  let isPresentSent = false
+  try {
+    for await (const event of client.inventory.watchGroups({}, { signal })) {
+      if (output.isJson) output.event(event, String)
+      else if (event.event === 'presentSent') {
+        isPresentSent = true
+        output.note(`${groupsText(present)}\n\nWatching; Ctrl-C ends.`)
+      } else if (event.event === 'removedGroupId') {
+        output.note(`group ${event.removedGroupId} is gone`)
+      } else if (event.group) {
+        if (isPresentSent) output.note(changeText(event.group))
+        else present.push(event.group)
+      }
+    }
+  } catch (error) {
+    if (!signal.aborted) throw error
+  }
+}
+
+const listGroups = async (session: Session, options: { watch?: boolean }): Promise<void> => {
+  if (options.watch === true) return watchGroups(session)
+  const { client, output, signal } = session
+  const response = await client.inventory.listGroups({}, { signal })
+  output.answer(response, () => groupsText(response.groups))
+}
+
+export const devicesText = (devices: readonly Device[]): string =>
+  tableText(
+    ['DEVICE', 'BUS', 'GROUP', 'KIND', 'CLASS', 'DRIVER', 'SPACE'],
+    devices.map((device) => [
+      device.name,
+      enumText(BUS, device.bus),
+      device.groupId,
+      kindText(device),
+      device.bus === 'DEVICE_BUS_PCI' ? hexId(device.classCode, 6) : '',
+      device.driver,
+      device.spaceId,
+    ]),
+  )
+
+const listDevices = async ({ client, output, signal }: Session): Promise<void> => {
+  const response = await client.inventory.listDevices({}, { signal })
+  output.answer(response, () => devicesText(response.devices))
+}
+
+export const addGroupsCommands = (program: Command): void => {
+  program
+    .command('groups')
+    .description('list the IOMMU groups, and say who keeps one from being viable')
+    .option('--watch', 'go on and report every change')
+    .action(action(listGroups))
+  program
+    .command('devices')
+    .description('list the devices that are in a group')
+    .action(action(listDevices))
+}

@@ -1,0 +1,169 @@
+/** spaces, map: address spaces, and what can be mapped into one. */
+import { type Command, Option } from 'commander'
+import { hex, rangeText } from '../../base/units.ts'
+import { requireItems } from '../../client/item-status.ts'
+import type { Access } from '../../proto/vfiod/v1/Access.ts'
+import type { AddressSpace__Output as AddressSpace } from '../../proto/vfiod/v1/AddressSpace.ts'
+import type { HugePage } from '../../proto/vfiod/v1/HugePage.ts'
+import type { IovaRange__Output as IovaRange } from '../../proto/vfiod/v1/IovaRange.ts'
+import { withSpace } from '../borrowed-device.ts'
+import { CliError } from '../failure.ts'
+import { bytesText, parseNumber, parseSmall } from '../numbers.ts'
+import { action, type Session, untilStopped } from '../session.ts'
+import { enumText, propertiesText, tableText } from '../table.ts'
+import { blockersText } from './groups.ts'
+
+const ABOUT_MAP = `
+Makes an address space, adds the groups, allocates memory, maps it, and prints what the space can
+do: whether a group can be used, how much may be mapped and where. With --hold it keeps all of it
+until Ctrl-C, so that others can look at it (vfioctl spaces).
+
+There is no command to unmap: whatever a process maps in vfiod belongs to that process and ends
+with it. Here that is the end of this command.`
+
+const ACCESS = {
+  read: 'ACCESS_READ',
+  write: 'ACCESS_WRITE',
+  'read-write': 'ACCESS_READ_WRITE',
+} as const satisfies Record<string, Access>
+
+const HUGE = { '2M': 'HUGE_PAGE_2M', '1G': 'HUGE_PAGE_1G' } as const satisfies Record<
+  string,
+  HugePage
+>
+
+const parseGroups = (text: string, before: readonly number[] = []): number[] => [
+  ...before,
+  parseSmall(text),
+]
+
+const ownerText = ({ owner }: AddressSpace): string =>
+  owner === null ? '' : `pid ${owner.pid} (${owner.command}), uid ${owner.uid}`
+
+const spacesText = (spaces: readonly AddressSpace[]): string =>
+  tableText(
+    ['SPACE', 'STATE', 'GROUPS', 'DEVICES', 'MAPPINGS', 'MAPPED', 'OWNER'],
+    spaces.map((space) => [
+      space.spaceId,
+      enumText('SPACE_STATE_', space.state),
+      space.groupIds.join(', '),
+      space.devices.join('\n'),
+      space.mappings,
+      bytesText(space.mappedBytes),
+      ownerText(space),
+    ]),
+  )
+
+const listSpaces = async ({ client, output, signal }: Session): Promise<void> => {
+  const response = await client.addressSpace.listSpaces({}, { signal })
+  output.answer(response, () => spacesText(response.spaces))
+}
+
+/** One bit per size: `4 KiB, 2 MiB`; a row of many neighbours by its ends only. */
+const pageSizesText = (pageSizes: string): string => {
+  const sizes: bigint[] = []
+  for (let bit = 0n; bit < 64n; bit += 1n)
+    if ((BigInt(pageSizes) >> bit) & 1n) sizes.push(1n << bit)
+  const texts = sizes.map(bytesText)
+  return texts.length > 4 ? `${texts[0]} to ${texts.at(-1)}` : texts.join(', ')
+}
+
+const apertureText = ({ start, last }: IovaRange): string =>
+  `${hex(BigInt(start))}..${hex(BigInt(last))}`
+
+const spaceText = (space: AddressSpace): string =>
+  propertiesText([
+    ['space', space.spaceId],
+    ['state', enumText('SPACE_STATE_', space.state)],
+    ['groups', space.groupIds.join(', ')],
+    ['apertures', space.apertures.map(apertureText).join(', ')],
+    ['page sizes', pageSizesText(space.pageSizes)],
+    ['mappings', `${space.mappings}, ${space.mappingsAvailable} more possible`],
+    ['mapped', bytesText(space.mappedBytes)],
+    ['remap', space.canRemap ? 'possible' : `not possible: ${space.remapBlocked}`],
+  ])
+
+/** The lowest iova where the length fits. */
+const firstFit = (space: AddressSpace, length: bigint): bigint => {
+  const step = BigInt(space.alignment) || 1n
+  for (const { start, last } of space.apertures) {
+    const aligned = ((BigInt(start) + step - 1n) / step) * step
+    if (aligned + length - 1n <= BigInt(last)) return aligned
+  }
+  const found = space.apertures.map(apertureText).join(', ') || 'none'
+  throw new CliError(`Cannot place ${hex(length)} bytes: they fit into no aperture (${found})`)
+}
+
+interface MapOptions {
+  readonly group: number[]
+  readonly length: bigint
+  readonly iova?: bigint
+  readonly access: keyof typeof ACCESS
+  readonly huge?: keyof typeof HUGE
+  readonly hold?: boolean
+}
+
+const readySpace = async (
+  { client, signal }: Session,
+  spaceId: string,
+  groups: readonly number[],
+): Promise<AddressSpace> => {
+  for (const groupId of groups) await client.addressSpace.addGroup({ spaceId, groupId }, { signal })
+  const { space } = await client.addressSpace.getSpace({ spaceId }, { signal })
+  if (space === null) throw new Error('the daemon answered without an address space')
+  if (space.state === 'SPACE_STATE_READY') return space
+  throw new CliError(
+    `Cannot map: the address space is ${enumText('SPACE_STATE_', space.state)}`,
+    blockersText(space.blockers),
+  )
+}
+
+const map = (session: Session, options: MapOptions): Promise<void> => {
+  const { client, output, signal } = session
+  return withSpace(session, async (spaceId) => {
+    const { length, access, huge } = options
+    const empty = await readySpace(session, spaceId, options.group)
+    const iova = options.iova ?? firstFit(empty, length)
+    const hugePage = huge === undefined ? {} : { hugePage: HUGE[huge] }
+    const allocated = await client.memory.allocateMemory(
+      { length: String(length), ...hugePage },
+      { signal },
+    )
+    const memoryId = allocated.memory?.memoryId ?? ''
+    const item = { iova: String(iova), length: String(length), memoryId, access: ACCESS[access] }
+    const mapped = await client.addressSpace.map({ spaceId, items: [item] }, { signal })
+    requireItems('vfiod.v1.AddressSpaceService/Map', mapped.results)
+    const { space } = await client.addressSpace.getSpace({ spaceId }, { signal })
+    output.answer({ space, mapping: item }, () => {
+      const range = rangeText({ start: iova, last: iova + length - 1n } as never)
+      return `${space === null ? '' : spaceText(space)}\n\nmapped ${bytesText(length)} at ${range}, ${access}`
+    })
+    if (options.hold !== true) return
+    output.note('Holding it; Ctrl-C ends.')
+    await untilStopped(signal)
+  })
+}
+
+export const addSpacesCommands = (program: Command): void => {
+  program
+    .command('spaces')
+    .description('list the address spaces of everybody')
+    .action(action(listSpaces))
+  program
+    .command('map')
+    .description('map memory for the devices of a group, and show what its address space can do')
+    .requiredOption('--group <number>', 'a group to add; may be repeated', parseGroups)
+    .requiredOption('--length <bytes>', 'how much to allocate and map, such as 2M', parseNumber)
+    .option('--iova <address>', 'where to map it (default: the lowest place)', parseNumber)
+    .addOption(
+      new Option('--access <kind>', 'what devices may do with it')
+        .choices(Object.keys(ACCESS))
+        .default('read-write'),
+    )
+    .addOption(
+      new Option('--huge <size>', 'allocate huge pages of this size').choices(Object.keys(HUGE)),
+    )
+    .option('--hold', 'keep it until Ctrl-C')
+    .addHelpText('after', ABOUT_MAP)
+    .action(action(map))
+}

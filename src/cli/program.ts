@@ -1,0 +1,39 @@
+/** The commands of vfioctl as one tree; docs/vfioctl.md is held equal to it. */
+import { Command } from 'commander'
+import { DEFAULT_SOCKET } from '../client/client.ts'
+import { addBindCommands } from './commands/bind.ts'
+import { addDeviceCommands } from './commands/device.ts'
+import { addGroupsCommands } from './commands/groups.ts'
+import { addIrqCommands } from './commands/irq.ts'
+import { addMigrateCommands } from './commands/migrate.ts'
+import { addRegionCommands } from './commands/region.ts'
+import { addSpacesCommands } from './commands/spaces.ts'
+
+const ABOUT = `
+Numbers may be decimal or 0x, with K, M, G or T for powers of 1024.
+
+Everything in vfiod belongs to the process that made it. A command that needs a device or an
+address space takes it, acts, and gives it back when it ends, however it ends.
+
+Exit status: 0 done, 1 refused or failed, 2 wrong usage, 130 stopped by Ctrl-C.`
+
+/** Throws a CommanderError where commander would exit. */
+export const buildProgram = (): Command => {
+  const program = new Command('vfioctl')
+    .description('talk to vfiod, the daemon that owns VFIO on this host')
+    .option('--socket <path>', `the daemon's socket (default: $VFIOD_SOCKET or ${DEFAULT_SOCKET})`)
+    .option('--json', "print the API's messages; errors are JSON on stderr as well")
+    .addHelpText('after', ABOUT)
+    .exitOverride()
+    .configureHelp({ showGlobalOptions: true })
+    // What goes wrong is reported in one place; see failure.ts.
+    .configureOutput({ outputError: () => {} })
+  addGroupsCommands(program)
+  addBindCommands(program)
+  addSpacesCommands(program)
+  addDeviceCommands(program)
+  addRegionCommands(program)
+  addIrqCommands(program)
+  addMigrateCommands(program)
+  return program
+}

@@ -1,0 +1,122 @@
+/** The state of a device into a file, by the way that stops the device for the shortest time. */
+import { createHash, type Hash } from 'node:crypto'
+import { type FileHandle, open, rename, rm } from 'node:fs/promises'
+import { RpcError } from '../client/rpc-error.ts'
+import type { MigrationState__Output as MigrationState } from '../proto/vfiod/v1/MigrationState.ts'
+import type { BorrowedDevice } from './borrowed-device.ts'
+import { CliError } from './failure.ts'
+import { Progress } from './progress.ts'
+
+/** A device that is written faster than it is read never runs out: it is stopped after so many. */
+const PRECOPY_ROUNDS = 16
+
+export interface SavedState {
+  readonly device: string
+  readonly file: string
+  /** The states that were set, in order. */
+  readonly path: readonly MigrationState[]
+  /** What was read while the device ran. */
+  readonly precopyBytes: number
+  readonly bytes: number
+  readonly sha256: string
+}
+
+class Saving {
+  readonly path: MigrationState[] = []
+  readonly #borrowed: BorrowedDevice
+  readonly #file: FileHandle
+  readonly #progress: Progress
+  readonly #hash: Hash = createHash('sha256')
+  bytes = 0
+
+  constructor(borrowed: BorrowedDevice, file: FileHandle, progress: Progress) {
+    this.#borrowed = borrowed
+    this.#file = file
+    this.#progress = progress
+  }
+
+  get sha256(): string {
+    return this.#hash.copy().digest('hex')
+  }
+
+  async set(state: MigrationState): Promise<void> {
+    const { client, name, signal } = this.#borrowed
+    await client.migration.setMigrationState({ name, state }, { signal })
+    this.path.push(state)
+  }
+
+  /** Reads until there is no more for the time being; answers whether it was the end. */
+  async read(): Promise<boolean> {
+    const { client, name, signal } = this.#borrowed
+    let isComplete = false
+    for await (const { data, end } of client.migration.readSession({ name }, { signal })) {
+      if (end) isComplete = end.complete
+      if (data.length === 0) continue
+      this.#hash.update(data)
+      await this.#file.writeFile(data)
+      this.bytes += data.length
+      this.#progress.add(data.length)
+    }
+    return isComplete
+  }
+
+  async precopy(): Promise<void> {
+    const { client, name, signal } = this.#borrowed
+    for (let round = 0; round < PRECOPY_ROUNDS; round += 1) {
+      await this.read()
+      const left = await client.migration.getPrecopyInfo({ name }, { signal })
+      if (left.initialBytes === '0' && left.dirtyBytes === '0') return
+    }
+  }
+}
+
+export const saveState = async (borrowed: BorrowedDevice, file: string): Promise<SavedState> => {
+  const { client, name, signal } = borrowed
+  const { preCopy, p2p } = await client.migration.getMigrationCapabilities({ name }, { signal })
+  const total = await estimate(borrowed)
+  const partial = `${file}.part`
+  const handle = await openFor(partial)
+  const progress = new Progress({ label: name, total })
+  try {
+    const saving = new Saving(borrowed, handle, progress)
+    if (preCopy) {
+      await saving.set('MIGRATION_STATE_PRE_COPY')
+      await saving.precopy()
+    }
+    const precopyBytes = saving.bytes
+    if (p2p) await saving.set(`MIGRATION_STATE_${preCopy ? 'PRE_COPY' : 'RUNNING'}_P2P`)
+    await saving.set('MIGRATION_STATE_STOP_COPY')
+    if (!(await saving.read()))
+      throw new CliError(`Cannot save ${name}: the stream ended before the state was complete`)
+    await saving.set('MIGRATION_STATE_STOP')
+    await handle.close()
+    await rename(partial, file)
+    const { path, bytes, sha256 } = saving
+    return { device: name, file, path, precopyBytes, bytes, sha256 }
+  } catch (error) {
+    await handle.close()
+    await rm(partial, { force: true })
+    throw error
+  } finally {
+    progress.stop()
+  }
+}
+
+/** For the progress bar alone, so a device that cannot say is fine. */
+const estimate = async ({ client, name, signal }: BorrowedDevice): Promise<bigint> => {
+  try {
+    const { stopCopyBytes } = await client.migration.estimateSize({ name }, { signal })
+    return BigInt(stopCopyBytes)
+  } catch (error) {
+    if (error instanceof RpcError && error.reason === 'UNSUPPORTED') return 0n
+    throw error
+  }
+}
+
+const openFor = async (path: string): Promise<FileHandle> => {
+  try {
+    return await open(path, 'w')
+  } catch (error) {
+    throw new CliError(`Cannot write "${path}": ${(error as Error).message}`)
+  }
+}

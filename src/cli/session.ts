@@ -1,0 +1,55 @@
+/** What every command works with: a connection, an output, and the wish of the user to stop. */
+import type { Command } from 'commander'
+import { connect, DEFAULT_SOCKET, type VfiodClient } from '../client/client.ts'
+import { Output } from './output.ts'
+
+export interface GlobalOptions {
+  readonly socket?: string
+  readonly json?: boolean
+}
+
+export interface Session {
+  readonly client: VfiodClient
+  readonly output: Output
+  /** Aborted by Ctrl-C or SIGTERM: calls end, and what was taken is given back. */
+  readonly signal: AbortSignal
+}
+
+export const socketOf = ({ socket }: GlobalOptions): string =>
+  socket ?? process.env.VFIOD_SOCKET ?? DEFAULT_SOCKET
+
+/** The second Ctrl-C ends the process at once; the daemon then releases what it owned. */
+const abortOnSignals = (): AbortSignal => {
+  const abort = new AbortController()
+  for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => abort.abort())
+  return abort.signal
+}
+
+/** An action for commander: connects, works, and closes the connection in any case. */
+export const action = <Args extends unknown[]>(
+  work: (session: Session, ...args: Args) => Promise<void>,
+) =>
+  async function (this: Command, ...args: [...Args, Command]): Promise<void> {
+    const options = this.optsWithGlobals<GlobalOptions>()
+    const client = connect({ socket: socketOf(options) })
+    const output = new Output({ isJson: options.json === true })
+    try {
+      const own = args.slice(0, -1) as unknown as Args
+      await work({ client, output, signal: abortOnSignals() }, ...own)
+    } finally {
+      client.close()
+    }
+  }
+
+/** Resolves when the user wants to stop. */
+export const untilStopped = (signal: AbortSignal): Promise<void> =>
+  new Promise((resolve) => {
+    // A pending promise alone does not keep the process alive.
+    const alive = setInterval(() => {}, 1 << 30)
+    const stop = () => {
+      clearInterval(alive)
+      resolve()
+    }
+    if (signal.aborted) stop()
+    else signal.addEventListener('abort', stop, { once: true })
+  })
