@@ -69,7 +69,18 @@ const openSet = (): number => {
   if (set) return set.fd
   const fd = call(epollCreate, O_CLOEXEC)
   if (fd < 0) return fd
-  set = { fd, handle: pollEpollFd(fd, () => deliver(fd)) }
+  let isDue = false
+  // Not in koffi's own callback: from there Node 26 does not run the promises that it settles
+  // until something else wakes the event loop.
+  const onEvents = (): void => {
+    if (isDue) return
+    isDue = true
+    setImmediate(() => {
+      isDue = false
+      deliver(fd)
+    })
+  }
+  set = { fd, handle: pollEpollFd(fd, onEvents) }
   return fd
 }
 

@@ -102,7 +102,6 @@ const fields = new DataView(frame.buffer)
 const frameAddress = addressOf(frame)
 
 const prepare = (dataLength: number, controlLength: number): void => {
-  frame.fill(0, 0, CONTROL)
   fields.setBigUint64(16, frameAddress + BigInt(IOVEC), true)
   fields.setBigUint64(24, 1n, true)
   fields.setBigUint64(32, controlLength > 0 ? frameAddress + BigInt(CONTROL) : 0n, true)

@@ -1,7 +1,8 @@
 import { expect, test } from 'vitest'
 import { ERRNO } from '../../src/base/errno.ts'
-import { eventfdCreate, eventfdRead, eventfdSignal } from '../../src/os/eventfd.ts'
+import { eventfdCreate, eventfdRead, eventfdSignal, isEventfd } from '../../src/os/eventfd.ts'
 import { F_GETFL, O_NONBLOCK, sys } from '../../src/os/libc.ts'
+import { memfdCreate } from '../../src/os/memory.ts'
 
 test('a count is taken once and starts again at zero', () => {
   const fd = eventfdCreate()
@@ -31,4 +32,10 @@ test('signalling a full counter does not wait: EAGAIN', () => {
 test('an fd that is not open is refused: EBADF', () => {
   expect(eventfdRead(-1)).toBe(-ERRNO.EBADF)
   expect(eventfdSignal(9999)).toBe(-ERRNO.EBADF)
+})
+
+test('a counter is known from other files', () => {
+  expect(isEventfd(eventfdCreate())).toBe(true)
+  expect(isEventfd(memfdCreate('vfiod-test', 4096n))).toBe(false)
+  expect(isEventfd(9999)).toBe(false)
 })
