@@ -139,11 +139,14 @@ const sendAll = async (
   requests: Requests<object>,
   over: AbortSignal,
 ): Promise<void> => {
+  // A message of a call that is over is never written: whoever waits for one goes on.
+  let goOn = () => {}
+  over.addEventListener('abort', () => goOn(), { once: true })
   for await (const request of requests) {
     if (over.aborted) return
     await new Promise<void>((resolve) => {
+      goOn = resolve
       call.write(request, () => resolve())
-      over.addEventListener('abort', () => resolve(), { once: true })
     })
   }
   call.end()

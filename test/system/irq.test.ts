@@ -58,7 +58,7 @@ describe('interrupts through gRPC', () => {
     await edu.raiseIrq(1)
     const byRegister = await next()
     await edu.acknowledgeIrq(1)
-    await edu.copyOut(IOVA, 4096, { interrupt: true })
+    await edu.copyOut(IOVA, 2048, { interrupt: true })
     const byDma = await next()
     await edu.acknowledgeIrq(0x100)
     await client.device.triggerIrq({ name, index: MSI, vector: 0 })

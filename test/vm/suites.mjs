@@ -13,7 +13,7 @@ const special = [
 const common = { name: 'common', iommu: 'intel', init: 'job' }
 
 function testFiles(checkout) {
-  return ['test/kernel', 'test/contract'].flatMap((folder) => {
+  return ['test/kernel', 'test/contract', 'test/system'].flatMap((folder) => {
     const path = join(checkout, folder)
     const found = existsSync(path) ? readdirSync(path, { recursive: true }) : []
     return found.filter((file) => file.endsWith('.test.ts')).map((file) => `${folder}/${file}`)
