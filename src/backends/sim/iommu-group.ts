@@ -1,0 +1,52 @@
+/**
+ * An IOMMU group: the functions that cannot be told apart by the IOMMU, and who owns their DMA.
+ * Kernel drivers share the default domain; a user takes all of the group or nothing.
+ */
+
+import { ERRNO } from '../../base/errno.ts'
+import type { GroupSpec, IommuSpec } from './machine.ts'
+
+/** What sysfs lists below a group: a PCI function or a mediated device. */
+export interface GroupMember {
+  /** The name of its link in `devices`. */
+  readonly name: string
+  /** Its directory in /sys/devices. */
+  readonly sysfsPath: string
+  /** Whether a kernel driver uses the group's default domain through it. */
+  readonly usesDefaultDomain: boolean
+}
+
+export class IommuGroup {
+  readonly id: number
+  readonly spec: GroupSpec
+  /** Undefined for a mediated device: no IOMMU stands behind it. */
+  readonly iommu: IommuSpec | undefined
+  readonly members = new Set<GroupMember>()
+  /** Invariant: while a user has it, no member uses the default domain. */
+  #isClaimed = false
+
+  constructor(spec: GroupSpec, iommu: IommuSpec | undefined) {
+    this.id = spec.id
+    this.spec = spec
+    this.iommu = iommu
+  }
+
+  /** Whether anyone, kernel or user, owns the DMA of the group. */
+  get isDmaOwned(): boolean {
+    return this.#isClaimed || [...this.members].some((member) => member.usesDefaultDomain)
+  }
+
+  get isClaimed(): boolean {
+    return this.#isClaimed
+  }
+
+  claim(): number {
+    if (this.isDmaOwned) return -ERRNO.EPERM
+    this.#isClaimed = true
+    return 0
+  }
+
+  unclaim(): void {
+    this.#isClaimed = false
+  }
+}

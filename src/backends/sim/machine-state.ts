@@ -1,0 +1,28 @@
+/** A machine that runs: its groups, buses and drivers, built from its description. */
+
+import { IommuGroup } from './iommu-group.ts'
+import type { MachineSpec } from './machine.ts'
+import { MdevBus } from './mdev-bus.ts'
+import { PciBus } from './pci-bus.ts'
+import { Pending } from './pending.ts'
+import { VfioRegistry } from './vfio-registry.ts'
+
+export class Machine {
+  readonly spec: MachineSpec
+  readonly pending: Pending
+  readonly groups: Map<number, IommuGroup>
+  readonly vfio: VfioRegistry
+  readonly pci: PciBus
+  readonly mdev: MdevBus
+
+  constructor(spec: MachineSpec, time: 'poked' | 'auto') {
+    this.spec = spec
+    this.pending = new Pending(time)
+    this.groups = new Map(
+      spec.groups.map((group) => [group.id, new IommuGroup(group, group.iommu ?? spec.iommu)]),
+    )
+    this.vfio = new VfioRegistry(this.pending)
+    this.pci = new PciBus(spec, this)
+    this.mdev = new MdevBus(spec, this)
+  }
+}

@@ -1,0 +1,117 @@
+/**
+ * What a simulated machine is made of. A machine is data: `createSim` builds a kernel from it, and
+ * a machine file (docs/machine-file.md) says the same in TOML.
+ *
+ * Terms. A *function* is one PCI function, named by its address. A *group* is an IOMMU group. A
+ * *parent* makes mediated devices of its *types*. What a function's registers do is its *kind*.
+ */
+
+import type { Range } from '../../rules/range-map.ts'
+
+/** edu: QEMU's teaching device, with DMA and interrupts. inert: config space and BARs, no more. */
+export const FUNCTION_KINDS = ['edu', 'inert'] as const
+export type FunctionKind = (typeof FUNCTION_KINDS)[number]
+
+/** Kinds of /sys/kernel/iommu_groups/N/reserved_regions. */
+export const RESERVED_KINDS = ['direct', 'direct-relaxable', 'reserved', 'msi', 'sw-msi'] as const
+export type ReservedKind = (typeof RESERVED_KINDS)[number]
+
+export interface ReservedRegion extends Range<bigint> {
+  readonly kind: ReservedKind
+}
+
+export interface IommuSpec {
+  /** One bit per page size that the IOMMU can map. */
+  readonly pageSizes: bigint
+  readonly aperture: Range<bigint>
+  /** What CHECK_EXTENSION(VFIO_DMA_CC_IOMMU) says once a group is attached. */
+  readonly isCacheCoherent: boolean
+}
+
+export interface GroupSpec {
+  readonly id: number
+  readonly reserved: readonly ReservedRegion[]
+  /** Where it differs from the machine's. */
+  readonly iommu?: IommuSpec
+}
+
+export const BAR_KINDS = ['memory', 'memory64', 'io'] as const
+
+export interface BarSpec {
+  /** 0 to 5; a memory64 BAR takes the next one as well. */
+  readonly index: number
+  /** A power of two. */
+  readonly size: bigint
+  readonly kind: (typeof BAR_KINDS)[number]
+}
+
+export interface FunctionSpec {
+  /** `0000:00:04.0` */
+  readonly address: string
+  readonly kind: FunctionKind
+  readonly group: number
+  readonly vendor: number
+  readonly device: number
+  readonly subsystemVendor: number
+  readonly subsystemDevice: number
+  /** The 24 bits that sysfs shows as `class`. */
+  readonly classCode: number
+  readonly revision: number
+  readonly bars: readonly BarSpec[]
+  /** Whether there is an INTx pin. */
+  readonly hasIntx: boolean
+  /** Vectors; 0 for no such capability. */
+  readonly msiVectors: number
+  readonly msixVectors: number
+  readonly isPcie: boolean
+  /** A bridge has a type 1 header, and vfio-pci does not take it. */
+  readonly isBridge: boolean
+  /** Whether the function can be reset on its own, so that VFIO_DEVICE_RESET has a way. */
+  readonly hasReset: boolean
+  /** The address of the bridge above, whose secondary bus can then be reset as a whole. */
+  readonly parent?: string
+  /** The driver of `drivers` that knows this device; it takes it unless driver_override says no. */
+  readonly nativeDriver?: string
+  /** The driver that has it when the machine starts. */
+  readonly boundDriver?: string
+}
+
+export interface MdevTypeSpec {
+  /** `mtty-2` */
+  readonly id: string
+  /** `Dual port serial` */
+  readonly name: string
+  /** How much of the parent's pool one instance takes. */
+  readonly ports: 1 | 2
+}
+
+export interface MdevParentSpec {
+  /** The name in /sys/class/mdev_bus. */
+  readonly name: string
+  readonly kind: 'mtty'
+  readonly types: readonly MdevTypeSpec[]
+  readonly poolPorts: number
+}
+
+/** A mediated device that exists when the machine starts. */
+export interface MdevSpec {
+  readonly uuid: string
+  readonly parent: string
+  readonly type: string
+}
+
+export interface MachineSpec {
+  /** Decides where kernels differ: `6.12`. */
+  readonly kernelVersion: string
+  readonly iommu: IommuSpec
+  /** RLIMIT_MEMLOCK of the calling process; null when it has CAP_IPC_LOCK. */
+  readonly memlockBytes: bigint | null
+  /** Mappings per container, the module parameter of vfio_iommu_type1. */
+  readonly dmaEntryLimit: number
+  /** PCI drivers that are loaded. */
+  readonly drivers: readonly string[]
+  readonly groups: readonly GroupSpec[]
+  readonly functions: readonly FunctionSpec[]
+  readonly mdevParents: readonly MdevParentSpec[]
+  readonly mdevs: readonly MdevSpec[]
+}

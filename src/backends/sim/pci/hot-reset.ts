@@ -1,0 +1,72 @@
+/**
+ * Hot reset: resetting the bus below a bridge, and with it every function there, so the caller
+ * must own all of them. vfio.h: VFIO_DEVICE_GET_PCI_HOT_RESET_INFO, VFIO_DEVICE_PCI_HOT_RESET.
+ */
+
+import {
+  vfio_pci_dependent_device,
+  vfio_pci_hot_reset,
+  vfio_pci_hot_reset_info,
+} from '../../../abi/device.ts'
+import { dataView } from '../../../abi/layout.ts'
+import { ERRNO } from '../../../base/errno.ts'
+import type { IoctlArg } from '../../../kernel/port.ts'
+import { GroupFile, type VfioGroup } from '../group.ts'
+import type { Caller } from '../open-file.ts'
+import { isRealFd } from '../real-fd.ts'
+import { argAfter, argBytes, copyIn, copyOut } from '../user-memory.ts'
+import type { PciFunction } from './pci-function.ts'
+
+export const hotResetInfo = (pci: PciFunction, arg: IoctlArg): number => {
+  const { size } = vfio_pci_hot_reset_info
+  const header = copyIn(vfio_pci_hot_reset_info, arg, size)
+  if (header === undefined) return -ERRNO.EFAULT
+  if (header.argsz < size) return -ERRNO.EINVAL
+  const siblings = pci.siblings()
+  if (siblings === undefined) return -ERRNO.ENODEV
+
+  const count = siblings.length
+  const devices = siblings.map(({ iommuGroup, place }) =>
+    vfio_pci_dependent_device.encode({ group_id: iommuGroup.id, ...place }),
+  )
+  const hasRoom = header.argsz >= size + count * vfio_pci_dependent_device.size
+  const answer = vfio_pci_hot_reset_info.encode({ argsz: header.argsz, flags: 0, count })
+  const copied = copyOut(arg, Buffer.concat([answer, ...(hasRoom ? devices : [])]))
+  if (copied < 0) return copied
+  return hasRoom ? 0 : -ERRNO.ENOSPC
+}
+
+export const hotReset = (pci: PciFunction, caller: Caller, arg: IoctlArg): number => {
+  const { size } = vfio_pci_hot_reset
+  const header = copyIn(vfio_pci_hot_reset, arg, size)
+  if (header === undefined) return -ERRNO.EFAULT
+  if (header.argsz < size || header.flags !== 0) return -ERRNO.EINVAL
+  const siblings = pci.siblings()
+  if (siblings === undefined) return -ERRNO.ENODEV
+  // No fds at all is how the callers of cdevs ask.
+  if (header.count === 0 || header.count > siblings.length) return -ERRNO.EINVAL
+  const groups = groupsOf(caller, argAfter(arg, size), header.count)
+  if (typeof groups === 'number') return groups
+
+  const owns = (sibling: PciFunction): boolean => {
+    const { vfio } = sibling
+    return vfio !== undefined && groups.includes(vfio.group)
+  }
+  if (!siblings.every(owns)) return -ERRNO.EINVAL
+  for (const sibling of siblings) sibling.resetFunction()
+  return 0
+}
+
+const groupsOf = (caller: Caller, arg: IoctlArg, count: number): VfioGroup[] | number => {
+  const bytes = argBytes(arg, count * 4)
+  if (bytes === undefined) return -ERRNO.EFAULT
+  const groups: VfioGroup[] = []
+  for (let index = 0; index < count; index++) {
+    const fd = dataView(bytes).getInt32(index * 4, true)
+    const file = caller.fileOf(fd)
+    if (file === undefined && !isRealFd(fd)) return -ERRNO.EBADF
+    if (!(file instanceof GroupFile)) return -ERRNO.EINVAL
+    groups.push(file.group)
+  }
+  return groups
+}

@@ -1,0 +1,114 @@
+/** What a vfio-pci device says about itself, its regions and its interrupts. */
+
+import { vfio_info_cap_header } from '../../../abi/caps.ts'
+import {
+  VFIO_DEVICE_FLAGS_PCI,
+  VFIO_DEVICE_FLAGS_RESET,
+  VFIO_IRQ_INFO_AUTOMASKED,
+  VFIO_IRQ_INFO_EVENTFD,
+  VFIO_IRQ_INFO_MASKABLE,
+  VFIO_IRQ_INFO_NORESIZE,
+  VFIO_PCI_BAR5_REGION_INDEX,
+  VFIO_PCI_CONFIG_REGION_INDEX,
+  VFIO_PCI_ERR_IRQ_INDEX,
+  VFIO_PCI_INTX_IRQ_INDEX,
+  VFIO_PCI_NUM_IRQS,
+  VFIO_PCI_NUM_REGIONS,
+  VFIO_PCI_ROM_REGION_INDEX,
+  VFIO_REGION_INFO_CAP_MSIX_MAPPABLE,
+  VFIO_REGION_INFO_FLAG_CAPS,
+  VFIO_REGION_INFO_FLAG_MMAP,
+  VFIO_REGION_INFO_FLAG_READ,
+  VFIO_REGION_INFO_FLAG_WRITE,
+  vfio_device_info,
+  vfio_irq_info,
+  vfio_region_info,
+} from '../../../abi/device.ts'
+import { ERRNO } from '../../../base/errno.ts'
+import { PAGE_SIZE } from '../../../base/units.ts'
+import type { IoctlArg } from '../../../kernel/port.ts'
+import { capChain } from '../cap-chain.ts'
+import { copyIn, copyOut } from '../user-memory.ts'
+import type { PciFunction } from './pci-function.ts'
+import { barOf, regionOffset } from './regions.ts'
+
+const DEVICE_INFO_MIN = vfio_device_info.offsets.cap_offset
+const RW = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE
+
+export const deviceInfo = (pci: PciFunction, arg: IoctlArg): number => {
+  const info = copyIn(vfio_device_info, arg, DEVICE_INFO_MIN)
+  if (info === undefined) return -ERRNO.EFAULT
+  if (info.argsz < DEVICE_INFO_MIN) return -ERRNO.EINVAL
+  const answer = vfio_device_info.encode({
+    argsz: info.argsz,
+    flags: VFIO_DEVICE_FLAGS_PCI | (pci.spec.hasReset ? VFIO_DEVICE_FLAGS_RESET : 0),
+    num_regions: VFIO_PCI_NUM_REGIONS,
+    num_irqs: VFIO_PCI_NUM_IRQS,
+  })
+  return copyOut(arg, answer, Math.min(info.argsz, answer.length))
+}
+
+export const regionInfo = (pci: PciFunction, arg: IoctlArg): number => {
+  const info = copyIn(vfio_region_info, arg, vfio_region_info.size)
+  if (info === undefined) return -ERRNO.EFAULT
+  if (info.argsz < vfio_region_info.size) return -ERRNO.EINVAL
+  const { index } = info
+  const found = region(pci, index)
+  if (found === undefined) return -ERRNO.EINVAL
+
+  const { size } = vfio_region_info
+  const chain = capChain(size, found.caps)
+  const hasRoom = chain.length > 0 && info.argsz >= size + chain.length
+  const answer = vfio_region_info.encode({
+    argsz: chain.length > 0 && !hasRoom ? size + chain.length : info.argsz,
+    flags: found.flags | (chain.length > 0 ? VFIO_REGION_INFO_FLAG_CAPS : 0),
+    index,
+    cap_offset: hasRoom ? size : chain.length > 0 ? 0 : info.cap_offset,
+    size: found.size,
+    offset: regionOffset(index),
+  })
+  return copyOut(arg, hasRoom ? Buffer.concat([answer, chain]) : answer)
+}
+
+interface Region {
+  readonly size: bigint
+  readonly flags: number
+  readonly caps: readonly Uint8Array[]
+}
+
+const NO_REGION: Region = { size: 0n, flags: 0, caps: [] }
+
+const region = (pci: PciFunction, index: number): Region | undefined => {
+  if (index === VFIO_PCI_CONFIG_REGION_INDEX)
+    return { size: BigInt(pci.config.size), flags: RW, caps: [] }
+  if (index === VFIO_PCI_ROM_REGION_INDEX) return NO_REGION
+  // No function here is a display with the legacy VGA ranges.
+  if (index > VFIO_PCI_BAR5_REGION_INDEX) return undefined
+  const bar = barOf(pci, index)
+  if (bar === undefined) return NO_REGION
+  const mayMap = bar.kind !== 'io' && bar.size >= PAGE_SIZE
+  const hasTable = pci.msixBar === index
+  const mappable = vfio_info_cap_header.encode({
+    id: VFIO_REGION_INFO_CAP_MSIX_MAPPABLE,
+    version: 1,
+  })
+  return {
+    size: bar.size,
+    flags: RW | (mayMap ? VFIO_REGION_INFO_FLAG_MMAP : 0),
+    caps: mayMap && hasTable ? [mappable] : [],
+  }
+}
+
+export const irqInfo = (pci: PciFunction, arg: IoctlArg): number => {
+  const info = copyIn(vfio_irq_info, arg, vfio_irq_info.size)
+  if (info === undefined) return -ERRNO.EFAULT
+  const { argsz, index } = info
+  if (argsz < vfio_irq_info.size || index >= VFIO_PCI_NUM_IRQS) return -ERRNO.EINVAL
+  if (index === VFIO_PCI_ERR_IRQ_INDEX && !pci.spec.isPcie) return -ERRNO.EINVAL
+  const more =
+    index === VFIO_PCI_INTX_IRQ_INDEX
+      ? VFIO_IRQ_INFO_MASKABLE | VFIO_IRQ_INFO_AUTOMASKED
+      : VFIO_IRQ_INFO_NORESIZE
+  const flags = VFIO_IRQ_INFO_EVENTFD | more
+  return copyOut(arg, vfio_irq_info.encode({ argsz, flags, index, count: pci.irqs.count(index) }))
+}

@@ -1,0 +1,116 @@
+/**
+ * INTx of a vfio-pci device: a level. When it rises the eventfd is signalled once and the interrupt
+ * masked; unmasking signals again while the device still holds the level up.
+ */
+
+import { ERRNO } from '../../../base/errno.ts'
+import { Eventfd } from '../eventfd.ts'
+import type { IrqData } from '../irq-set.ts'
+import type { Pending } from '../pending.ts'
+
+export class IntxLine {
+  readonly #pending: Pending
+  readonly #isPresent: boolean
+  #isRaised = false
+  #isMasked = false
+  /** Null trigger: enabled, and signalling nobody. */
+  #enabled: { trigger: Eventfd | null } | null = null
+  #unmaskWhen: { readonly eventfd: Eventfd; readonly stop: () => void } | null = null
+
+  constructor(pending: Pending, isPresent: boolean) {
+    this.#pending = pending
+    this.#isPresent = isPresent
+  }
+
+  get isEnabled(): boolean {
+    return this.#enabled !== null
+  }
+
+  setLevel(isRaised: boolean): void {
+    this.#isRaised = isRaised
+    this.#deliver()
+  }
+
+  setMask(data: IrqData): number {
+    if (!this.#isOne(data)) return -ERRNO.EINVAL
+    if (data.kind === 'eventfd') return -ERRNO.ENOTTY
+    if (data.fires(0)) this.#isMasked = true
+    return 0
+  }
+
+  setUnmask(data: IrqData): number {
+    if (!this.#isOne(data)) return -ERRNO.EINVAL
+    if (data.kind === 'eventfd') return this.#setUnmaskEventfd(data.fds[0] ?? -1)
+    if (data.fires(0)) this.#unmask()
+    return 0
+  }
+
+  /** `isAlone`: neither MSI nor MSI-X is enabled. */
+  setTrigger(data: IrqData, isAlone: boolean): number {
+    if (this.#enabled && data.count === 0 && data.kind === 'none') {
+      this.disable()
+      return 0
+    }
+    if (!isAlone || data.start !== 0 || data.count !== 1) return -ERRNO.EINVAL
+    if (data.kind === 'eventfd') return this.#setTriggerEventfd(data.fds[0] ?? -1)
+    if (!this.#enabled) return -ERRNO.EINVAL
+    if (data.fires(0)) this.#enabled.trigger?.signal()
+    return 0
+  }
+
+  disable(): void {
+    this.#enabled?.trigger?.put()
+    this.#enabled = null
+    this.#dropUnmask()
+    this.#isMasked = false
+  }
+
+  #isOne({ start, count }: IrqData): boolean {
+    return this.#enabled !== null && start === 0 && count === 1
+  }
+
+  #setTriggerEventfd(fd: number): number {
+    const trigger = fd >= 0 ? Eventfd.of(fd) : null
+    if (typeof trigger === 'number') return trigger
+    if (!this.#isPresent) return -ERRNO.ENODEV
+    this.#enabled?.trigger?.put()
+    this.#enabled = { trigger }
+    this.#deliver()
+    return 0
+  }
+
+  #setUnmaskEventfd(fd: number): number {
+    const eventfd = fd >= 0 ? Eventfd.of(fd) : null
+    if (typeof eventfd === 'number') return eventfd
+    if (eventfd && this.#unmaskWhen) {
+      eventfd.put()
+      return -ERRNO.EBUSY
+    }
+    this.#dropUnmask()
+    if (eventfd === null) return 0
+    const stop = this.#pending.watch(() => {
+      const isSignalled = eventfd.take()
+      if (isSignalled) this.#unmask()
+      return isSignalled
+    })
+    this.#unmaskWhen = { eventfd, stop }
+    return 0
+  }
+
+  #dropUnmask(): void {
+    this.#unmaskWhen?.stop()
+    this.#unmaskWhen?.eventfd.put()
+    this.#unmaskWhen = null
+  }
+
+  #unmask(): void {
+    this.#isMasked = false
+    this.#deliver()
+  }
+
+  #deliver(): void {
+    if (!this.#isRaised || this.#isMasked || !this.#enabled) return
+    this.#isMasked = true
+    this.#enabled.trigger?.signal()
+  }
+}

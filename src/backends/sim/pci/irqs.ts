@@ -1,0 +1,186 @@
+/**
+ * The interrupts of a vfio-pci device: one of INTx, MSI or MSI-X at a time, each vector signalled
+ * through an eventfd, and a request line to ask the user for the device. vfio.h: struct
+ * vfio_irq_set.
+ */
+
+import {
+  VFIO_IRQ_SET_ACTION_MASK,
+  VFIO_IRQ_SET_ACTION_TRIGGER,
+  VFIO_IRQ_SET_ACTION_UNMASK,
+  VFIO_PCI_ERR_IRQ_INDEX,
+  VFIO_PCI_INTX_IRQ_INDEX,
+  VFIO_PCI_MSI_IRQ_INDEX,
+  VFIO_PCI_MSIX_IRQ_INDEX,
+  VFIO_PCI_REQ_IRQ_INDEX,
+} from '../../../abi/device.ts'
+import { ERRNO } from '../../../base/errno.ts'
+import { Eventfd } from '../eventfd.ts'
+import type { IrqData } from '../irq-set.ts'
+import type { FunctionSpec } from '../machine.ts'
+import type { IntxLine } from './intx.ts'
+
+export class PciIrqs {
+  readonly #spec: FunctionSpec
+  readonly intx: IntxLine
+  readonly #msiEnabled: (isEnabled: boolean) => void
+  /** MSI or MSI-X vectors that are allocated, by number; null while neither is enabled. */
+  #vectors: { readonly index: number; readonly triggers: (Eventfd | null)[] } | null = null
+  /** ERR and REQ have one eventfd each. */
+  readonly #singles = new Map<number, Eventfd>()
+
+  constructor(spec: FunctionSpec, intx: IntxLine, msiEnabled: (isEnabled: boolean) => void) {
+    this.#spec = spec
+    this.intx = intx
+    this.#msiEnabled = msiEnabled
+  }
+
+  count(index: number): number {
+    switch (index) {
+      case VFIO_PCI_INTX_IRQ_INDEX:
+        return this.#spec.hasIntx ? 1 : 0
+      case VFIO_PCI_MSI_IRQ_INDEX:
+        return this.#spec.msiVectors
+      case VFIO_PCI_MSIX_IRQ_INDEX:
+        return this.#spec.msixVectors
+      case VFIO_PCI_ERR_IRQ_INDEX:
+        return this.#spec.isPcie ? 1 : 0
+      case VFIO_PCI_REQ_IRQ_INDEX:
+        return 1
+      default:
+        return 0
+    }
+  }
+
+  get isMsiEnabled(): boolean {
+    return this.#vectors?.index === VFIO_PCI_MSI_IRQ_INDEX
+  }
+
+  sendMsi(vector: number): void {
+    if (this.isMsiEnabled) this.#vectors?.triggers[vector]?.signal()
+  }
+
+  set(index: number, action: number, data: IrqData): number {
+    switch (index) {
+      case VFIO_PCI_INTX_IRQ_INDEX:
+        return this.#setIntx(action, data)
+      case VFIO_PCI_MSI_IRQ_INDEX:
+      case VFIO_PCI_MSIX_IRQ_INDEX:
+        if (action !== VFIO_IRQ_SET_ACTION_TRIGGER) return -ERRNO.ENOTTY
+        return this.#triggerMessage(index, data)
+      case VFIO_PCI_ERR_IRQ_INDEX:
+      case VFIO_PCI_REQ_IRQ_INDEX:
+        if (action !== VFIO_IRQ_SET_ACTION_TRIGGER) return -ERRNO.ENOTTY
+        if (index === VFIO_PCI_ERR_IRQ_INDEX && !this.#spec.isPcie) return -ERRNO.ENOTTY
+        return this.#triggerSingle(index, data)
+      default:
+        return -ERRNO.ENOTTY
+    }
+  }
+
+  /** Asks the user for the device; whether anyone listens. */
+  request(): boolean {
+    const listener = this.#singles.get(VFIO_PCI_REQ_IRQ_INDEX)
+    listener?.signal()
+    return listener !== undefined
+  }
+
+  /** The device is closed. */
+  disable(): void {
+    this.intx.disable()
+    this.#disableMessages()
+    for (const single of this.#singles.values()) single.put()
+    this.#singles.clear()
+  }
+
+  #setIntx(action: number, data: IrqData): number {
+    switch (action) {
+      case VFIO_IRQ_SET_ACTION_MASK:
+        return this.intx.setMask(data)
+      case VFIO_IRQ_SET_ACTION_UNMASK:
+        return this.intx.setUnmask(data)
+      case VFIO_IRQ_SET_ACTION_TRIGGER:
+        return this.intx.setTrigger(data, this.#vectors === null)
+      default:
+        return -ERRNO.ENOTTY
+    }
+  }
+
+  #triggerMessage(index: number, data: IrqData): number {
+    const isEnabled = this.#vectors?.index === index
+    if (isEnabled && data.count === 0 && data.kind === 'none') {
+      this.#disableMessages()
+      return 0
+    }
+    if (!isEnabled && (this.#vectors !== null || this.intx.isEnabled)) return -ERRNO.EINVAL
+    if (data.kind === 'eventfd') return this.#enableMessages(index, data)
+    if (!isEnabled) return -ERRNO.EINVAL
+    for (let at = 0; at < data.count; at++)
+      if (data.fires(at)) this.#vectors?.triggers[data.start + at]?.signal()
+    return 0
+  }
+
+  /** The first call allocates as many vectors as it names; later ones change some of those. */
+  #enableMessages(index: number, data: IrqData): number {
+    const isNew = this.#vectors === null
+    this.#vectors ??= { index, triggers: Array(data.start + data.count).fill(null) }
+    if (isNew && index === VFIO_PCI_MSI_IRQ_INDEX) this.#msiEnabled(true)
+    const answer = this.#setVectors(this.#vectors.triggers, data)
+    if (answer < 0 && isNew) this.#disableMessages()
+    return answer
+  }
+
+  #setVectors(triggers: (Eventfd | null)[], data: IrqData): number {
+    for (let at = 0; at < data.count; at++) {
+      const vector = data.start + at
+      const trigger = vector < triggers.length ? eventfdOrNone(data.fds[at]) : -ERRNO.EINVAL
+      if (typeof trigger === 'number') {
+        // One bad fd takes down the vectors that this call had set before it.
+        for (let undo = data.start; undo < vector; undo++) {
+          triggers[undo]?.put()
+          triggers[undo] = null
+        }
+        return trigger
+      }
+      triggers[vector]?.put()
+      triggers[vector] = trigger
+    }
+    return 0
+  }
+
+  #disableMessages(): void {
+    for (const trigger of this.#vectors?.triggers ?? []) trigger?.put()
+    this.#vectors = null
+    this.#msiEnabled(false)
+  }
+
+  /** ERR and REQ: DATA_NONE and DATA_BOOL signal the eventfd, so that a client can try it. */
+  #triggerSingle(index: number, data: IrqData): number {
+    const single = this.#singles.get(index)
+    if (data.start !== 0 || data.count > 1) return -ERRNO.EINVAL
+    if (data.kind === 'none') {
+      if (single === undefined) return -ERRNO.EINVAL
+      if (data.count > 0) single.signal()
+      else this.#setSingle(index, null)
+      return 0
+    }
+    if (data.count === 0) return -ERRNO.EINVAL
+    if (data.kind === 'bool') {
+      if (data.fires(0)) single?.signal()
+      return 0
+    }
+    const eventfd = eventfdOrNone(data.fds[0])
+    if (typeof eventfd === 'number') return eventfd
+    this.#setSingle(index, eventfd)
+    return 0
+  }
+
+  #setSingle(index: number, eventfd: Eventfd | null): void {
+    this.#singles.get(index)?.put()
+    if (eventfd) this.#singles.set(index, eventfd)
+    else this.#singles.delete(index)
+  }
+}
+
+const eventfdOrNone = (fd: number | undefined): Eventfd | null | number =>
+  fd === undefined || fd < 0 ? null : Eventfd.of(fd)

@@ -1,0 +1,145 @@
+/** A PCI function: its configuration space, what is behind its BARs, and who drives it. */
+
+import { ERRNO } from '../../../base/errno.ts'
+import type { VfioGroup } from '../group.ts'
+import type { GroupMember, IommuGroup } from '../iommu-group.ts'
+import type { FunctionSpec } from '../machine.ts'
+import type { Pending } from '../pending.ts'
+import { ConfigSpace } from './config-space.ts'
+import { Edu } from './edu.ts'
+import { IntxLine } from './intx.ts'
+import { PciIrqs } from './irqs.ts'
+import { type Bus, inertRegisters, type Registers } from './registers.ts'
+
+/** Drivers that leave the group's DMA to whoever owns it. */
+const HANDS_OFF = ['vfio-pci', 'pcieport']
+
+export class PciFunction implements GroupMember, Bus {
+  readonly spec: FunctionSpec
+  readonly iommuGroup: IommuGroup
+  readonly sysfsPath: string
+  readonly #pending: Pending
+  readonly #others: () => Iterable<PciFunction>
+  readonly irqs: PciIrqs
+  config: ConfigSpace
+  registers: Registers
+  driver: string | undefined
+  driverOverride: string | undefined
+  /** While vfio-pci has it. */
+  vfio: { readonly group: VfioGroup } | undefined
+  isLowPower = false
+
+  constructor(
+    spec: FunctionSpec,
+    iommuGroup: IommuGroup,
+    machine: { readonly pending: Pending; functions(): Iterable<PciFunction> },
+  ) {
+    this.spec = spec
+    this.iommuGroup = iommuGroup
+    this.#pending = machine.pending
+    this.#others = () => machine.functions()
+    const above = spec.parent === undefined ? '' : `/${spec.parent}`
+    const root = (spec.parent ?? spec.address).slice(0, '0000:00'.length)
+    this.sysfsPath = `/sys/devices/pci${root}${above}/${spec.address}`
+    this.driver = spec.boundDriver
+    this.config = new ConfigSpace(spec)
+    this.registers = this.#makeRegisters()
+    const intx = new IntxLine(machine.pending, spec.hasIntx)
+    this.irqs = new PciIrqs(spec, intx, (isEnabled) => this.config.setMsiEnabled(isEnabled))
+  }
+
+  get name(): string {
+    return this.spec.address
+  }
+
+  get usesDefaultDomain(): boolean {
+    return this.driver !== undefined && !HANDS_OFF.includes(this.driver)
+  }
+
+  /** `0000:01:00.1` in numbers. */
+  get place(): { readonly segment: number; readonly bus: number; readonly devfn: number } {
+    const [segment = 0, bus = 0, slot = 0, fn = 0] = this.name
+      .split(/[:.]/)
+      .map((part) => Number.parseInt(part, 16))
+    return { segment, bus, devfn: (slot << 3) | fn }
+  }
+
+  /** The BAR with the MSI-X table: here always the last of those in memory. */
+  get msixBar(): number | undefined {
+    if (this.spec.msixVectors === 0) return undefined
+    return this.spec.bars.findLast(({ kind }) => kind !== 'io')?.index
+  }
+
+  /** The functions that a bus reset hits, or undefined where no bridge can reset the bus. */
+  siblings(): PciFunction[] | undefined {
+    const { parent } = this.spec
+    if (parent === undefined) return undefined
+    return [...this.#others()].filter(({ spec }) => spec.parent === parent)
+  }
+
+  /** VFIO_DEVICE_RESET. */
+  reset(): number {
+    if (!this.spec.hasReset) return -ERRNO.EINVAL
+    this.resetFunction()
+    return 0
+  }
+
+  /** The registers are as after power on; the kernel restores the configuration space. */
+  resetFunction(): void {
+    this.registers = this.#makeRegisters()
+    this.irqs.intx.setLevel(false)
+  }
+
+  writeConfig(offset: number, from: Uint8Array): number {
+    return this.config.write(offset, from)
+  }
+
+  setIntx(isRaised: boolean): void {
+    this.irqs.intx.setLevel(isRaised)
+  }
+
+  sendMsi(vector: number): void {
+    this.irqs.sendMsi(vector)
+  }
+
+  get isMsiEnabled(): boolean {
+    return this.irqs.isMsiEnabled
+  }
+
+  later(action: () => void): void {
+    this.#pending.add(action)
+  }
+
+  dmaRead(iova: bigint, into: Uint8Array): boolean {
+    const pieces = this.#reach(iova, into.length, 'read')
+    if (pieces === undefined) {
+      into.fill(0)
+      return false
+    }
+    let at = 0
+    for (const piece of pieces) {
+      into.set(piece, at)
+      at += piece.length
+    }
+    return true
+  }
+
+  dmaWrite(iova: bigint, from: Uint8Array): boolean {
+    const pieces = this.#reach(iova, from.length, 'write')
+    let at = 0
+    for (const piece of pieces ?? []) {
+      piece.set(from.subarray(at, at + piece.length))
+      at += piece.length
+    }
+    return pieces !== undefined
+  }
+
+  #reach(iova: bigint, length: number, access: 'read' | 'write'): Uint8Array[] | undefined {
+    if (!this.config.isBusMaster) return undefined
+    return this.vfio?.group.container?.type1?.reach(iova, length, access)
+  }
+
+  #makeRegisters(): Registers {
+    return this.spec.kind === 'edu' ? new Edu(this) : inertRegisters
+  }
+}

@@ -1,0 +1,28 @@
+/** What stands behind the BARs of a function, and how it speaks back: interrupts and DMA. */
+
+export interface Registers {
+  /** Fills `into` from a BAR: one access of 1, 2, 4 or 8 bytes, aligned to its width. */
+  read(bar: number, offset: number, into: Uint8Array): void
+  write(bar: number, offset: number, from: Uint8Array): void
+}
+
+/** The function as its registers see it. */
+export interface Bus {
+  /** The level of the INTx pin. */
+  setIntx(isRaised: boolean): void
+  /** Sends a message; nothing happens unless MSI is enabled. */
+  sendMsi(vector: number): void
+  readonly isMsiEnabled: boolean
+  /** Reads memory at an iova: false, and zeros, where the IOMMU or the bus master bit stops it. */
+  dmaRead(iova: bigint, into: Uint8Array): boolean
+  /** Writes memory at an iova: false, and nothing is written, where it is stopped. */
+  dmaWrite(iova: bigint, from: Uint8Array): boolean
+  /** Does something later, on the device's own time. */
+  later(action: () => void): void
+}
+
+/** Nothing behind the BARs: reads are all ones and writes go nowhere. */
+export const inertRegisters: Registers = {
+  read: (_bar, _offset, into) => void into.fill(0xff),
+  write: () => {},
+}

@@ -1,0 +1,39 @@
+/** /sys/kernel/iommu_groups: who is in a group, and what its devices cannot map. */
+
+import type { IommuGroup } from '../iommu-group.ts'
+import type { ReservedKind } from '../machine.ts'
+import type { Machine } from '../machine-state.ts'
+import { attribute, type Directory, directory, link } from '../vfs.ts'
+
+/** In reserved_regions the kernel shows a software MSI window as plain msi. */
+const SHOWN: Record<ReservedKind, string> = {
+  direct: 'direct',
+  'direct-relaxable': 'direct-relaxable',
+  reserved: 'reserved',
+  msi: 'msi',
+  'sw-msi': 'msi',
+}
+
+const address = (value: bigint): string => `0x${value.toString(16).padStart(16, '0')}`
+
+export const iommuGroups = ({ groups }: Machine): Directory =>
+  directory(() =>
+    Object.fromEntries([...groups.values()].map((group) => [group.id, () => one(group)])),
+  )
+
+const one = (group: IommuGroup): Directory =>
+  directory(() => ({
+    devices: () =>
+      directory(() =>
+        Object.fromEntries(
+          [...group.members].map(({ name, sysfsPath }) => [name, () => link(sysfsPath)]),
+        ),
+      ),
+    type: () => attribute(() => (group.iommu ? 'DMA\n' : 'unknown\n')),
+    reserved_regions: () =>
+      attribute(() =>
+        group.spec.reserved
+          .map(({ start, last, kind }) => `${address(start)} ${address(last)} ${SHOWN[kind]}\n`)
+          .join(''),
+      ),
+  }))

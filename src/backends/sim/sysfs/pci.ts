@@ -1,0 +1,115 @@
+/** /sys/bus/pci and the functions below /sys/devices: what they are, and which driver has them. */
+
+import { ERRNO } from '../../../base/errno.ts'
+import type { Machine } from '../machine-state.ts'
+import type { PciFunction } from '../pci/pci-function.ts'
+import { attribute, type Directory, directory, link, type Node } from '../vfs.ts'
+import { vfioDev } from './vfio-dev.ts'
+
+const DRIVERS = '/sys/bus/pci/drivers'
+/** An attribute holds at most a page, with the newline and the end. */
+const OVERRIDE_MAX = 4096 - 1
+
+/** sysfs_streq() and friends: one newline at the end does not count. */
+const line = (data: string): string => (data.endsWith('\n') ? data.slice(0, -1) : data)
+
+export const pciBus = (machine: Machine): Directory =>
+  directory(() => ({
+    devices: () =>
+      directory(() =>
+        Object.fromEntries(
+          [...machine.pci.functions.values()].map((fn) => [fn.name, () => link(fn.sysfsPath)]),
+        ),
+      ),
+    drivers: () =>
+      directory(() =>
+        Object.fromEntries(machine.pci.drivers.map((name) => [name, () => driver(machine, name)])),
+      ),
+    drivers_probe: () => attribute(undefined, (data) => machine.pci.probe(line(data))),
+    drivers_autoprobe: () => attribute(() => '1\n'),
+  }))
+
+const driver = ({ pci }: Machine, name: string): Directory =>
+  directory(() => {
+    const bound = [...pci.functions.values()].filter((fn) => fn.driver === name)
+    const nodes: Record<string, () => Node> = {
+      bind: () => attribute(undefined, (data) => pci.bind(name, line(data))),
+      unbind: () => attribute(undefined, (data) => pci.unbind(name, line(data))),
+      uevent: () => attribute(undefined),
+    }
+    for (const fn of bound) nodes[fn.name] = () => link(fn.sysfsPath)
+    return nodes
+  })
+
+/** /sys/devices/pci0000:00 and so on, with what is behind a bridge in the bridge's directory. */
+export const pciDevices = (machine: Machine): Record<string, () => Directory> => {
+  const functions = [...machine.pci.functions.values()]
+  const rootOf = (fn: PciFunction): string => fn.sysfsPath.split('/')[3] ?? ''
+  const below = (parent: string | undefined, root: string): Record<string, () => Node> =>
+    Object.fromEntries(
+      functions
+        .filter((fn) => fn.spec.parent === parent && rootOf(fn) === root)
+        .map((fn) => [
+          fn.name,
+          () => directory(() => ({ ...attributes(machine, fn), ...below(fn.name, root) })),
+        ]),
+    )
+  const roots = new Set(functions.map(rootOf))
+  return Object.fromEntries(
+    [...roots].map((root) => [root, () => directory(() => below(undefined, root))]),
+  )
+}
+
+const hexDigits = (value: number, digits: number): string =>
+  `0x${value.toString(16).padStart(digits, '0')}\n`
+
+const attributes = (machine: Machine, fn: PciFunction): Record<string, () => Node> => {
+  const { spec } = fn
+  const device = machine.pci.vfioOf(fn)
+  const nodes: Record<string, () => Node> = {
+    vendor: () => attribute(() => hexDigits(spec.vendor, 4)),
+    device: () => attribute(() => hexDigits(spec.device, 4)),
+    subsystem_vendor: () => attribute(() => hexDigits(spec.subsystemVendor, 4)),
+    subsystem_device: () => attribute(() => hexDigits(spec.subsystemDevice, 4)),
+    class: () => attribute(() => hexDigits(spec.classCode, 6)),
+    revision: () => attribute(() => hexDigits(spec.revision, 2)),
+    resource: () => attribute(() => resources(fn)),
+    driver_override: () =>
+      attribute(
+        () => `${fn.driverOverride ?? '(null)'}\n`,
+        (data) => setOverride(fn, data),
+      ),
+    iommu_group: () => link(`/sys/kernel/iommu_groups/${fn.iommuGroup.id}`),
+    subsystem: () => link('/sys/bus/pci'),
+  }
+  const bound = fn.driver
+  if (bound !== undefined) nodes.driver = () => link(`${DRIVERS}/${bound}`)
+  if (spec.hasReset) {
+    nodes.reset = () => attribute(undefined, () => fn.reset())
+    nodes.reset_method = () => attribute(() => 'flr\n')
+  }
+  if (device) nodes['vfio-dev'] = () => vfioDev(device, fn.sysfsPath)
+  return nodes
+}
+
+const setOverride = (fn: PciFunction, data: string): number => {
+  if (data.length >= OVERRIDE_MAX) return -ERRNO.EINVAL
+  const name = line(data)
+  fn.driverOverride = name === '' ? undefined : name
+  return 0
+}
+
+const IORESOURCE_IO = 0x4_0101n
+const IORESOURCE_MEMORY = 0x4_0200n
+const SHOWN_RESOURCES = 13
+
+/** Start, last and flags of each BAR; the addresses are the sim's own. */
+const resources = ({ spec }: PciFunction): string => {
+  const rows = Array.from({ length: SHOWN_RESOURCES }, () => [0n, 0n, 0n])
+  for (const { index, size, kind } of spec.bars) {
+    const start = 0xfe00_0000n + BigInt(index) * 0x10_0000n
+    rows[index] = [start, start + size - 1n, kind === 'io' ? IORESOURCE_IO : IORESOURCE_MEMORY]
+  }
+  const number = (value: bigint): string => `0x${value.toString(16).padStart(16, '0')}`
+  return rows.map((row) => `${row.map(number).join(' ')}\n`).join('')
+}

@@ -1,0 +1,16 @@
+/** The `vfio-dev` directory of a device that a vfio driver has: its number among vfio devices. */
+
+import type { VfioDevice } from '../vfio-device.ts'
+import { attribute, type Directory, directory, link } from '../vfs.ts'
+
+/** The major number of /dev/vfio/devices/vfioN; whichever the kernel had free. */
+const MAJOR = 511
+
+export const vfioDev = ({ index }: VfioDevice, devicePath: string): Directory =>
+  directory(() => ({
+    [`vfio${index}`]: () =>
+      directory(() => ({
+        dev: () => attribute(() => `${MAJOR}:${index}\n`),
+        device: () => link(devicePath),
+      })),
+  }))

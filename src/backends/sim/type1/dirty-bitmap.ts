@@ -1,0 +1,58 @@
+/**
+ * The dirty bits of one mapping, in whole 64-bit words as the kernel keeps them. A report shifts
+ * them in place to where they lie in the caller's bitmap and clears only as many bits as there
+ * are pages, so bits can stay behind past the last page and turn up in a later report: vfiod must
+ * never trust a bit outside its own mappings, and this shows it why.
+ */
+
+const WORD_BITS = 64
+const wordsFor = (bits: number): number => Math.ceil(bits / WORD_BITS)
+const lowBits = (count: number): bigint => (1n << BigInt(count)) - 1n
+
+export class DirtyBitmap {
+  readonly #pages: number
+  /** One word more than the pages need: room for the shift. */
+  readonly #words: BigUint64Array
+
+  constructor(pages: number) {
+    this.#pages = pages
+    this.#words = new BigUint64Array(wordsFor(pages) + 1)
+  }
+
+  setAll(): void {
+    this.#fill(true)
+  }
+
+  clear(): void {
+    this.#fill(false)
+  }
+
+  /**
+   * Moves the bits up by `shift` (below 64), merges `first`, the caller's word there, and answers
+   * the words to store. What they hold stays in the bitmap until `clear`.
+   */
+  report(shift: number, first: bigint): BigUint64Array {
+    const count = wordsFor(this.#pages + shift)
+    if (shift > 0) {
+      for (let at = count - 1; at >= 0; at--) {
+        const below = at > 0 ? this.#word(at - 1) >> BigInt(WORD_BITS - shift) : 0n
+        this.#words[at] = (this.#word(at) << BigInt(shift)) | below
+      }
+      this.#words[0] = this.#word(0) | first
+    }
+    return this.#words.subarray(0, count)
+  }
+
+  #word(at: number): bigint {
+    return this.#words[at] ?? 0n
+  }
+
+  #fill(isSet: boolean): void {
+    const whole = Math.floor(this.#pages / WORD_BITS)
+    this.#words.fill(isSet ? lowBits(WORD_BITS) : 0n, 0, whole)
+    const mask = lowBits(this.#pages % WORD_BITS)
+    if (mask === 0n) return
+    const last = this.#word(whole)
+    this.#words[whole] = isSet ? last | mask : last & ~mask
+  }
+}

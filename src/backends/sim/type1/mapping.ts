@@ -1,0 +1,75 @@
+/** One mapping of a container: struct vfio_dma of the kernel. */
+
+import { VFIO_DMA_MAP_FLAG_WRITE } from '../../../abi/container.ts'
+import { PAGE_SIZE } from '../../../base/units.ts'
+import { accessAt, bytesAt } from '../../../os/memory.ts'
+import { type Pin, pinPages } from '../../../os/pin.ts'
+import type { Mm } from '../mm.ts'
+import { DirtyBitmap } from './dirty-bitmap.ts'
+
+export class Mapping {
+  readonly iova: bigint
+  readonly size: bigint
+  /** The MAP flags: what the device may do. */
+  readonly access: number
+  vaddr: bigint
+  owner: Mm
+  /** While it is set the device goes on, but nothing new can be pinned. */
+  isVaddrInvalid = false
+  /** Whether it is in the IOMMU's page table. Invariant: its pages are charged to `owner` then. */
+  isIommuMapped = false
+  dirty: DirtyBitmap | undefined
+  /** The pages themselves, once the vaddr may lead elsewhere. */
+  #pin: Pin | undefined
+
+  constructor(
+    at: { readonly iova: bigint; readonly size: bigint; readonly vaddr: bigint },
+    access: number,
+    owner: Mm,
+  ) {
+    this.iova = at.iova
+    this.size = at.size
+    this.vaddr = at.vaddr
+    this.access = access
+    this.owner = owner
+  }
+
+  get last(): bigint {
+    return this.iova + this.size - 1n
+  }
+
+  get pages(): bigint {
+    return this.size / PAGE_SIZE
+  }
+
+  get mayWrite(): boolean {
+    return (this.access & VFIO_DMA_MAP_FLAG_WRITE) !== 0
+  }
+
+  /** Whether every page is there and may be pinned for what the device may do. */
+  get isPinnable(): boolean {
+    const access = accessAt(this.vaddr, Number(this.size))
+    return access !== undefined && (access === 'read-write' || !this.mayWrite)
+  }
+
+  /** From here on the vaddr may be unmapped; the pages stay what they are. */
+  holdPages(): void {
+    this.#pin ??= pinPages(this.vaddr, Number(this.size))
+  }
+
+  /** The bytes that the device reaches at an offset of the mapping. */
+  bytes(offset: bigint, length: number): Uint8Array | undefined {
+    if (this.#pin) return this.#pin.view(Number(offset), length)
+    return bytesAt(this.vaddr + offset, length)
+  }
+
+  startTracking(): void {
+    this.dirty = new DirtyBitmap(Number(this.pages))
+  }
+
+  /** It is gone from the container. */
+  release(): void {
+    this.#pin?.release()
+    this.#pin = undefined
+  }
+}

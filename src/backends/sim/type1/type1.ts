@@ -1,0 +1,167 @@
+/**
+ * The type1 backend of a container: struct vfio_iommu of the kernel. What groups are attached, what
+ * they leave of the address space, and what is mapped.
+ */
+
+import { ERRNO } from '../../../base/errno.ts'
+import { PAGE_SIZE, U64_MAX } from '../../../base/units.ts'
+import { contains, overlaps, type Range } from '../../../rules/range-map.ts'
+import type { IommuGroup } from '../iommu-group.ts'
+import type { IommuSpec, MachineSpec } from '../machine.ts'
+import { type Access, reach } from './dma.ts'
+import { iovaRanges } from './iova-ranges.ts'
+import type { Mapping } from './mapping.ts'
+import { MappingTree } from './mapping-tree.ts'
+import { pin, unpin } from './pinning.ts'
+
+const EVERYTHING: Range<bigint> = { start: 0n, last: U64_MAX }
+
+export class Type1 {
+  readonly machine: MachineSpec
+  readonly model: 'v1' | 'v2'
+  readonly mappings: MappingTree
+  readonly #physical = new Set<IommuGroup>()
+  readonly #emulated = new Set<IommuGroup>()
+  /** How many more mappings the container takes. */
+  dmaAvail: number
+  /** Invariant: the number of mappings whose vaddr is invalid. */
+  vaddrInvalidCount = 0
+  isTracking = false
+  /** What mappings must fit into; empty until a physical group came, and then never again. */
+  ranges: readonly Range<bigint>[] = []
+
+  constructor(machine: MachineSpec, model: 'v1' | 'v2') {
+    this.machine = machine
+    this.model = model
+    this.mappings = new MappingTree(machine)
+    this.dmaAvail = machine.dmaEntryLimit
+  }
+
+  get hasPhysical(): boolean {
+    return this.#physical.size > 0
+  }
+
+  get hasEmulated(): boolean {
+    return this.#emulated.size > 0
+  }
+
+  get mayInvalidateVaddr(): boolean {
+    return !this.hasEmulated
+  }
+
+  get isCacheCoherent(): boolean {
+    return this.#iommus().every((iommu) => iommu.isCacheCoherent)
+  }
+
+  /** One bit per page size; sizes below a page of the CPU are not shown. */
+  get pageSizes(): bigint {
+    const all = this.#iommus().reduce((bits, iommu) => bits & iommu.pageSizes, U64_MAX)
+    const below = all & (PAGE_SIZE - 1n)
+    return below === 0n ? all : (all & ~(PAGE_SIZE - 1n)) | PAGE_SIZE
+  }
+
+  /** The smallest page size: what iova, vaddr and size are multiples of. */
+  get granule(): bigint {
+    return this.pageSizes & -this.pageSizes
+  }
+
+  attach(group: IommuGroup): number {
+    // Attaching may have to pin, and there is nothing to pin from.
+    if (this.vaddrInvalidCount > 0) return -ERRNO.EBUSY
+    const { iommu } = group
+    if (iommu === undefined) {
+      this.#emulated.add(group)
+      return 0
+    }
+    if (this.#conflicts(group, iommu)) return -ERRNO.EINVAL
+    const replayed = this.#replay(iommu)
+    if (replayed < 0) return replayed
+    this.#physical.add(group)
+    this.#updateRanges()
+    return 0
+  }
+
+  detach(group: IommuGroup): void {
+    if (this.#emulated.delete(group)) {
+      if (!this.hasEmulated && !this.hasPhysical) this.#dropEverything()
+      return
+    }
+    this.#physical.delete(group)
+    if (!this.hasPhysical) {
+      if (this.hasEmulated) for (const mapping of this.mappings.all()) unpin(mapping)
+      else this.#dropEverything()
+    }
+    this.#updateRanges()
+    // Whatever the group wrote was not seen by anyone: one last report must say so.
+    if (this.isTracking) for (const mapping of this.mappings.all()) mapping.dirty?.setAll()
+  }
+
+  remove(mapping: Mapping): void {
+    this.mappings.remove(mapping)
+    if (mapping.isVaddrInvalid) this.vaddrInvalidCount -= 1
+    unpin(mapping)
+    mapping.release()
+    this.dmaAvail += 1
+  }
+
+  /** The memory that a device of a group reaches, or undefined where the IOMMU stops it. */
+  reach(iova: bigint, length: number, access: Access): Uint8Array[] | undefined {
+    return reach(this.mappings, { iova, length, access })
+  }
+
+  #iommus(): IommuSpec[] {
+    return [...this.#physical].flatMap(({ iommu }) => iommu ?? [])
+  }
+
+  #dropEverything(): void {
+    for (const mapping of this.mappings.all()) this.remove(mapping)
+  }
+
+  /** Whether the new group cannot address, or must not translate, what is mapped already. */
+  #conflicts(group: IommuGroup, iommu: IommuSpec): boolean {
+    const mappings = [...this.mappings.all()]
+    const first = this.ranges[0]
+    const last = this.ranges.at(-1)
+    if (first && last) {
+      if (!overlaps(iommu.aperture, { start: first.start, last: last.last })) return true
+      const all = { start: first.start, last: last.last }
+      const lost = (mapping: Mapping): boolean =>
+        !contains(iommu.aperture, { start: mapping.iova, last: mapping.last }) &&
+        overlaps(all, { start: mapping.iova, last: mapping.last })
+      if (mappings.some(lost)) return true
+    }
+    return group.spec.reserved
+      .filter(({ kind }) => kind !== 'direct-relaxable')
+      .some((region) =>
+        mappings.some(({ iova, last: end }) => overlaps(region, { start: iova, last: end })),
+      )
+  }
+
+  /** Puts every mapping into the new group's page table, or none. */
+  #replay(iommu: IommuSpec): number {
+    const done: Mapping[] = []
+    for (const mapping of this.mappings.all()) {
+      const wasMapped = mapping.isIommuMapped
+      const pinned = pin(mapping)
+      const fits = contains(iommu.aperture, { start: mapping.iova, last: mapping.last })
+      if (pinned === 0 && fits) {
+        if (!wasMapped) done.push(mapping)
+        continue
+      }
+      if (!wasMapped) unpin(mapping)
+      for (const other of done) unpin(other)
+      return pinned < 0 ? pinned : -ERRNO.EFAULT
+    }
+    return 0
+  }
+
+  #updateRanges(): void {
+    const groups = [...this.#physical].flatMap(({ spec }) => spec.reserved)
+    if (this.hasPhysical)
+      this.ranges = iovaRanges(
+        this.#iommus().map(({ aperture }) => aperture),
+        groups,
+      )
+    else this.ranges = this.ranges.length > 0 ? [EVERYTHING] : []
+  }
+}

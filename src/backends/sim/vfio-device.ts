@@ -1,0 +1,134 @@
+/**
+ * A device that a vfio driver has: what its open files share, whichever bus it is on. It is opened
+ * once, by the first file, and closed with the last; unbinding it waits for that.
+ */
+
+import { VFIO_DEVICE_BIND_IOMMUFD } from '../../abi/device.ts'
+import { VFIO_DEVICE_FEATURE } from '../../abi/feature.ts'
+import { ERRNO } from '../../base/errno.ts'
+import type { IoctlArg } from '../../kernel/port.ts'
+import { bindIommufd } from './cdev.ts'
+import type { DmaLoggingOps } from './dma-logging.ts'
+import { deviceFeature, type FeatureDevice } from './feature.ts'
+import type { FeatureCall } from './feature-call.ts'
+import type { GroupDevice, GroupFile, VfioGroup } from './group.ts'
+import type { MigrationOps } from './migration-feature.ts'
+import { type Answer, type Caller, OpenFile } from './open-file.ts'
+
+export abstract class VfioDevice implements GroupDevice, FeatureDevice {
+  readonly group: VfioGroup
+  /** The N of /dev/vfio/devices/vfioN. */
+  readonly index: number
+  /** What the name in VFIO_GROUP_GET_DEVICE_FD is compared with. */
+  readonly name: string
+  /** Present when the device can migrate. */
+  readonly migration: MigrationOps | undefined = undefined
+  /** Present when the device tracks its own writes. */
+  readonly dmaLogging: DmaLoggingOps | undefined = undefined
+  /** Invariant: the number of open files of the device. */
+  #openCount = 0
+  /** The file that the group keeps open for as long as the device is. */
+  #groupFile: GroupFile | undefined
+  #whenClosed: (() => void)[] = []
+
+  constructor(name: string, group: VfioGroup, index: number) {
+    this.name = name
+    this.group = group
+    this.index = index
+  }
+
+  get isOpen(): boolean {
+    return this.#openCount > 0
+  }
+
+  match(name: string): number {
+    return name === this.name ? 1 : 0
+  }
+
+  protected abstract openDevice(): number
+  protected abstract closeDevice(): void
+  abstract ioctl(caller: Caller, request: number, arg: IoctlArg): Answer
+  abstract read(into: Uint8Array, offset: bigint): Answer
+  abstract write(from: Uint8Array, offset: bigint): Answer
+
+  /** The driver asks its user to let go of the device. */
+  request(): void {}
+
+  /** A feature that only some drivers know. */
+  feature(_call: FeatureCall): number {
+    return -ERRNO.ENOTTY
+  }
+
+  openThroughGroup(file: GroupFile): DeviceFile | number {
+    const { container } = this.group
+    if (container === undefined) return -ERRNO.EINVAL
+    if (this.#openCount === 0) {
+      if (container.type1 === undefined) return -ERRNO.EINVAL
+      const opened = this.openDevice()
+      if (opened < 0) return opened
+      this.#groupFile = file.get()
+      this.group.containerUsers += 1
+    }
+    this.#openCount += 1
+    return new DeviceFile(this)
+  }
+
+  closeOne(): void {
+    this.#openCount -= 1
+    if (this.#openCount > 0) return
+    this.closeDevice()
+    this.group.containerUsers -= 1
+    this.#groupFile?.put()
+    this.#groupFile = undefined
+    for (const resolve of this.#whenClosed.splice(0)) resolve()
+  }
+
+  /** Resolves once no file of the device is open. */
+  whenClosed(): Promise<void> {
+    if (!this.isOpen) return Promise.resolve()
+    return new Promise((resolve) => this.#whenClosed.push(resolve))
+  }
+}
+
+export class DeviceFile extends OpenFile {
+  readonly device: VfioDevice
+  /** read(2) and write(2) go on where the last one ended. */
+  #position = 0n
+
+  constructor(device: VfioDevice) {
+    super()
+    this.device = device
+  }
+
+  override ioctl(caller: Caller, request: number, arg: IoctlArg): Answer {
+    if (request === VFIO_DEVICE_BIND_IOMMUFD.number) return bindIommufd(arg)
+    if (request === VFIO_DEVICE_FEATURE.number) return deviceFeature(this.device, caller, arg)
+    return this.device.ioctl(caller, request, arg)
+  }
+
+  override pread(into: Uint8Array, offset: bigint): Answer {
+    return this.device.read(into, offset)
+  }
+
+  override pwrite(from: Uint8Array, offset: bigint): Answer {
+    return this.device.write(from, offset)
+  }
+
+  override read(into: Uint8Array): Answer {
+    return this.#advance(this.device.read(into, this.#position))
+  }
+
+  override write(from: Uint8Array): Answer {
+    return this.#advance(this.device.write(from, this.#position))
+  }
+
+  async #advance(answer: Answer): Promise<number> {
+    const done = await answer
+    if (done > 0) this.#position += BigInt(done)
+    return done
+  }
+
+  protected override release(): void {
+    this.device.closeOne()
+  }
+}
