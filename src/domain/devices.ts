@@ -163,7 +163,9 @@ export class Devices {
     const probe = await duplicate(this.get(client, name))
     sys.closeSync(probe)
     return this.#tickets.issue(client, async () => {
-      const fd = await duplicate(this.get(client, name))
+      const device = this.get(client, name)
+      const fd = await duplicate(device)
+      this.#uses.noteExport(device.group, `${name} that was exported to ${clientText(client)}`)
       return { reply: { name }, fds: [fd] }
     })
   }

@@ -220,6 +220,7 @@ export class AddressSpace {
       return
     }
     const fd = await this.#open(member.group)
+    this.#parts.uses.clearExports(member.group)
     try {
       await this.#attach(member.group, fd)
     } catch (error) {
@@ -258,7 +259,7 @@ export class AddressSpace {
       const holder = await this.#holderText(group)
       throw new VfiodError(
         'GROUP_IN_USE',
-        `Cannot add group ${group} to "${this.id}": ${holder} has it open; close it there first`,
+        `Cannot add group ${group} to "${this.id}": ${holder} keeps it open; close it there first`,
         {
           op: 'open /dev/vfio/GROUP',
           errno: 'EBUSY',
@@ -271,7 +272,10 @@ export class AddressSpace {
   async #holderText(group: number): Promise<string> {
     const { kernel } = this.#parts
     const pids = await holdersOf(kernel, `/dev/vfio/${group}`)
-    if (pids.length === 0) return 'another process'
+    if (pids.length === 0) {
+      const exported = this.#parts.uses.exportsOf(group)
+      return exported.length > 0 ? `the fd of ${exported.join(' and ')}` : 'another process'
+    }
     const named = pids.map(
       async (pid) => `pid ${pid} (${(await commandOf(kernel, pid)) ?? 'gone'})`,
     )

@@ -13,6 +13,8 @@ export interface GroupUse {
 export class Uses {
   readonly #groups = new Map<number, GroupUse>()
   readonly #devices = new Map<string, GroupUse>()
+  /** Device fds that were handed out, by group: while one is open, the kernel keeps the group. */
+  readonly #exports = new Map<number, string[]>()
 
   groupUse(group: number): GroupUse | undefined {
     return this.#groups.get(group)
@@ -36,6 +38,20 @@ export class Uses {
 
   dropGroup(group: number): void {
     this.#groups.delete(group)
+  }
+
+  /** A device fd of the group went to a client. */
+  noteExport(group: number, what: string): void {
+    this.#exports.set(group, [...(this.#exports.get(group) ?? []), what])
+  }
+
+  exportsOf(group: number): readonly string[] {
+    return this.#exports.get(group) ?? []
+  }
+
+  /** The group could be opened again, so every exported fd of it is closed. */
+  clearExports(group: number): void {
+    this.#exports.delete(group)
   }
 
   takeDevice(name: string, use: GroupUse): void {
