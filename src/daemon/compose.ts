@@ -11,7 +11,7 @@ export const kernelOf = async ({ backend, machine }: Config): Promise<Kernel> =>
     case 'linux':
       return linuxKernel()
     case 'sim': {
-      const spec = machine ? loadMachineFile(machine) : defaultMachine
+      const spec = machine === undefined ? defaultMachine : loadMachineFile(machine)
       return createSim(spec, { time: 'auto' }).kernel
     }
   }

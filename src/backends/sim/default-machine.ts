@@ -10,6 +10,9 @@ const QEMU = { subsystemVendor: 0x1af4, subsystemDevice: 0x1100 }
 /** What every function may differ in, so that a list of functions says only what is special. */
 export const PLAIN_FUNCTION = {
   kind: 'inert',
+  vendor: 0x1af4,
+  device: 0x1100,
+  classCode: 0x00ff00,
   ...QEMU,
   revision: 0,
   bars: [],
@@ -21,10 +24,9 @@ export const PLAIN_FUNCTION = {
   hasReset: false,
 } as const satisfies Partial<FunctionSpec>
 
-const edu = (address: string, group: number): FunctionSpec => ({
+/** QEMU's edu device. */
+export const EDU_FUNCTION = {
   ...PLAIN_FUNCTION,
-  address,
-  group,
   kind: 'edu',
   vendor: 0x1234,
   device: 0x11e8,
@@ -33,7 +35,9 @@ const edu = (address: string, group: number): FunctionSpec => ({
   bars: [{ index: 0, size: 0x10_0000n, kind: 'memory' }],
   hasIntx: true,
   msiVectors: 1,
-})
+} as const satisfies Partial<FunctionSpec>
+
+const edu = (address: string, group: number): FunctionSpec => ({ ...EDU_FUNCTION, address, group })
 
 const e1000e = (address: string, group: number, parent?: string): FunctionSpec => ({
   ...PLAIN_FUNCTION,
@@ -143,7 +147,7 @@ const functions: readonly FunctionSpec[] = [
 ]
 
 /** Where x86 takes writes for message signalled interrupts: never memory. */
-const MSI_WINDOW: ReservedRegion = { start: 0xfee0_0000n, last: 0xfeef_ffffn, kind: 'msi' }
+export const MSI_WINDOW: ReservedRegion = { start: 0xfee0_0000n, last: 0xfeef_ffffn, kind: 'msi' }
 /** What the driver of the chipset maps for its ISA bridge; a client may map over it. */
 const ISA: ReservedRegion = { start: 0n, last: 0xff_ffffn, kind: 'direct-relaxable' }
 

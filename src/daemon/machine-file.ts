@@ -1,0 +1,290 @@
+/**
+ * The file that describes a simulated machine: TOML, checked before anything is built from it.
+ * docs/machine-file.md describes every key and is held equal to this.
+ */
+import { readFileSync } from 'node:fs'
+import { parse } from 'smol-toml'
+import { z } from 'zod'
+import {
+  defaultMachine,
+  EDU_FUNCTION,
+  MSI_WINDOW,
+  PLAIN_FUNCTION,
+} from '../backends/sim/default-machine.ts'
+import {
+  BAR_KINDS,
+  FUNCTION_KINDS,
+  type FunctionSpec,
+  type GroupSpec,
+  type MachineSpec,
+  RESERVED_KINDS,
+} from '../backends/sim/machine.ts'
+import { U64_MAX } from '../base/units.ts'
+import { ConfigError } from './config.ts'
+
+/** A number of 64 bits: TOML's own integers end at 2^63, so longer ones are written as text. */
+const u64 = z
+  .union([
+    z.int().nonnegative(),
+    z.bigint().nonnegative(),
+    z.string().regex(/^(0x[0-9a-fA-F_]+|[0-9_]+)$/, 'a number such as "0xfee00000" is needed'),
+  ])
+  .transform((value) => BigInt(typeof value === 'string' ? value.replaceAll('_', '') : value))
+  .refine((value) => value <= U64_MAX, 'it must be below 2^64')
+
+const unsigned = (bits: number) =>
+  z
+    .int()
+    .nonnegative()
+    .max(2 ** bits - 1)
+const powerOfTwo = u64.refine((n) => n > 0n && (n & (n - 1n)) === 0n, 'it must be a power of two')
+
+const range = z
+  .strictObject({ start: u64, last: u64 })
+  .refine(({ start, last }) => start <= last, 'it must not end before it starts')
+
+const reserved = z.strictObject({ start: u64, last: u64, kind: z.enum(RESERVED_KINDS) })
+
+const iommu = z
+  .strictObject({
+    page_sizes: u64.refine((bits) => bits !== 0n, 'one bit per page size is needed'),
+    aperture: range,
+    cache_coherent: z.boolean().default(true),
+  })
+  .transform(({ page_sizes, aperture, cache_coherent }) => ({
+    pageSizes: page_sizes,
+    aperture,
+    isCacheCoherent: cache_coherent,
+  }))
+
+const group = z
+  .strictObject({
+    id: z.int().nonnegative(),
+    reserved: z.array(reserved).default([MSI_WINDOW]),
+    iommu: iommu.optional(),
+  })
+  .transform(({ iommu: own, ...rest }): GroupSpec => (own ? { ...rest, iommu: own } : rest))
+
+const bar = z.strictObject({
+  index: z.int().min(0).max(5),
+  size: powerOfTwo,
+  kind: z.enum(BAR_KINDS).default('memory'),
+})
+
+const pciAddress = z
+  .string()
+  .regex(
+    /^[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$/,
+    'an address such as "0000:00:04.0" is needed',
+  )
+
+const pciFunction = z
+  .strictObject({
+    address: pciAddress,
+    kind: z.enum(FUNCTION_KINDS).default('inert'),
+    group: z.int().nonnegative(),
+    vendor: unsigned(16).optional(),
+    device: unsigned(16).optional(),
+    subsystem_vendor: unsigned(16).optional(),
+    subsystem_device: unsigned(16).optional(),
+    class_code: unsigned(24).optional(),
+    revision: unsigned(8).optional(),
+    bars: z.array(bar).optional(),
+    intx: z.boolean().optional(),
+    msi_vectors: z.union([z.literal([0, 1, 2, 4, 8, 16, 32])]).optional(),
+    msix_vectors: z.int().min(0).max(2048).optional(),
+    pcie: z.boolean().optional(),
+    bridge: z.boolean().optional(),
+    reset: z.boolean().optional(),
+    parent: pciAddress.optional(),
+    native_driver: z.string().optional(),
+    bound_driver: z.string().optional(),
+  })
+  .transform((given): FunctionSpec => {
+    const named = {
+      vendor: given.vendor,
+      device: given.device,
+      subsystemVendor: given.subsystem_vendor,
+      subsystemDevice: given.subsystem_device,
+      classCode: given.class_code,
+      revision: given.revision,
+      bars: given.bars,
+      hasIntx: given.intx,
+      msiVectors: given.msi_vectors,
+      msixVectors: given.msix_vectors,
+      isPcie: given.pcie,
+      isBridge: given.bridge,
+      hasReset: given.reset,
+      parent: given.parent,
+      nativeDriver: given.native_driver,
+      boundDriver: given.bound_driver,
+    }
+    const { address, kind, group: id } = given
+    const base = kind === 'edu' ? EDU_FUNCTION : PLAIN_FUNCTION
+    const own = Object.fromEntries(Object.entries(named).filter(([, value]) => value !== undefined))
+    return { ...base, ...own, address, kind, group: id }
+  })
+
+const mdevType = z.strictObject({
+  id: z.string().min(1),
+  name: z.string(),
+  ports: z.union([z.literal(1), z.literal(2)]),
+})
+
+const mdevParent = z
+  .strictObject({
+    name: z.string().min(1),
+    kind: z.literal('mtty').default('mtty'),
+    pool_ports: z.int().nonnegative().default(24),
+    types: z.array(mdevType).min(1),
+  })
+  .transform(({ pool_ports, ...rest }) => ({ ...rest, poolPorts: pool_ports }))
+
+const mdev = z.strictObject({ uuid: z.guid(), parent: z.string(), type: z.string() })
+
+const version = z.string().regex(/^\d+\.\d+(\.\d+)?$/, 'a version such as "6.12" is needed')
+
+const machineSchema = z
+  .strictObject({
+    kernel_version: version.default(defaultMachine.kernelVersion),
+    memlock_bytes: z.union([z.literal('unlimited').transform(() => null), u64]).default(null),
+    dma_entry_limit: unsigned(32).default(defaultMachine.dmaEntryLimit),
+    drivers: z.array(z.string()).default([...defaultMachine.drivers]),
+    iommu: iommu.default(defaultMachine.iommu),
+    groups: z.array(group).default([]),
+    functions: z.array(pciFunction).default([]),
+    mdev_parents: z.array(mdevParent).default([]),
+    mdevs: z.array(mdev).default([]),
+  })
+  .transform(
+    (file): MachineSpec => ({
+      kernelVersion: file.kernel_version,
+      memlockBytes: file.memlock_bytes,
+      dmaEntryLimit: file.dma_entry_limit,
+      drivers: file.drivers,
+      iommu: file.iommu,
+      groups: [...file.groups, ...impliedGroups(file.groups, file.functions)],
+      functions: file.functions,
+      mdevParents: file.mdev_parents,
+      mdevs: file.mdevs,
+    }),
+  )
+  .superRefine((machine, context) => {
+    for (const { path, message } of contradictions(machine))
+      context.addIssue({ code: 'custom', path, message })
+  })
+
+/** A group that only functions name is an ordinary one. */
+const impliedGroups = (
+  groups: readonly GroupSpec[],
+  functions: readonly FunctionSpec[],
+): GroupSpec[] => {
+  const known = new Set(groups.map(({ id }) => id))
+  const named = new Set(functions.map((fn) => fn.group).filter((id) => !known.has(id)))
+  return [...named].map((id) => ({ id, reserved: [MSI_WINDOW] }))
+}
+
+interface Contradiction {
+  readonly path: (string | number)[]
+  readonly message: string
+}
+
+/** What each entry alone cannot get wrong. */
+const contradictions = ({
+  drivers,
+  groups,
+  functions,
+  mdevParents,
+  mdevs,
+}: MachineSpec): Contradiction[] => [
+  ...repeated(
+    'groups',
+    'id',
+    groups.map(({ id }) => id),
+  ),
+  ...repeated(
+    'functions',
+    'address',
+    functions.map(({ address }) => address),
+  ),
+  ...repeated(
+    'mdevs',
+    'uuid',
+    mdevs.map(({ uuid }) => uuid),
+  ),
+  ...functions.flatMap((fn, index) => functionContradictions(fn, { index, functions, drivers })),
+  ...mdevs.flatMap(({ parent: name, type }, index) => {
+    const parent = mdevParents.find((candidate) => candidate.name === name)
+    if (!parent)
+      return [{ path: ['mdevs', index, 'parent'], message: `there is no parent "${name}"` }]
+    const isKnown = parent.types.some(({ id }) => id === type)
+    const message = `"${name}" has no type "${type}"`
+    return isKnown ? [] : [{ path: ['mdevs', index, 'type'], message }]
+  }),
+]
+
+const repeated = (
+  table: string,
+  key: string,
+  values: readonly (string | number)[],
+): Contradiction[] =>
+  values.flatMap((value, index) =>
+    values.indexOf(value) === index
+      ? []
+      : [{ path: [table, index, key], message: `${value} is described twice` }],
+  )
+
+const functionContradictions = (
+  fn: FunctionSpec,
+  machine: {
+    readonly index: number
+    readonly functions: readonly FunctionSpec[]
+    readonly drivers: readonly string[]
+  },
+): Contradiction[] => {
+  const at = (key: string, message: string): Contradiction => ({
+    path: ['functions', machine.index, key],
+    message,
+  })
+  const found: Contradiction[] = []
+  const { boundDriver, nativeDriver, parent } = fn
+  if (parent !== undefined) {
+    const bridge = machine.functions.find(({ address }) => address === parent)
+    if (!bridge?.isBridge) found.push(at('parent', `${parent} is no bridge of this machine`))
+  }
+  if (boundDriver !== undefined && !machine.drivers.includes(boundDriver))
+    found.push(at('bound_driver', `"${boundDriver}" is not among the drivers`))
+  if (boundDriver !== undefined && boundDriver !== nativeDriver && boundDriver !== 'vfio-pci')
+    found.push(at('bound_driver', `"${boundDriver}" is not its native_driver`))
+  const indexes = fn.bars.flatMap(({ index, kind }) =>
+    kind === 'memory64' ? [index, index + 1] : [index],
+  )
+  if (new Set(indexes).size < indexes.length || indexes.some((index) => index > 5))
+    found.push(at('bars', 'two BARs take the same place; a memory64 BAR takes two'))
+  return found
+}
+
+/** The machine that a file describes, or a ConfigError that names the line or the field. */
+export const loadMachineFile = (path: string): MachineSpec => {
+  let text: string
+  try {
+    text = readFileSync(path, 'utf8')
+  } catch (error) {
+    throw new ConfigError(`Cannot read ${path}: ${(error as NodeJS.ErrnoException).code}`)
+  }
+  return parseMachine(text, path)
+}
+
+export const parseMachine = (text: string, path: string): MachineSpec => {
+  let table: unknown
+  try {
+    table = parse(text, { integersAsBigInt: 'asNeeded' })
+  } catch (error) {
+    // The message of smol-toml shows the line and where in it.
+    throw new ConfigError(`Cannot read ${path}: ${(error as Error).message}`)
+  }
+  const parsed = machineSchema.safeParse(table)
+  if (!parsed.success)
+    throw new ConfigError(`Cannot use the machine of ${path}:\n${z.prettifyError(parsed.error)}`)
+  return parsed.data
+}
