@@ -1,0 +1,47 @@
+/** A domain over a simulated machine, for tests of what vfiod promises. */
+
+import { defaultMachine } from '../../src/backends/sim/default-machine.ts'
+import type { MachineSpec } from '../../src/backends/sim/machine.ts'
+import { createSim, type Sim } from '../../src/backends/sim/sim.ts'
+import type { Client } from '../../src/domain/clients.ts'
+import { createDomain, type Domain } from '../../src/domain/domain.ts'
+
+export const EDU = '0000:00:04.0'
+export const EDU_GROUP = 3
+export const OTHER_EDU = '0000:00:05.0'
+export const OTHER_EDU_GROUP = 4
+export const MTTY = defaultMachine.mdevs[0]?.uuid ?? ''
+
+export interface World {
+  readonly sim: Sim
+  readonly domain: Domain
+  /** What the domain logged. */
+  readonly log: { readonly event: string; readonly fields: Record<string, unknown> }[]
+}
+
+/** A machine, the built-in one where nothing else is said. */
+export function world(changes: Partial<MachineSpec> = {}): World {
+  const sim = createSim({ ...defaultMachine, ...changes }, { time: 'auto' })
+  const log: World['log'][number][] = []
+  const domain = createDomain({
+    kernel: sim.kernel,
+    log: (event, fields) => log.push({ event, fields }),
+  })
+  return { sim, domain, log }
+}
+
+/** A space of the client that is ready: the first edu is bound and its group a member. */
+export async function readySpace({ domain }: World, client: Client, id = 'space') {
+  await domain.binding.bind({ devices: [EDU], driver: undefined, wholeGroup: false })
+  await domain.spaces.create(client, id)
+  return domain.spaces.addGroup(client, id, EDU_GROUP)
+}
+
+/** Let the n-th call of an ioctl fail with an errno; the others are made. */
+export function failIoctl(sim: Sim, request: { readonly number: number }, errno: number): void {
+  sim.fault = (call) => {
+    if (call.name !== 'ioctl' || call.request !== request.number) return undefined
+    sim.fault = undefined
+    return -errno
+  }
+}

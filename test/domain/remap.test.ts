@@ -1,0 +1,129 @@
+import { beforeEach, describe, expect, test } from 'vitest'
+import { hostDevice } from '../../src/kernel/sysfs.ts'
+import { MTTY, readySpace, type World, world } from './machine.ts'
+import { alice } from './people.ts'
+
+const PAGE = 0x1000n
+
+let at: World
+
+beforeEach(async () => {
+  at = world()
+  await at.domain.memories.allocate(alice, { id: 'ram', length: 4n * PAGE, hugePage: undefined })
+  await readySpace(at, alice)
+  await at.domain.spaces.map(alice, 'space', {
+    items: [0n, 1n].map((n) => ({
+      iova: n * 0x10_0000n,
+      length: 2n * PAGE,
+      memoryId: 'ram',
+      offset: n * 2n * PAGE,
+      access: 'read-write' as const,
+    })),
+    allOrNothing: true,
+  })
+})
+
+const invalidate = (piece: { iova: bigint; length: bigint } | 'all' = 'all', deadlineMs = 0) =>
+  at.domain.spaces.invalidate(alice, 'space', { piece, deadlineMs })
+const update = async (iova: bigint, length = 2n * PAGE, changes = {}) =>
+  (
+    await at.domain.spaces.update(alice, 'space', [
+      { iova, length, memoryId: '', offset: 0n, ...changes },
+    ])
+  ).errors[0]?.reason
+const valid = () =>
+  at.domain.spaces
+    .mappings(alice, 'space', { from: 0n, count: 10 })
+    .mappings.map(({ isVaddrValid }) => isVaddrValid)
+
+describe('a remap', () => {
+  test('invalidates all, then updates each', async () => {
+    expect((await invalidate()).bytes).toBe(4n * PAGE)
+    expect(valid()).toEqual([false, false])
+
+    expect(await update(0n)).toBeUndefined()
+    expect(valid()).toEqual([true, false])
+    expect(await update(0x10_0000n)).toBeUndefined()
+    expect(valid()).toEqual([true, true])
+  })
+
+  test('gives the mappings another vaddr', async () => {
+    const vaddrs = () =>
+      at.domain.spaces
+        .mappings(alice, 'space', { from: 0n, count: 10 })
+        .mappings.map(({ window, offset }) => window.at(offset))
+    const before = vaddrs()
+    await invalidate()
+
+    const { bytes } = await at.domain.spaces.update(alice, 'space', 'all')
+
+    expect(bytes).toBe(4n * PAGE)
+    expect(vaddrs()).not.toEqual(before)
+    expect(at.sim.lockedPages).toBe(4n)
+  })
+
+  test('invalidates twice only after an update: VADDR_INVALID', async () => {
+    await invalidate({ iova: 0n, length: 2n * PAGE })
+
+    await expect(invalidate()).rejects.toMatchObject({ reason: 'VADDR_INVALID' })
+    expect(valid()).toEqual([false, true])
+  })
+
+  test.each([
+    ['a valid mapping', 0x10_0000n, 2n * PAGE, {}, 'VADDR_VALID'],
+    ['part of a mapping', 0n, PAGE, {}, 'BAD_RANGE'],
+    ['nothing', 0x20_0000n, PAGE, {}, 'IOVA_NOT_MAPPED'],
+    ['no memory of that id', 0n, 2n * PAGE, { memoryId: 'none' }, 'NO_SUCH_MEMORY'],
+    ['other bytes', 0n, 2n * PAGE, { memoryId: 'ram', offset: PAGE }, 'DIFFERENT_MEMORY'],
+  ])('refuses to update %s', async (_, iova, length, changes, reason) => {
+    await invalidate({ iova: 0n, length: 2n * PAGE })
+
+    expect(await update(iova, length, changes)).toBe(reason)
+    expect(valid()).toEqual([false, true])
+  })
+
+  test('refuses to cut a mapping, and where nothing is mapped', async () => {
+    await expect(invalidate({ iova: 0n, length: PAGE })).rejects.toMatchObject({
+      reason: 'MAPPING_STRADDLES',
+    })
+    await expect(invalidate({ iova: 0x20_0000n, length: PAGE })).rejects.toMatchObject({
+      reason: 'IOVA_NOT_MAPPED',
+    })
+  })
+
+  test('that is not finished by its deadline is restored', async () => {
+    await invalidate('all', 1)
+
+    await expect.poll(valid).toEqual([true, true])
+    expect(at.log).toContainEqual({
+      event: 'vaddr-restored',
+      fields: { space: 'space', mappings: 2 },
+    })
+  })
+
+  test('ends with its space', async () => {
+    await invalidate('all', 1)
+    await at.domain.spaces.destroy(alice, 'space')
+
+    expect(at.sim.lockedPages).toBe(0n)
+    expect(at.log).toEqual([])
+  })
+
+  test('keeps a group out while a vaddr is invalid: REMAP_BLOCKED', async () => {
+    await invalidate()
+    const device = await hostDevice(at.sim.kernel, MTTY)
+
+    await expect(
+      at.domain.spaces.addGroup(alice, 'space', device?.group ?? -1),
+    ).rejects.toMatchObject({ reason: 'REMAP_BLOCKED' })
+  })
+
+  test('is refused where a mediated device looks memory up by vaddr: REMAP_BLOCKED', async () => {
+    const device = await hostDevice(at.sim.kernel, MTTY)
+    await at.domain.spaces.addGroup(alice, 'space', device?.group ?? -1)
+
+    await expect(invalidate()).rejects.toMatchObject({ reason: 'REMAP_BLOCKED' })
+    await expect(invalidate()).rejects.toThrow('a member group holds a mediated device')
+    expect(valid()).toEqual([true, true])
+  })
+})
