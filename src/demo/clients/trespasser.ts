@@ -1,0 +1,28 @@
+/**
+ * A client that tries to map into an address space of somebody else. Run by the demo:
+ * `node trespasser.js SOCKET SPACE`.
+ */
+import { connect } from '../../client/client.ts'
+import { RpcError } from '../../client/rpc-error.ts'
+import { mapRange } from '../map-range.ts'
+
+const [socket = '', spaceId = ''] = process.argv.slice(2)
+process.title = 'trespasser'
+const client = connect({ socket })
+const length = 4096n
+
+await client.memory.allocateMemory({ memoryId: 'trespasser-memory', length: String(length) })
+const answer = await mapRange(client, {
+  spaceId,
+  memoryId: 'trespasser-memory',
+  iova: 0x4000_0000n,
+  length,
+}).then(
+  () => ({ reason: '', message: 'it was allowed' }),
+  (error: unknown) => {
+    if (error instanceof RpcError) return { reason: error.reason, message: error.message }
+    throw error
+  },
+)
+console.log(JSON.stringify(answer))
+client.close()

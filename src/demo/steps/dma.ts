@@ -1,0 +1,42 @@
+/** Step 3. A real driver's work: the device copies bytes of this process to another place of it. */
+import type { Device__Output as Device } from '../../proto/vfiod/v1/Device.ts'
+import { BUFFER_BYTES, EduDriver } from '../edu-driver.ts'
+import type { Stage } from '../stage.ts'
+import type { SharedMemory } from './memory.ts'
+
+const PAGE = BUFFER_BYTES
+
+/** A page of bytes that nothing else would write. */
+export const pattern = (seed: number): Buffer =>
+  Buffer.from(Array.from({ length: PAGE }, (_, n) => (n * 31 + seed) & 0xff))
+
+export const copyByDma = async (
+  { client, tell }: Stage,
+  device: Device,
+  memory: SharedMemory,
+): Promise<EduDriver> => {
+  const { name } = device
+  tell.step(`Drive a device: ${name} copies memory by DMA and interrupts when it is done`)
+  const opened = await client.device.openDevice({ spaceId: memory.spaceId, name })
+  const regions = (opened.device?.regions ?? []).filter(({ size }) => size !== '0')
+  tell.say(`OpenDevice answers ${regions.length} regions:`)
+  tell.show(regions.map((region) => `${region.name} (${region.size} bytes)`).join(', '))
+  const driver = await EduDriver.start(client, name)
+  tell.check('the device identifies itself', await driver.identification(), 0x0100_00edn)
+
+  const { segment, iova } = memory
+  const bytes = pattern(1)
+  segment.view(0, PAGE).set(bytes)
+  segment.view(PAGE, PAGE).fill(0)
+  tell.say('WatchIrqs streams its interrupts. This process writes a page of its memory; the device')
+  tell.say('reads it, then writes it to the next page:')
+  const readIrqs = await driver.readFrom(iova, PAGE)
+  const writeIrqs = await driver.writeTo(iova + BigInt(PAGE), PAGE)
+  tell.check('each transfer raised one interrupt', [readIrqs, writeIrqs], ['1', '1'])
+  tell.check(
+    `the ${PAGE} bytes are there, in this process's own mapping`,
+    bytes.equals(segment.view(PAGE, PAGE)),
+    true,
+  )
+  return driver
+}

@@ -1,0 +1,20 @@
+/** Step 6. A refusal says what was found and what to do, in words and as data. */
+import { mapRange } from '../map-range.ts'
+import { type Stage, startClient } from '../stage.ts'
+import type { SharedMemory } from './memory.ts'
+
+export const showRefusals = async (stage: Stage, memory: SharedMemory): Promise<void> => {
+  const { client, tell } = stage
+  tell.step('Be refused: the daemon says who is in the way')
+  const { spaceId, memoryId, iova } = memory
+  tell.say('Mapping over what is mapped:')
+  const over = { spaceId, memoryId, iova: iova + 0x1000n, length: 0x1000n }
+  await tell.refusal('mapping twice', 'IOVA_IN_USE', mapRange(client, over))
+
+  tell.say('Another process, mapping into the address space of this one:')
+  const trespasser = startClient(stage, 'trespasser', spaceId)
+  const { reason = '', message = '' } = await trespasser.answer
+  await trespasser.dismiss()
+  tell.showRefusal(message)
+  tell.check("using somebody else's space is refused with NOT_MM_OWNER", reason, 'NOT_MM_OWNER')
+}
