@@ -20,6 +20,12 @@ export class CliError extends Error {
   }
 }
 
+/** A file that does not open: `Cannot read "x": no such file or directory`. */
+export const fileError = (verb: 'read' | 'write', path: string, error: unknown): CliError => {
+  const why = /^[A-Z0-9]+: ([^,]+)/.exec((error as Error).message)?.[1]
+  return new CliError(`Cannot ${verb} "${path}": ${why ?? (error as Error).message}`)
+}
+
 /** Stopped by Ctrl-C before the end: as the shell says of a process that SIGINT ended. */
 export const EXIT_INTERRUPTED = 130
 export const EXIT_USAGE = 2
@@ -42,11 +48,10 @@ const adviceOn = (reason: string): string =>
 
 const detailLines = (details: Details): (readonly [string, string])[] => {
   const { blockers = [], quota, resource, field } = details
+  const fixes = new Set(blockers.map(({ fix }) => fix))
   return [
-    ...blockers.flatMap(({ subject, found, fix }): (readonly [string, string])[] => [
-      ['blocked by', `${subject}: ${found}`],
-      ['fix', fix],
-    ]),
+    ...blockers.map(({ subject, found }) => ['blocked by', `${subject}: ${found}`] as const),
+    ...Array.from(fixes, (fix) => ['fix', fix] as const),
     ...(quota === undefined
       ? []
       : ([

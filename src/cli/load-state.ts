@@ -7,7 +7,7 @@ import type { MigrationState__Output as MigrationState } from '../proto/vfiod/v1
 import type { WriteSessionRequest } from '../proto/vfiod/v1/WriteSessionRequest.ts'
 import { Chunk, HEAD_ROOM } from '../wire/bulk.ts'
 import type { BorrowedDevice } from './borrowed-device.ts'
-import { CliError } from './failure.ts'
+import { CliError, fileError } from './failure.ts'
 import { Progress } from './progress.ts'
 
 export interface LoadedState {
@@ -22,7 +22,7 @@ export const loadState = async (borrowed: BorrowedDevice, file: string): Promise
   const { client, name, signal } = borrowed
   const handle = await openFrom(file)
   const { size } = await handle.stat()
-  const progress = new Progress({ label: name, total: BigInt(size) })
+  const progress = new Progress({ label: 'loading', total: BigInt(size) })
   const hash = createHash('sha256')
   /** One buffer is enough: a message is on its way when the next one is asked for. */
   const requests = async function* (): AsyncGenerator<WriteSessionRequest | Chunk, void> {
@@ -70,6 +70,6 @@ const openFrom = async (path: string): Promise<FileHandle> => {
   try {
     return await open(path, 'r')
   } catch (error) {
-    throw new CliError(`Cannot read "${path}": ${(error as Error).message}`)
+    throw fileError('read', path, error)
   }
 }

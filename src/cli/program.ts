@@ -1,4 +1,5 @@
 /** The commands of vfioctl as one tree; docs/vfioctl.md is held equal to it. */
+import { readFileSync } from 'node:fs'
 import { Command } from 'commander'
 import { DEFAULT_SOCKET } from '../client/client.ts'
 import { addBindCommands } from './commands/bind.ts'
@@ -17,12 +18,16 @@ address space takes it, acts, and gives it back when it ends, however it ends.
 
 Exit status: 0 done, 1 refused or failed, 2 wrong usage, 130 stopped by Ctrl-C.`
 
+const version = (): string =>
+  JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')).version
+
 /** Throws a CommanderError where commander would exit. */
 export const buildProgram = (): Command => {
   const program = new Command('vfioctl')
     .description('talk to vfiod, the daemon that owns VFIO on this host')
     .option('--socket <path>', `the daemon's socket (default: $VFIOD_SOCKET or ${DEFAULT_SOCKET})`)
     .option('--json', "print the API's messages; errors are JSON on stderr as well")
+    .version(version(), '--version', 'print the version')
     .addHelpText('after', ABOUT)
     .exitOverride()
     .configureHelp({ showGlobalOptions: true })

@@ -15,12 +15,12 @@ export class Progress {
     this.#bar = new SingleBar(
       {
         stream: process.stderr,
-        format: `${label} [{bar}] {percentage}%  {doneText} of {totalText}  {rateText}/s`,
+        format: `${label} {bar} {percentage}%  {doneText} of {totalText}  {rateText}/s`,
         hideCursor: true,
         // vfioctl answers Ctrl-C itself.
         gracefulExit: false,
       },
-      Presets.rect,
+      Presets.shades_classic,
     )
     this.#bar.start(this.#total, 0, this.#payload())
   }

@@ -4,7 +4,7 @@ import { type FileHandle, open, rename, rm } from 'node:fs/promises'
 import { RpcError } from '../client/rpc-error.ts'
 import type { MigrationState__Output as MigrationState } from '../proto/vfiod/v1/MigrationState.ts'
 import type { BorrowedDevice } from './borrowed-device.ts'
-import { CliError } from './failure.ts'
+import { CliError, fileError } from './failure.ts'
 import { Progress } from './progress.ts'
 
 /** A device that is written faster than it is read never runs out: it is stopped after so many. */
@@ -76,7 +76,7 @@ export const saveState = async (borrowed: BorrowedDevice, file: string): Promise
   const total = await estimate(borrowed)
   const partial = `${file}.part`
   const handle = await openFor(partial)
-  const progress = new Progress({ label: name, total })
+  const progress = new Progress({ label: 'saving', total })
   try {
     const saving = new Saving(borrowed, handle, progress)
     if (preCopy) {
@@ -117,6 +117,6 @@ const openFor = async (path: string): Promise<FileHandle> => {
   try {
     return await open(path, 'w')
   } catch (error) {
-    throw new CliError(`Cannot write "${path}": ${(error as Error).message}`)
+    throw fileError('write', path, error)
   }
 }

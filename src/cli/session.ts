@@ -40,16 +40,3 @@ export const action = <Args extends unknown[]>(
       client.close()
     }
   }
-
-/** Resolves when the user wants to stop. */
-export const untilStopped = (signal: AbortSignal): Promise<void> =>
-  new Promise((resolve) => {
-    // A pending promise alone does not keep the process alive.
-    const alive = setInterval(() => {}, 1 << 30)
-    const stop = () => {
-      clearInterval(alive)
-      resolve()
-    }
-    if (signal.aborted) stop()
-    else signal.addEventListener('abort', stop, { once: true })
-  })

@@ -19,7 +19,7 @@ const column = (devices: readonly Device[], text: (device: Device) => string): s
   devices.map((device) => text(device) || '-').join('\n')
 
 /** `0000:00:1f.2 is bound to ahci; bind it to ...` for each. */
-export const blockersText = (blockers: readonly Blocker[]): string =>
+const blockersText = (blockers: readonly Blocker[]): string =>
   blockers.map(({ subject, found, fix }) => `${subject} is ${found}; ${fix}`).join('\n')
 
 const blockedText = ({ groupId, blockers }: Group): string =>

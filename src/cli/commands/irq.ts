@@ -48,7 +48,10 @@ const watchIrqs = (
             await client.device.triggerIrq({ name, index, vector: trigger }, { signal })
         } else if (event.irq) {
           const { vector, count } = event.irq
-          output.event({ irq: event.irq }, () => `vector ${vector}: raised ${count} times`)
+          output.event(
+            { irq: event.irq },
+            () => `vector ${vector} raised${count === '1' ? '' : ` ${count} times`}`,
+          )
           events += 1
         }
         if (events >= eventsMax) return

@@ -3,9 +3,9 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import type { Command } from 'commander'
 import { hex } from '../../base/units.ts'
 import { withDevice } from '../borrowed-device.ts'
-import { CliError, usageError } from '../failure.ts'
+import { CliError, fileError, usageError } from '../failure.ts'
 import { hexDump } from '../hex-dump.ts'
-import { parseNumber, parseWidth, type Width } from '../numbers.ts'
+import { bytesText, parseNumber, parseWidth, type Width } from '../numbers.ts'
 import { RegionAccess } from '../region-access.ts'
 import { action, type Session } from '../session.ts'
 
@@ -37,7 +37,7 @@ const readRegion = (
     session.output.answer(answer, () =>
       out === undefined
         ? hexDump(data, { offset, width })
-        : `${data.length} bytes of ${region.name} written to ${out}`,
+        : `${bytesText(data.length)} of ${region.name} written to ${out}`,
     )
   })
 
@@ -45,7 +45,7 @@ const writeOut = (path: string, data: Buffer): void => {
   try {
     writeFileSync(path, data)
   } catch (error) {
-    throw new CliError(`Cannot write "${path}": ${(error as Error).message}`)
+    throw fileError('write', path, error)
   }
 }
 
@@ -53,7 +53,7 @@ const readIn = (path: string): Buffer => {
   try {
     return readFileSync(path)
   } catch (error) {
-    throw new CliError(`Cannot read "${path}": ${(error as Error).message}`)
+    throw fileError('read', path, error)
   }
 }
 
@@ -89,7 +89,7 @@ const writeRegion = (
     const answer = { device: name, region: region.index, offset, length: data.length }
     session.output.answer(
       answer,
-      () => `${data.length} bytes written to ${region.name} at ${hex(offset)}`,
+      () => `${bytesText(data.length)} written to ${region.name} at ${hex(offset)}`,
     )
   })
 }

@@ -9,9 +9,8 @@ import type { IovaRange__Output as IovaRange } from '../../proto/vfiod/v1/IovaRa
 import { withSpace } from '../borrowed-device.ts'
 import { CliError } from '../failure.ts'
 import { bytesText, parseNumber, parseSmall } from '../numbers.ts'
-import { action, type Session, untilStopped } from '../session.ts'
+import { action, type Session } from '../session.ts'
 import { enumText, propertiesText, tableText } from '../table.ts'
-import { blockersText } from './groups.ts'
 
 const ABOUT_MAP = `
 Makes an address space, adds the groups, allocates memory, maps it, and prints what the space can
@@ -56,7 +55,9 @@ const spacesText = (spaces: readonly AddressSpace[]): string =>
 
 const listSpaces = async ({ client, output, signal }: Session): Promise<void> => {
   const response = await client.addressSpace.listSpaces({}, { signal })
-  output.answer(response, () => spacesText(response.spaces))
+  output.answer(response, () =>
+    response.spaces.length === 0 ? 'no address spaces' : spacesText(response.spaces),
+  )
 }
 
 /** One bit per size: `4 KiB, 2 MiB`; a row of many neighbours by its ends only. */
@@ -84,7 +85,9 @@ const spaceText = (space: AddressSpace): string =>
   ])
 
 /** The lowest iova where the length fits. */
-const firstFit = (space: AddressSpace, length: bigint): bigint => {
+const firstFit = (space: AddressSpace | null, length: bigint): bigint => {
+  // Any will do for the daemon to say what keeps the space from being ready.
+  if (space?.state !== 'SPACE_STATE_READY') return 0n
   const step = BigInt(space.alignment) || 1n
   for (const { start, last } of space.apertures) {
     const aligned = ((BigInt(start) + step - 1n) / step) * step
@@ -103,26 +106,23 @@ interface MapOptions {
   readonly hold?: boolean
 }
 
-const readySpace = async (
-  { client, signal }: Session,
-  spaceId: string,
-  groups: readonly number[],
-): Promise<AddressSpace> => {
-  for (const groupId of groups) await client.addressSpace.addGroup({ spaceId, groupId }, { signal })
-  const { space } = await client.addressSpace.getSpace({ spaceId }, { signal })
-  if (space === null) throw new Error('the daemon answered without an address space')
-  if (space.state === 'SPACE_STATE_READY') return space
-  throw new CliError(
-    `Cannot map: the address space is ${enumText('SPACE_STATE_', space.state)}`,
-    blockersText(space.blockers),
-  )
+/** Keeps what was made. An open stream tells when there is no daemon any more. */
+const hold = async ({ client, output, signal }: Session): Promise<void> => {
+  output.note('Holding it; Ctrl-C ends.')
+  try {
+    for await (const _ of client.inventory.watchGroups({}, { signal }));
+  } catch (error) {
+    if (!signal.aborted) throw error
+  }
 }
 
 const map = (session: Session, options: MapOptions): Promise<void> => {
   const { client, output, signal } = session
   return withSpace(session, async (spaceId) => {
     const { length, access, huge } = options
-    const empty = await readySpace(session, spaceId, options.group)
+    for (const groupId of options.group)
+      await client.addressSpace.addGroup({ spaceId, groupId }, { signal })
+    const { space: empty } = await client.addressSpace.getSpace({ spaceId }, { signal })
     const iova = options.iova ?? firstFit(empty, length)
     const hugePage = huge === undefined ? {} : { hugePage: HUGE[huge] }
     const allocated = await client.memory.allocateMemory(
@@ -138,9 +138,7 @@ const map = (session: Session, options: MapOptions): Promise<void> => {
       const range = rangeText({ start: iova, last: iova + length - 1n } as never)
       return `${space === null ? '' : spaceText(space)}\n\nmapped ${bytesText(length)} at ${range}, ${access}`
     })
-    if (options.hold !== true) return
-    output.note('Holding it; Ctrl-C ends.')
-    await untilStopped(signal)
+    if (options.hold === true) await hold(session)
   })
 }
 
