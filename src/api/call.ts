@@ -2,16 +2,18 @@
  * What happens around every call, in one place: who calls, is it cancelled, what does an error
  * become, one log line. A handler is what is left: `async (request, { client }) => response`.
  */
-import type {
-  handleClientStreamingCall,
-  handleServerStreamingCall,
-  handleUnaryCall,
-  ServerReadableStream,
-  ServerUnaryCall,
-  ServerWritableStream,
-  sendUnaryData,
-  UntypedHandleCall,
-  UntypedServiceImplementation,
+import { setImmediate } from 'node:timers/promises'
+import {
+  type handleClientStreamingCall,
+  type handleServerStreamingCall,
+  type handleUnaryCall,
+  Metadata,
+  type ServerReadableStream,
+  type ServerUnaryCall,
+  type ServerWritableStream,
+  type sendUnaryData,
+  type UntypedHandleCall,
+  type UntypedServiceImplementation,
 } from '@grpc/grpc-js'
 import { VfiodError } from '../base/error.ts'
 import type { Client } from '../domain/clients.ts'
@@ -127,10 +129,27 @@ const unary =
     void respond(runCall(rules, method, call, work), reply)
   }
 
+/**
+ * The requests of a client stream. grpc-js shows a call whose connection broke like one that is
+ * complete: it pushes the end first and tells of the cancellation later. Half of a device's state
+ * must not pass for all of it, so the call is asked before its end is believed; sending headers is
+ * what makes grpc-js look.
+ */
+async function* received(
+  call: ServerReadableStream<object, object>,
+  signal: AbortSignal,
+): AsyncGenerator<object, void> {
+  for await (const request of call) yield request
+  call.sendMetadata(new Metadata())
+  await setImmediate()
+  if (signal.aborted) throw abortReason(signal)
+}
+
 const clientStream =
   (rules: CallRules, method: Method, handler: AnyHandler) =>
   (call: ServerReadableStream<object, object>, reply: Reply): void => {
-    const work = async (caller: Caller) => (await handler(call, caller)) as object
+    const work = async (caller: Caller) =>
+      (await handler(received(call, caller.signal), caller)) as object
     void respond(runCall(rules, method, call, work), reply)
   }
 

@@ -101,10 +101,12 @@ export class Connections {
   readonly #log: Log
   /** By the token that stands for the address of the peer; see `#accept`. */
   readonly #identities = new Map<string, Identity>()
+  readonly sockets: ReadonlySet<Socket>
   readonly #sockets = new Set<Socket>()
   #accepted = 0
 
   constructor({ peers, log }: { readonly peers: Peers; readonly log: Log }) {
+    this.sockets = this.#sockets
     this.#peers = peers
     this.#log = log
     this.#injector = this.grpc.createConnectionInjector(ServerCredentials.createInsecure())

@@ -112,6 +112,8 @@ export const serverStreamCall =
       metadataOf(options),
       grpcOptions(options),
     )
+    // Until it is first read, grpc-js takes in whatever arrives; from then on it holds the sender back.
+    call.read(0)
     // The call may fail before anyone iterates, and an unheard 'error' would end the process.
     let failure: unknown
     call.on('error', (error) => {

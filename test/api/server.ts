@@ -1,0 +1,90 @@
+/**
+ * The API in this process, on real sockets, over a simulated machine or a domain that a test makes
+ * up. Everything it logged is kept, for tests about what is logged and for failures.
+ */
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { Api } from '../../src/api/api.ts'
+import type { Log } from '../../src/api/log.ts'
+import { linuxKernel } from '../../src/backends/linux/kernel.ts'
+import { connect, type VfiodClient } from '../../src/client/client.ts'
+import { createDomain, type Domain } from '../../src/domain/domain.ts'
+
+export interface LogLine {
+  readonly level: keyof Log
+  readonly message: string
+  readonly fields: Readonly<Record<string, unknown>>
+}
+
+export interface TestServer {
+  readonly api: Api
+  readonly domain: Domain
+  readonly socket: string
+  readonly fdSocket: string
+  readonly lines: readonly LogLine[]
+  /** A connection of this process; closed with the server. */
+  client(): VfiodClient
+  stop(): Promise<void>
+}
+
+const keepIn = (lines: LogLine[]): Log => {
+  const line = (level: keyof Log) => (fields: LogLine['fields'], message: string) => {
+    lines.push({ level, message, fields })
+  }
+  return { debug: line('debug'), info: line('info'), warn: line('warn'), error: line('error') }
+}
+
+/** What a test puts in the place of a part of the domain: the verbs that are called, no others. */
+export type Change = Readonly<Partial<Record<keyof Domain, object>>>
+
+/** `change` is for what no simulated machine does on demand. */
+export const startServer = async (change: Change = {}): Promise<TestServer> => {
+  const directory = mkdtempSync(join(tmpdir(), 'vfiod-api-'))
+  const socket = join(directory, 'vfiod.sock')
+  const fdSocket = join(directory, 'fds.sock')
+  const real = createDomain({ kernel: linuxKernel(), watchMs: 20 })
+  const domain = { ...real, ...change } as Domain
+  const lines: LogLine[] = []
+  const api = await Api.start({
+    domain,
+    log: keepIn(lines),
+    socket: { path: socket, mode: 0o666 },
+    fdSocket: { path: fdSocket, mode: 0o666 },
+  })
+  const clients: VfiodClient[] = []
+  return {
+    api,
+    domain,
+    socket,
+    fdSocket,
+    lines,
+    client: () => {
+      const client = connect({ socket })
+      clients.push(client)
+      return client
+    },
+    stop: async () => {
+      for (const client of clients) client.close()
+      await api.drain(1000)
+      await domain.releaseAll('the test ends')
+      await api.close()
+      rmSync(directory, { recursive: true, force: true })
+    },
+  }
+}
+
+/** Looks until it holds; the time-out of the test is the bound. */
+export const until = async (holds: () => boolean): Promise<void> => {
+  while (!holds()) await new Promise((resolve) => setTimeout(resolve, 5))
+}
+
+/** The error of a promise that is to be refused. */
+export const refusal = async (promise: Promise<unknown>): Promise<unknown> => {
+  try {
+    await promise
+  } catch (error) {
+    return error
+  }
+  throw new Error('the call was not refused')
+}

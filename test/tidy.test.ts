@@ -1,0 +1,235 @@
+// The plan of the house: which rooms there are, who may import whom, and how a file looks. A change
+// that needs an arrow up has its code on the wrong floor.
+
+import { readdirSync, readFileSync } from 'node:fs'
+import { dirname, join, normalize } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, test } from 'vitest'
+
+const SRC = fileURLToPath(new URL('../src', import.meta.url))
+
+interface Room {
+  /** Rooms it may import besides itself. */
+  readonly rooms: readonly string[]
+  /** npm packages it may import. */
+  readonly packages: readonly string[]
+  /** Pure rooms know no Node: values in, values out. */
+  readonly isPure?: true
+}
+
+const PROGRAM = ['base', 'os', 'wire', 'proto', 'client']
+
+/** Floor by floor, from the ground up. */
+const ROOMS: Readonly<Record<string, Room>> = {
+  base: { rooms: [], packages: [], isPure: true },
+  proto: { rooms: [], packages: ['@grpc/grpc-js', '@grpc/proto-loader'] },
+  abi: { rooms: ['base'], packages: [], isPure: true },
+  rules: { rooms: ['base'], packages: [], isPure: true },
+  os: { rooms: ['base'], packages: ['koffi'] },
+  wire: { rooms: ['base', 'proto'], packages: ['@grpc/grpc-js', '@grpc/proto-loader'] },
+  kernel: { rooms: ['base', 'abi', 'rules', 'os'], packages: [] },
+  'backends/linux': { rooms: ['base', 'os', 'kernel'], packages: [] },
+  'backends/sim': {
+    rooms: ['base', 'abi', 'rules', 'os', 'kernel'],
+    packages: ['smol-toml', 'zod'],
+  },
+  domain: { rooms: ['base', 'rules', 'os', 'kernel'], packages: [] },
+  client: {
+    rooms: ['base', 'os', 'wire', 'proto'],
+    packages: ['@grpc/grpc-js', '@grpc/proto-loader'],
+  },
+  api: {
+    rooms: ['base', 'rules', 'os', 'wire', 'proto', 'domain'],
+    packages: ['@grpc/grpc-js', '@grpc/proto-loader', '@grpc/reflection', 'grpc-health-check'],
+  },
+  cli: {
+    rooms: PROGRAM,
+    packages: ['@grpc/grpc-js', 'commander', 'cli-table3', 'cli-progress'],
+  },
+  demo: {
+    rooms: PROGRAM,
+    packages: ['@grpc/grpc-js', 'cli-table3', 'cli-progress'],
+  },
+  daemon: {
+    rooms: [
+      ...['base', 'abi', 'rules', 'os', 'wire', 'proto', 'kernel', 'domain', 'api'],
+      ...['backends/linux', 'backends/sim'],
+    ],
+    packages: ['pino', 'smol-toml', 'zod', 'commander'],
+  },
+}
+
+/** The port is all that backends know of the kernel room. */
+const PORT = 'kernel/port.ts'
+
+const LINES_MAX = 400
+
+const filesIn = (directory: string): string[] =>
+  readdirSync(directory, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name).slice(directory.length).replace(/^\//, ''))
+
+/** `backends/sim/sim.ts` -> `backends/sim`: the longest room name that the path starts with. */
+const roomOf = (file: string): string | undefined =>
+  Object.keys(ROOMS)
+    .filter((room) => file.startsWith(`${room}/`))
+    .sort((a, b) => b.length - a.length)[0]
+
+const generated = (file: string): boolean => file.startsWith('proto/')
+
+const sources = filesIn(SRC)
+const written = sources.filter((file) => !generated(file))
+const textOf = new Map(sources.map((file) => [file, readFileSync(join(SRC, file), 'utf8')]))
+
+/** What a file imports or exports from, types included, and `import()` as well. */
+const importsOf = (file: string): string[] => {
+  const text = textOf.get(file) ?? ''
+  const statements =
+    /^(?:import|export)\b[^'"]*?\bfrom\s+['"]([^'"]+)['"]|^import\s+['"]([^'"]+)['"]/gm
+  const calls = /\bimport\(\s*['"]([^'"]+)['"]\s*\)/g
+  return [...text.matchAll(statements), ...text.matchAll(calls)].map(
+    ([, from, bare]) => from ?? bare ?? '',
+  )
+}
+
+const isRelative = (specifier: string): boolean => specifier.startsWith('.')
+
+const targetOf = (file: string, specifier: string): string =>
+  normalize(join(dirname(file), specifier)).replace(/\.js$/, '.ts')
+
+/** `@grpc/grpc-js/build/x` -> `@grpc/grpc-js` */
+const packageOf = (specifier: string): string =>
+  specifier
+    .split('/')
+    .slice(0, specifier.startsWith('@') ? 2 : 1)
+    .join('/')
+
+describe('the house', () => {
+  test('has every file in a room', () => {
+    expect(sources.filter((file) => roomOf(file) === undefined)).toEqual([])
+  })
+
+  test('has no room without a file', () => {
+    const inhabited = new Set(sources.map(roomOf))
+
+    expect(Object.keys(ROOMS).filter((room) => !inhabited.has(room))).toEqual([])
+  })
+
+  test('has a plan whose arrows point down: no room reaches itself', () => {
+    const reaches = (from: string, seen: readonly string[] = []): string[] =>
+      (ROOMS[from]?.rooms ?? []).flatMap((next) =>
+        seen.includes(next) ? [next] : [next, ...reaches(next, [...seen, next])],
+      )
+
+    expect(Object.keys(ROOMS).filter((room) => reaches(room).includes(room))).toEqual([])
+  })
+})
+
+describe('imports', () => {
+  test('stay inside the room or go to a room of the plan', () => {
+    const wrong = written.flatMap((file) => {
+      const room = roomOf(file) ?? ''
+      const allowed = [room, ...(ROOMS[room]?.rooms ?? [])]
+      return importsOf(file)
+        .filter(isRelative)
+        .map((specifier) => targetOf(file, specifier))
+        .filter((target) => !allowed.includes(roomOf(target) ?? 'outside'))
+        .map((target) => `${file} -> ${target}`)
+    })
+
+    expect(wrong).toEqual([])
+  })
+
+  test('of backends into the kernel room reach the port only', () => {
+    const wrong = written
+      .filter((file) => file.startsWith('backends/'))
+      .flatMap((file) =>
+        importsOf(file)
+          .filter(isRelative)
+          .map((specifier) => targetOf(file, specifier))
+          .filter((target) => roomOf(target) === 'kernel' && target !== PORT)
+          .map((target) => `${file} -> ${target}`),
+      )
+
+    expect(wrong).toEqual([])
+  })
+
+  test('of packages are those that the room is for', () => {
+    const wrong = written.flatMap((file) =>
+      importsOf(file)
+        .filter((specifier) => !isRelative(specifier) && !specifier.startsWith('node:'))
+        .map(packageOf)
+        .filter((name) => !ROOMS[roomOf(file) ?? '']?.packages.includes(name))
+        .map((name) => `${file} -> ${name}`),
+    )
+
+    expect(wrong).toEqual([])
+  })
+
+  test('of Node do not appear in pure rooms', () => {
+    const wrong = written
+      .filter((file) => ROOMS[roomOf(file) ?? '']?.isPure)
+      .filter((file) => importsOf(file).some((specifier) => specifier.startsWith('node:')))
+
+    expect(wrong).toEqual([])
+  })
+
+  test('have no circles, types included', () => {
+    const done = new Set<string>()
+    const circles: string[] = []
+    const visit = (file: string, path: readonly string[]): void => {
+      if (path.includes(file)) {
+        circles.push([...path.slice(path.indexOf(file)), file].join(' -> '))
+        return
+      }
+      if (done.has(file)) return
+      for (const specifier of importsOf(file).filter(isRelative))
+        visit(targetOf(file, specifier), [...path, file])
+      done.add(file)
+    }
+    for (const file of written) visit(file, [])
+
+    expect(circles).toEqual([])
+  })
+
+  test('end in .ts, so that both Node and the compiler find them', () => {
+    const wrong = written.flatMap((file) =>
+      importsOf(file)
+        .filter((specifier) => isRelative(specifier) && !specifier.endsWith('.ts'))
+        .map((specifier) => `${file} -> ${specifier}`),
+    )
+
+    expect(wrong).toEqual([])
+  })
+})
+
+describe('a file', () => {
+  const OPENS_WITH_COMMENT = /^(#!.*\n)?(\/\*\*|\/\/)/
+
+  test('opens by saying what it is', () => {
+    const silent = written.filter((file) => !OPENS_WITH_COMMENT.test(textOf.get(file) ?? ''))
+
+    expect(silent).toEqual([])
+  })
+
+  test(`has fewer than ${LINES_MAX} lines`, () => {
+    const long = written.filter((file) => (textOf.get(file) ?? '').split('\n').length > LINES_MAX)
+
+    expect(long).toEqual([])
+  })
+
+  test('has a name in kebab-case that is not a heap of things', () => {
+    const heap = /(^|\/)(utils?|helpers?|types?|common|misc|index)\.ts$/
+    const wrong = written.filter((file) => !/^[a-z0-9/-]+\.ts$/.test(file) || heap.test(file))
+
+    expect(wrong).toEqual([])
+  })
+
+  test('exports by name', () => {
+    const wrong = written.filter((file) =>
+      /^export default\b|^export \*/m.test(textOf.get(file) ?? ''),
+    )
+
+    expect(wrong).toEqual([])
+  })
+})
