@@ -77,19 +77,27 @@ export class RangeMap<Value, Address extends bigint = Iova> {
 
   /** False, and nothing changes, when the range overlaps an entry. */
   insert(range: Range<Address>, value: Value): boolean {
-    if (range.start > range.last) throw new RangeError('Cannot insert a range that ends before it starts')
+    if (range.start > range.last)
+      throw new RangeError('Cannot insert a range that ends before it starts')
     if (this.overlaps(range)) return false
     const entry = { start: range.start, last: range.last, value }
     this.#size += 1
 
-    const above = firstIndex(this.#chunks, (chunk) => (chunk[0] as typeof entry).start > range.start)
+    const above = firstIndex(
+      this.#chunks,
+      (chunk) => (chunk[0] as typeof entry).start > range.start,
+    )
     const at = Math.max(above - 1, 0)
     const chunk = this.#chunks[at]
     if (chunk === undefined) {
       this.#chunks.push([entry])
       return true
     }
-    chunk.splice(firstIndex(chunk, ({ start }) => start > range.start), 0, entry)
+    chunk.splice(
+      firstIndex(chunk, ({ start }) => start > range.start),
+      0,
+      entry,
+    )
     if (chunk.length > CHUNK_MAX) this.#chunks.splice(at + 1, 0, chunk.splice(CHUNK_MAX / 2))
     return true
   }
@@ -128,7 +136,11 @@ export class RangeMap<Value, Address extends bigint = Iova> {
     let at = this.#chunkOf(address)
     const first = this.#chunks[at]
     if (first === undefined) return
-    for (let index = firstIndex(first, ({ last }) => last >= address); index < first.length; index++)
+    for (
+      let index = firstIndex(first, ({ last }) => last >= address);
+      index < first.length;
+      index++
+    )
       yield first[index] as RangeEntry<Value, Address>
     for (at += 1; at < this.#chunks.length; at++) yield* this.#chunks[at] as Chunk<Value, Address>
   }

@@ -60,13 +60,14 @@ const tablePath = (from: MigState, to: MigState, features: MigFeatures): MigStat
 }
 
 /** The arcs of the header's drawing, and those that skip a state the device lacks. */
-const arcsOf = ({ p2p, preCopy }: MigFeatures): string[] => [
-  'SC CS SL LS',
-  ...(p2p ? ['RQ QR QS SQ'] : ['RS SR']),
-  ...(preCopy ? ['RP PR'] : []),
-  ...(p2p && preCopy ? ['QD DQ PD DP DC'] : []),
-  ...(!p2p && preCopy ? ['PC'] : []),
-].flatMap((line) => line.split(' '))
+const arcsOf = ({ p2p, preCopy }: MigFeatures): string[] =>
+  [
+    'SC CS SL LS',
+    ...(p2p ? ['RQ QR QS SQ'] : ['RS SR']),
+    ...(preCopy ? ['RP PR'] : []),
+    ...(p2p && preCopy ? ['QD DQ PD DP DC'] : []),
+    ...(!p2p && preCopy ? ['PC'] : []),
+  ].flatMap((line) => line.split(' '))
 
 /** Every walk without a repeated state, shortest first, that the rule in the header allows. */
 const walks = (from: MigState, to: MigState, features: MigFeatures): MigState[][] => {

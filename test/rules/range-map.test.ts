@@ -17,8 +17,14 @@ const rangeArbitrary = fc
   .map(([start, extra]) => ({ start, last: start + extra }))
 
 const commandArbitrary = fc.oneof(
-  { weight: 4, arbitrary: fc.record({ act: fc.constant('insert' as const), range: rangeArbitrary }) },
-  { weight: 2, arbitrary: fc.record({ act: fc.constant('remove' as const), range: rangeArbitrary }) },
+  {
+    weight: 4,
+    arbitrary: fc.record({ act: fc.constant('insert' as const), range: rangeArbitrary }),
+  },
+  {
+    weight: 2,
+    arbitrary: fc.record({ act: fc.constant('remove' as const), range: rangeArbitrary }),
+  },
   { weight: 2, arbitrary: fc.record({ act: fc.constant('ask' as const), range: rangeArbitrary }) },
 )
 
@@ -32,7 +38,8 @@ describe('RangeMap', () => {
           if (act === 'insert') {
             const isFree = !list.some((entry) => meets(entry, range))
             expect(map.insert(range, value)).toBe(isFree)
-            if (isFree) list = [...list, { ...range, value }].sort((a, b) => Number(a.start - b.start))
+            if (isFree)
+              list = [...list, { ...range, value }].sort((a, b) => Number(a.start - b.start))
           } else if (act === 'remove') {
             expect(map.remove(range.start)).toEqual(list.find(({ start }) => start === range.start))
             list = list.filter(({ start }) => start !== range.start)
@@ -61,7 +68,9 @@ describe('RangeMap', () => {
   })
 
   test('refuses a range that ends before it starts: RangeError', () => {
-    expect(() => new RangeMap<number, bigint>().insert({ start: 2n, last: 1n }, 0)).toThrow(RangeError)
+    expect(() => new RangeMap<number, bigint>().insert({ start: 2n, last: 1n }, 0)).toThrow(
+      RangeError,
+    )
   })
 
   test('is empty after clear', () => {

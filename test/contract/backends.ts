@@ -1,0 +1,56 @@
+/**
+ * Which kernels the contract holds for, and what a test may ask of the machine it runs on.
+ * VFIOD_BACKENDS names them: `sim` by default, `linux` inside the test machine, or both.
+ *
+ * A rule that a backend cannot be asked about is skipped by name, with the reason: see `unless`.
+ */
+
+import { afterAll, afterEach, describe, test } from 'vitest'
+import { linuxKernel } from '../../src/backends/linux/kernel.ts'
+import { defaultMachine } from '../../src/backends/sim/default-machine.ts'
+import { createSim } from '../../src/backends/sim/sim.ts'
+import type { Kernel } from '../../src/kernel/port.ts'
+import { Machine } from './machine.ts'
+
+export const BACKENDS = ['sim', 'linux'] as const
+export type Backend = (typeof BACKENDS)[number]
+
+const chosen = (process.env.VFIOD_BACKENDS ?? 'sim').split(',')
+
+/** Long enough for what a device does on its own; each look at it waits this long. */
+const GLANCE_MS = 10
+
+const kernelOf = (backend: Backend): { kernel: Kernel; settle: () => Promise<void> } => {
+  if (backend === 'linux') {
+    const settle = () => new Promise<void>((resolve) => setTimeout(resolve, GLANCE_MS))
+    return { kernel: linuxKernel(), settle }
+  }
+  const sim = createSim({ ...defaultMachine, mdevs: [] }, { time: 'poked' })
+  return { kernel: sim.kernel, settle: async () => void sim.step() }
+}
+
+/** The same suite for every chosen backend. */
+export const describeContract = (name: string, body: (machine: Machine) => void): void => {
+  for (const backend of BACKENDS) {
+    if (!chosen.includes(backend)) {
+      describe.skip(`${name} (skipped: backend ${backend} is not in VFIOD_BACKENDS)`, () => {
+        test('is not asked', () => {})
+      })
+      continue
+    }
+    describe(`${name} [${backend}]`, () => {
+      const { kernel, settle } = kernelOf(backend)
+      const machine = new Machine(backend, kernel, settle)
+      afterEach(() => machine.cleanUp())
+      afterAll(() => machine.restore())
+      body(machine)
+    })
+  }
+}
+
+/** A test, or a skip that says why: `unless(machine.backend === 'linux', 'it would ...')(name, ...)`. */
+export const unless = (
+  isImpossible: boolean,
+  why: string,
+): ((name: string, run: () => Promise<void>) => void) =>
+  isImpossible ? (name, run) => test.skip(`${name} (skipped: ${why})`, run) : test

@@ -1,0 +1,258 @@
+/**
+ * A machine under test: what it has, and everything a test took from it. `cleanUp` gives back what
+ * one test took, `restore` the drivers and mediated devices that the whole suite changed.
+ */
+
+import { randomUUID } from 'node:crypto'
+import { VFIO_TYPE1v2_IOMMU } from '../../src/abi/container.ts'
+import type { Kernel } from '../../src/kernel/port.ts'
+import { eventfdCreate, eventfdRead } from '../../src/os/eventfd.ts'
+import { sys } from '../../src/os/libc.ts'
+import { freeSegment, mapFd, memfdCreate, type Segment } from '../../src/os/memory.ts'
+import { must } from './answers.ts'
+import { getDeviceFd, setContainer, setIommu } from './calls.ts'
+
+const O_RDWR = 2
+const PCI = '/sys/bus/pci'
+const MTTY = '/sys/class/mdev_bus/mtty/mdev_supported_types'
+const MDEVS = '/sys/bus/mdev/devices'
+
+export type MttyType = 'mtty-1' | 'mtty-2'
+
+export interface Attached {
+  readonly container: number
+  readonly group: number
+}
+
+export interface Opened extends Attached {
+  readonly device: number
+}
+
+export class Machine {
+  readonly backend: 'sim' | 'linux'
+  readonly kernel: Kernel
+  readonly #settle: () => Promise<void>
+  #fds: number[] = []
+  #realFds: number[] = []
+  #segments: Segment[] = []
+  /** Functions that the suite gave to vfio-pci, and the driver each had before. */
+  readonly #bound = new Map<string, string | undefined>()
+  #mdevs = new Set<string>()
+
+  constructor(backend: 'sim' | 'linux', kernel: Kernel, settle: () => Promise<void>) {
+    this.backend = backend
+    this.kernel = kernel
+    this.#settle = settle
+  }
+
+  /** Lets devices do what they do on their own, until the look finds something. */
+  async until<T>(look: () => Promise<T | undefined> | T | undefined): Promise<T> {
+    for (;;) {
+      await this.#settle()
+      const found = await look()
+      if (found !== undefined) return found
+    }
+  }
+
+  /** Closes the fd with the others after the test, unless the test did. */
+  track(fd: number): number {
+    if (fd >= 0) this.#fds.push(fd)
+    return fd
+  }
+
+  async open(path: string): Promise<number> {
+    return this.track(await this.kernel.open(path, O_RDWR))
+  }
+
+  async close(fd: number): Promise<number> {
+    this.#fds = this.#fds.filter((open) => open !== fd)
+    return this.kernel.close(fd)
+  }
+
+  async container(): Promise<number> {
+    return must(await this.open('/dev/vfio/vfio'), 'open a container')
+  }
+
+  async group(name: string): Promise<number> {
+    return must(
+      await this.open(`/dev/vfio/${await this.groupOf(name)}`),
+      `open the group of ${name}`,
+    )
+  }
+
+  /** A container with the groups of these devices and the type1 backend. */
+  async attached(names: readonly string[], model = VFIO_TYPE1v2_IOMMU): Promise<Attached> {
+    const container = await this.container()
+    const groups: number[] = []
+    for (const name of names) {
+      const group = await this.group(name)
+      must(await setContainer(this.kernel, group, container), `set the container of ${name}`)
+      groups.push(group)
+    }
+    must(await setIommu(this.kernel, container, model), 'set the IOMMU')
+    return { container, group: groups[0] as number }
+  }
+
+  async deviceOf(group: number, name: string): Promise<number> {
+    return this.track(must(await getDeviceFd(this.kernel, group, name), `open ${name}`))
+  }
+
+  /** A device, open in a container of its own. */
+  async opened(name: string): Promise<Opened> {
+    const attached = await this.attached([name])
+    return { ...attached, device: await this.deviceOf(attached.group, name) }
+  }
+
+  /** Shared memory of this process, as a file and as addresses. */
+  async memory(length: number): Promise<{ readonly fd: number; readonly segment: Segment }> {
+    const fd = must(memfdCreate('vfiod-contract', BigInt(length)), 'make memory')
+    this.#realFds.push(fd)
+    return { fd, segment: await this.mapped(fd, length) }
+  }
+
+  /** The same memory at another address. */
+  async mapped(
+    fd: number,
+    length: number,
+    access: 'read' | 'read-write' = 'read-write',
+  ): Promise<Segment> {
+    const segment = await mapFd(fd, { offset: 0n, length: BigInt(length), access })
+    if (typeof segment === 'number') throw new Error(`Cannot map memory: ${segment}`)
+    this.#segments.push(segment)
+    return segment
+  }
+
+  free(segment: Segment): void {
+    this.#segments = this.#segments.filter((known) => known !== segment)
+    freeSegment(segment)
+  }
+
+  eventfd(): number {
+    const fd = must(eventfdCreate(), 'make an eventfd')
+    this.#realFds.push(fd)
+    return fd
+  }
+
+  /** How often the eventfd was signalled since the last look, once it was. */
+  signals(fd: number): Promise<bigint> {
+    return this.until(() => {
+      const count = eventfdRead(fd)
+      return typeof count === 'bigint' ? count : undefined
+    })
+  }
+
+  /** Whether it was signalled, without waiting for it. */
+  wasSignalled(fd: number): boolean {
+    return typeof eventfdRead(fd) === 'bigint'
+  }
+
+  async text(path: string): Promise<string> {
+    const bytes = await this.kernel.readFile(path)
+    if (typeof bytes === 'number') throw new Error(`Cannot read ${path}: ${bytes}`)
+    return new TextDecoder().decode(bytes).trim()
+  }
+
+  async names(path: string): Promise<string[]> {
+    const names = await this.kernel.readDir(path)
+    if (typeof names === 'number') throw new Error(`Cannot list ${path}: ${names}`)
+    return names.sort()
+  }
+
+  /** What a link points to, without the way there; undefined when there is no link. */
+  async linked(path: string): Promise<string | undefined> {
+    const target = await this.kernel.readLink(path)
+    return typeof target === 'number' ? undefined : target.slice(target.lastIndexOf('/') + 1)
+  }
+
+  async groupOf(name: string): Promise<number> {
+    const bus = name.includes('.') ? `${PCI}/devices` : MDEVS
+    const group = await this.linked(`${bus}/${name}/iommu_group`)
+    if (group === undefined) throw new Error(`Cannot find the group of ${name}`)
+    return Number(group)
+  }
+
+  driverOf(address: string): Promise<string | undefined> {
+    return this.linked(`${PCI}/devices/${address}/driver`)
+  }
+
+  /** The PCI functions with these ids, by address. */
+  async functions(vendor: number, device: number): Promise<string[]> {
+    const found: string[] = []
+    for (const address of await this.names(`${PCI}/devices`)) {
+      const isVendor = Number(await this.text(`${PCI}/devices/${address}/vendor`)) === vendor
+      const isDevice = Number(await this.text(`${PCI}/devices/${address}/device`)) === device
+      if (isVendor && isDevice) found.push(address)
+    }
+    return found
+  }
+
+  /** Two of QEMU's edu devices, each alone in its group, bound to vfio-pci. */
+  async edus(): Promise<[string, string]> {
+    const [first, second] = await this.functions(0x1234, 0x11e8)
+    if (first === undefined || second === undefined) throw new Error('Cannot find two edu devices')
+    await this.bind(first)
+    await this.bind(second)
+    return [first, second]
+  }
+
+  /** Gives a function to vfio-pci until `restore`. */
+  async bind(address: string): Promise<void> {
+    const driver = await this.driverOf(address)
+    if (driver === 'vfio-pci') return
+    const device = `${PCI}/devices/${address}`
+    this.#bound.set(address, driver)
+    must(await this.kernel.writeFile(`${device}/driver_override`, 'vfio-pci'), 'override')
+    if (driver) must(await this.kernel.writeFile(`${device}/driver/unbind`, address), 'unbind')
+    must(await this.kernel.writeFile(`${PCI}/drivers_probe`, address), 'probe')
+  }
+
+  /** Takes a function from vfio-pci; the driver it had before gets it again. */
+  async unbind(address: string): Promise<void> {
+    const device = `${PCI}/devices/${address}`
+    const before = this.#bound.get(address)
+    this.#bound.delete(address)
+    must(await this.kernel.writeFile(`${device}/driver_override`, '\n'), 'clear the override')
+    if ((await this.driverOf(address)) === 'vfio-pci')
+      must(await this.kernel.writeFile(`${device}/driver/unbind`, address), 'unbind')
+    if (before) must(await this.kernel.writeFile(`${PCI}/drivers/${before}/bind`, address), 'bind')
+  }
+
+  /** A group that a kernel driver spoils: a device for vfio-pci, and the one with the driver. */
+  async spoiledGroup(): Promise<{ readonly free: string; readonly spoiler: string }> {
+    for (const group of await this.names('/sys/kernel/iommu_groups')) {
+      const members = await this.names(`/sys/kernel/iommu_groups/${group}/devices`)
+      if (members.length < 2) continue
+      const drivers = await Promise.all(members.map((member) => this.driverOf(member)))
+      const spoiler = members.find((_, index) => drivers[index] !== undefined)
+      const free = members.find((_, index) => drivers[index] === undefined)
+      if (spoiler !== undefined && free !== undefined) return { free, spoiler }
+    }
+    throw new Error('Cannot find a group that a driver spoils')
+  }
+
+  /** A new mtty device, removed by `restore`. */
+  async mtty(type: MttyType): Promise<string> {
+    const uuid = randomUUID()
+    must(await this.kernel.writeFile(`${MTTY}/${type}/create`, uuid), `create an ${type}`)
+    this.#mdevs.add(uuid)
+    return uuid
+  }
+
+  async removeMdev(uuid: string): Promise<number> {
+    this.#mdevs.delete(uuid)
+    return this.kernel.writeFile(`${MDEVS}/${uuid}/remove`, '1')
+  }
+
+  /** Closes, frees and unmaps what one test took. */
+  async cleanUp(): Promise<void> {
+    for (const fd of this.#fds.splice(0).reverse()) await this.kernel.close(fd)
+    for (const segment of this.#segments.splice(0)) freeSegment(segment)
+    for (const fd of this.#realFds.splice(0)) sys.closeSync(fd)
+  }
+
+  async restore(): Promise<void> {
+    await this.cleanUp()
+    for (const uuid of [...this.#mdevs]) await this.removeMdev(uuid)
+    for (const address of [...this.#bound.keys()]) await this.unbind(address)
+  }
+}
