@@ -1,0 +1,103 @@
+/**
+ * Who may do what: identities to roles, devices and quotas. Rules are looked at in order and the
+ * first that matches decides; who matches none has no role, so nothing is allowed by omission.
+ */
+
+/** Each role may do what the ones before it may. */
+export const ROLES = ['none', 'observe', 'operate', 'admin'] as const
+export type Role = (typeof ROLES)[number]
+
+/** What is counted for each identity, and for all together. */
+export const QUOTAS = [
+  /** Bytes that mappings pin; the same page mapped twice counts twice, as the kernel counts it. */
+  'locked_bytes',
+  'mappings',
+  'address_spaces',
+  'memories',
+  /** Bytes of memory that the daemon allocated. */
+  'allocated_bytes',
+  'devices',
+  /** Data transfer sessions. */
+  'sessions',
+  /** Streams of interrupts and of device state. */
+  'streams',
+  /** Watches of the inventory and of events. */
+  'watches',
+  'calls_per_second',
+] as const
+export type QuotaName = (typeof QUOTAS)[number]
+/** Undefined is unlimited. */
+export type Quota = Readonly<Partial<Record<QuotaName, bigint>>>
+
+/** Who somebody is: a process as the kernel says, or the name in a verified certificate. */
+export type Identity =
+  | { readonly kind: 'local'; readonly uid: number; readonly gids: readonly number[] }
+  | { readonly kind: 'remote'; readonly name: string }
+
+export interface Rule {
+  /** Every named property must match; a rule that names none matches everybody of its kind. */
+  readonly who:
+    | { readonly kind: 'local'; readonly uid?: number; readonly gid?: number }
+    | { readonly kind: 'remote'; readonly name?: string }
+  readonly role: Role
+  /** Which devices: `0000:00:04.0`, `1234:11e8`, `mtty-2`, or `*`. */
+  readonly devices: readonly string[]
+  /** Whether it may add groups to its address spaces, or only use those an admin added. */
+  readonly addsGroups: boolean
+  readonly quota: Quota
+}
+
+export interface Policy {
+  readonly rules: readonly Rule[]
+  /** For all identities together. */
+  readonly total: Quota
+}
+
+/** What one identity is granted. */
+export type Grant = Pick<Rule, 'role' | 'devices' | 'addsGroups' | 'quota'>
+
+export const NOTHING: Grant = { role: 'none', devices: [], addsGroups: false, quota: {} }
+
+/** A device as rules name it. */
+export interface DeviceTraits {
+  readonly name: string
+  readonly pci: { readonly vendor: number; readonly device: number } | undefined
+  readonly mdevType: string | undefined
+}
+
+function matches({ who }: Rule, identity: Identity): boolean {
+  if (who.kind === 'local' && identity.kind === 'local') {
+    const isUid = who.uid === undefined || who.uid === identity.uid
+    return isUid && (who.gid === undefined || identity.gids.includes(who.gid))
+  }
+  if (who.kind === 'remote' && identity.kind === 'remote') {
+    return who.name === undefined || who.name === identity.name
+  }
+  return false
+}
+
+/** What an identity is granted: by the first rule that matches, or nothing. */
+export const grantOf = (policy: Policy, identity: Identity): Grant =>
+  policy.rules.find((rule) => matches(rule, identity)) ?? NOTHING
+
+export const hasRole = (grant: Grant, needed: Role): boolean =>
+  ROLES.indexOf(grant.role) >= ROLES.indexOf(needed)
+
+const id4 = (id: number): string => id.toString(16).padStart(4, '0')
+
+/** Whether a device is on the allow-list. */
+export function allowsDevice(grant: Grant, device: DeviceTraits): boolean {
+  const names = ['*', device.name]
+  if (device.pci !== undefined) names.push(`${id4(device.pci.vendor)}:${id4(device.pci.device)}`)
+  if (device.mdevType !== undefined) names.push(device.mdevType)
+  return grant.devices.some((allowed) => names.includes(allowed))
+}
+
+/** What holds without a policy file: root does everything, a group may operate, nobody else. */
+export function defaultPolicy(operators: { readonly gid: number | undefined }): Policy {
+  const all = { devices: ['*'], addsGroups: true, quota: {} }
+  const root: Rule = { who: { kind: 'local', uid: 0 }, role: 'admin', ...all }
+  if (operators.gid === undefined) return { rules: [root], total: {} }
+  const group: Rule = { who: { kind: 'local', gid: operators.gid }, role: 'operate', ...all }
+  return { rules: [root, group], total: {} }
+}
