@@ -14,8 +14,18 @@ export interface Redeemed {
   readonly fds: readonly number[]
 }
 
-/** Takes over the fds it keeps; the ones it does not keep, and all of them on a throw, it leaves. */
+/** Takes over every fd, to keep or to close; on a throw it leaves them all to the caller. */
 export type Redeem = (fds: readonly number[]) => Promise<Redeemed>
+
+/** A ticket for receiving takes no fds: nobody would close them. */
+export function requireNoFds(fds: readonly number[]): void {
+  if (fds.length === 0) return
+  throw new VfiodError(
+    'BAD_ARGUMENT',
+    `Cannot take ${fds.length} fds: the ticket is for receiving; send it alone`,
+    { field: 'fds' },
+  )
+}
 
 interface Entry {
   readonly client: Client
