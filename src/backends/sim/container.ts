@@ -19,16 +19,19 @@ import type { IommuGroup } from './iommu-group.ts'
 import type { MachineSpec } from './machine.ts'
 import { type Answer, type Caller, OpenFile } from './open-file.ts'
 import { checkExtension } from './type1/extensions.ts'
+import type { Type1Parameters } from './type1/parameters.ts'
 import { type1Ioctl } from './type1/requests.ts'
 import { Type1 } from './type1/type1.ts'
 
 export class Container extends OpenFile {
   readonly #machine: MachineSpec
+  readonly #parameters: Type1Parameters
   readonly groups = new Set<IommuGroup>()
   type1: Type1 | undefined
 
-  constructor(machine: MachineSpec) {
+  constructor(machine: MachineSpec, parameters: Type1Parameters) {
     super()
+    this.#parameters = parameters
     this.#machine = machine
   }
 
@@ -63,7 +66,11 @@ export class Container extends OpenFile {
     const models = [VFIO_TYPE1_IOMMU, VFIO_TYPE1_NESTING_IOMMU, VFIO_TYPE1v2_IOMMU]
     if (!models.includes(id)) return -ERRNO.EINVAL
 
-    const type1 = new Type1(this.#machine, id === VFIO_TYPE1v2_IOMMU ? 'v2' : 'v1')
+    const type1 = new Type1(
+      this.#machine,
+      id === VFIO_TYPE1v2_IOMMU ? 'v2' : 'v1',
+      this.#parameters,
+    )
     const attached: IommuGroup[] = []
     for (const group of this.groups) {
       const answer = type1.attach(group)

@@ -5,6 +5,7 @@ import type { MachineSpec } from './machine.ts'
 import { MdevBus } from './mdev-bus.ts'
 import { PciBus } from './pci-bus.ts'
 import { Pending } from './pending.ts'
+import type { Type1Parameters } from './type1/parameters.ts'
 import { VfioRegistry } from './vfio-registry.ts'
 
 export class Machine {
@@ -12,6 +13,7 @@ export class Machine {
   readonly pending: Pending
   readonly groups: Map<number, IommuGroup>
   readonly vfio: VfioRegistry
+  readonly type1: Type1Parameters
   readonly pci: PciBus
   readonly mdev: MdevBus
 
@@ -22,6 +24,7 @@ export class Machine {
       spec.groups.map((group) => [group.id, new IommuGroup(group, group.iommu ?? spec.iommu)]),
     )
     this.vfio = new VfioRegistry(this.pending)
+    this.type1 = { dmaEntryLimit: spec.dmaEntryLimit }
     this.pci = new PciBus(spec, this)
     this.mdev = new MdevBus(spec, this)
   }

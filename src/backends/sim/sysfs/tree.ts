@@ -1,7 +1,9 @@
 /** The files of a simulated machine that vfiod reads and writes: /sys and /dev/vfio. */
 
+import { ERRNO } from '../../../base/errno.ts'
 import { Container } from '../container.ts'
 import type { Machine } from '../machine-state.ts'
+import type { Type1Parameters } from '../type1/parameters.ts'
 import { attribute, type Directory, directory, type Node } from '../vfs.ts'
 import { iommuGroups } from './iommu-groups.ts'
 import { mdevBus, mdevClass, mdevDevices } from './mdev.ts'
@@ -23,19 +25,32 @@ export const fileTree = (machine: Machine): Directory => {
   return directory(() => ({ sys: () => sys, dev: () => dev }))
 }
 
-const type1Module = ({ spec }: Machine): Directory =>
+const type1Module = ({ type1 }: Machine): Directory =>
   directory(() => ({
     parameters: () =>
       directory(() => ({
         allow_unsafe_interrupts: () => attribute(() => 'N\n'),
-        dma_entry_limit: () => attribute(() => `${spec.dmaEntryLimit}\n`),
+        dma_entry_limit: () =>
+          attribute(
+            () => `${type1.dmaEntryLimit}\n`,
+            (data) => setLimit(type1, data),
+          ),
       })),
   }))
 
-const devVfio = ({ spec, vfio }: Machine): Directory =>
+/** An unsigned int in any base that C knows; -EINVAL for anything else. */
+const setLimit = (type1: Type1Parameters, data: string): number => {
+  const limit = Number(data.trim() === '' ? Number.NaN : data)
+  if (!Number.isInteger(limit) || limit < 0) return -ERRNO.EINVAL
+  if (limit > 0xffff_ffff) return -ERRNO.ERANGE
+  type1.dmaEntryLimit = limit
+  return 0
+}
+
+const devVfio = ({ spec, type1, vfio }: Machine): Directory =>
   directory(() => {
     const nodes: Record<string, () => Node> = {
-      vfio: () => ({ kind: 'device node', open: () => new Container(spec) }),
+      vfio: () => ({ kind: 'device node', open: () => new Container(spec, type1) }),
     }
     for (const [id, group] of vfio.groups)
       nodes[id] = () => ({ kind: 'device node', open: () => group.open() })

@@ -12,6 +12,7 @@ import { type Access, reach } from './dma.ts'
 import { iovaRanges } from './iova-ranges.ts'
 import type { Mapping } from './mapping.ts'
 import { MappingTree } from './mapping-tree.ts'
+import type { Type1Parameters } from './parameters.ts'
 import { pin, unpin } from './pinning.ts'
 
 const EVERYTHING: Range<bigint> = { start: 0n, last: U64_MAX }
@@ -30,11 +31,11 @@ export class Type1 {
   /** What mappings must fit into; empty until a physical group came, and then never again. */
   ranges: readonly Range<bigint>[] = []
 
-  constructor(machine: MachineSpec, model: 'v1' | 'v2') {
+  constructor(machine: MachineSpec, model: 'v1' | 'v2', { dmaEntryLimit }: Type1Parameters) {
     this.machine = machine
     this.model = model
     this.mappings = new MappingTree(machine)
-    this.dmaAvail = machine.dmaEntryLimit
+    this.dmaAvail = dmaEntryLimit
   }
 
   get hasPhysical(): boolean {

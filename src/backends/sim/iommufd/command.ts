@@ -1,0 +1,60 @@
+/**
+ * The general format of iommufd.h: a request takes a struct that begins with its own size. Shorter
+ * than the first version is EINVAL; longer is fine as long as the kernel need not know the tail.
+ */
+
+import type { FdKind, Ioctl } from '../../../abi/ioctl.ts'
+import { dataView, type FieldType, type Struct, type Values } from '../../../abi/layout.ts'
+import { ERRNO } from '../../../base/errno.ts'
+import type { IoctlArg } from '../../../kernel/port.ts'
+import type { Answer, Caller } from '../open-file.ts'
+import { argBytes, copyOut } from '../user-memory.ts'
+import type { IommufdContext } from './context.ts'
+
+type Fields = Readonly<Record<string, FieldType>>
+
+/** One request that is being executed. */
+export interface Command<F extends Fields> {
+  readonly context: IommufdContext
+  readonly caller: Caller
+  readonly arg: IoctlArg
+  /** What the caller filled in; `respond` writes it back. */
+  readonly cmd: Values<F>
+  respond(): number
+}
+
+/** How a request is decoded and executed. */
+export interface Operation {
+  readonly request: number
+  /** The first kernel that knows it. */
+  readonly since: `${number}.${number}`
+  run(context: IommufdContext, caller: Caller, arg: IoctlArg): Answer
+}
+
+export const operation = <F extends Fields>(
+  { number }: Ioctl<FdKind & 'iommufd'>,
+  since: `${number}.${number}`,
+  codec: Struct<F>,
+  /** The bytes that the first version of the struct had. */
+  min: number,
+  execute: (command: Command<F>) => Answer,
+): Operation => ({
+  request: number,
+  since,
+  run: (context, caller, arg) => {
+    const head = argBytes(arg, 4)
+    if (head === undefined) return -ERRNO.EFAULT
+    const userSize = dataView(head).getUint32(0, true)
+    if (userSize < min) return -ERRNO.EINVAL
+    const bytes = argBytes(arg, userSize)
+    if (bytes === undefined) return -ERRNO.EFAULT
+    if (bytes.subarray(codec.size).some((byte) => byte !== 0)) return -ERRNO.E2BIG
+
+    const whole = new Uint8Array(codec.size)
+    whole.set(bytes.subarray(0, codec.size))
+    const cmd = codec.decode(whole)
+    const respond = (): number =>
+      copyOut(arg, codec.encode(cmd as Partial<Values<F>>), Math.min(userSize, codec.size))
+    return execute({ context, caller, arg, cmd, respond })
+  },
+})

@@ -1,0 +1,29 @@
+/** What one open of /dev/iommu holds: objects, how pinned pages are charged, the compat ioas. */
+
+import type { IommuGroup } from '../iommu-group.ts'
+import type { MachineSpec } from '../machine.ts'
+import type { OpenFile } from '../open-file.ts'
+import type { AttachedGroup } from './attached-group.ts'
+import type { Ioas } from './ioas.ts'
+import { ObjectTable } from './objects.ts'
+import type { AccountMode } from './pages.ts'
+
+export class IommufdContext {
+  readonly machine: MachineSpec
+  /** Bound devices and fault queues hold it, so that the objects outlive the fd. */
+  readonly file: OpenFile
+  readonly objects = new ObjectTable()
+  /** The groups of the bound devices. */
+  readonly groups = new Map<IommuGroup, AttachedGroup>()
+  /** Every ioas of `objects`. */
+  readonly ioases = new Set<Ioas>()
+  /** IOMMU_OPTION_RLIMIT_MODE, for those without CAP_IPC_LOCK. */
+  accountMode: Exclude<AccountMode, 'none'> = 'user'
+  /** What the requests of a container act on. */
+  vfioIoas: Ioas | undefined
+
+  constructor(machine: MachineSpec, file: OpenFile) {
+    this.machine = machine
+    this.file = file
+  }
+}

@@ -1,0 +1,76 @@
+/** Where pages come from: addresses of a process, or a file. Both begin at a page. */
+
+import { ERRNO } from '../../../base/errno.ts'
+import { PAGE_SIZE } from '../../../base/units.ts'
+import { sys } from '../../../os/libc.ts'
+import { accessAt, bytesAt, fileIdentity, freeSegment, type Segment } from '../../../os/memory.ts'
+
+export interface MemorySource {
+  readonly kind: 'user' | 'file'
+  /** Stands for the physical address: memory is as contiguous and as aligned as this says. */
+  readonly base: bigint
+  /** 0 when every page is there and may be pinned for that access, else -errno. */
+  check(offset: bigint, length: bigint, isWritten: boolean): number
+  bytes(offset: bigint, length: number): Uint8Array | undefined
+  release(): void
+}
+
+export class UserMemory implements MemorySource {
+  readonly kind = 'user'
+  readonly base: bigint
+
+  constructor(base: bigint) {
+    this.base = base
+  }
+
+  check(offset: bigint, length: bigint, isWritten: boolean): number {
+    const start = this.base + offset
+    if (isPinnable(start, length, isWritten)) return 0
+    // Segments that touch are one run of pages to a kernel, so look at each page before saying no.
+    for (let at = start; at < start + length; at += PAGE_SIZE)
+      if (!isPinnable(at, PAGE_SIZE, isWritten)) return -ERRNO.EFAULT
+    return 0
+  }
+
+  bytes(offset: bigint, length: number): Uint8Array | undefined {
+    return bytesAt(this.base + offset, length)
+  }
+
+  release(): void {}
+}
+
+const isPinnable = (address: bigint, length: bigint, isWritten: boolean): boolean => {
+  const access = accessAt(address, Number(length))
+  return access !== undefined && (access === 'read-write' || !isWritten)
+}
+
+/** A file by an fd of its own, mapped where it can be: what cannot be pinned is not. */
+export class FileMemory implements MemorySource {
+  readonly kind = 'file'
+  readonly base: bigint
+  readonly #fd: number
+  readonly #segment: Segment | undefined
+
+  constructor(fd: number, base: bigint, segment: Segment | undefined) {
+    this.#fd = fd
+    this.base = base
+    this.#segment = segment
+  }
+
+  check(offset: bigint, length: bigint, _isWritten: boolean): number {
+    const file = fileIdentity(this.#fd)
+    if (typeof file === 'number') return file
+    const isMemory = file.kind === 'memfd-or-shm' || file.kind === 'hugetlbfs'
+    if (!isMemory || this.base + offset + length > file.size) return -ERRNO.EINVAL
+    return this.#segment === undefined ? -ERRNO.EFAULT : 0
+  }
+
+  bytes(offset: bigint, length: number): Uint8Array | undefined {
+    return this.#segment?.view(Number(offset), length)
+  }
+
+  release(): void {
+    if (this.#segment) freeSegment(this.#segment)
+    sys.closeSync(this.#fd)
+  }
+}
