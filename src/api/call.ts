@@ -130,10 +130,10 @@ const unary =
   }
 
 /**
- * The requests of a client stream. grpc-js shows a call whose connection broke like one that is
- * complete: it pushes the end first and tells of the cancellation later. Half of a device's state
- * must not pass for all of it, so the call is asked before its end is believed; sending headers is
- * what makes grpc-js look.
+ * The requests of a client stream. A client on grpc-js that cancels sends the end of its stream and
+ * then the reset, so a stream that has ended may be one that was cancelled. The call is asked before
+ * its end is believed; sending headers is what makes grpc-js look. A reset that comes later still is
+ * not seen, which is why WriteSession answers with a number of bytes to compare.
  */
 async function* received(
   call: ServerReadableStream<object, object>,

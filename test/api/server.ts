@@ -2,12 +2,13 @@
  * The API in this process, on real sockets, over a simulated machine or a domain that a test makes
  * up. Everything it logged is kept, for tests about what is logged and for failures.
  */
-import { mkdtempSync, rmSync } from 'node:fs'
+import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Api } from '../../src/api/api.ts'
 import type { Log } from '../../src/api/log.ts'
-import { linuxKernel } from '../../src/backends/linux/kernel.ts'
+import { defaultMachine } from '../../src/backends/sim/default-machine.ts'
+import { createSim } from '../../src/backends/sim/sim.ts'
 import { connect, type VfiodClient } from '../../src/client/client.ts'
 import { createDomain, type Domain } from '../../src/domain/domain.ts'
 
@@ -41,9 +42,12 @@ export type Change = Readonly<Partial<Record<keyof Domain, object>>>
 /** `change` is for what no simulated machine does on demand. */
 export const startServer = async (change: Change = {}): Promise<TestServer> => {
   const directory = mkdtempSync(join(tmpdir(), 'vfiod-api-'))
+  // Clients of other users connect as well.
+  chmodSync(directory, 0o755)
   const socket = join(directory, 'vfiod.sock')
   const fdSocket = join(directory, 'fds.sock')
-  const real = createDomain({ kernel: linuxKernel(), watchMs: 20 })
+  const { kernel } = createSim(defaultMachine, { time: 'auto' })
+  const real = createDomain({ kernel, watchMs: 20 })
   const domain = { ...real, ...change } as Domain
   const lines: LogLine[] = []
   const api = await Api.start({

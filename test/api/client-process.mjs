@@ -1,0 +1,50 @@
+// A client in a process of its own, told by its standard input what to call. One line of JSON in,
+// one line of JSON out.
+
+import { createInterface } from 'node:readline'
+import koffi from 'koffi'
+import { connect } from '../../dist/client/client.js'
+import { receiveFds, sendFds } from '../../dist/client/fd-channel.js'
+
+const [socket] = process.argv.slice(2)
+const connections = new Map()
+const connection = (number = 0) => {
+  if (!connections.has(number)) connections.set(number, connect({ socket }))
+  return connections.get(number)
+}
+
+const commands = {
+  call: ({ service, method, request, headers, on }) =>
+    connection(on)[service][method](request, { headers: headers ?? {} }),
+  receiveFds: async ({ ticket }) => ({ fds: (await receiveFds(ticket)).fds.length }),
+  sendFds: ({ ticket, fds }) => sendFds(ticket, fds),
+  disconnect: ({ on }) => {
+    connection(on).close()
+    connections.delete(on ?? 0)
+  },
+  // Begins an upload that never ends.
+  upload: ({ name }) => {
+    async function* requests() {
+      yield { name }
+      await new Promise(() => undefined)
+    }
+    connection()
+      .migration.writeSession(requests())
+      .catch(() => undefined)
+  },
+  // Becomes another program, with the same pid and every fd that survives an exec.
+  exec: () =>
+    koffi.load(null).func('execv', 'int', ['str', 'char **'])('/bin/sleep', ['sleep', '60', null]),
+}
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const { command, ...parameters } = JSON.parse(line)
+  let answer
+  try {
+    answer = { result: (await commands[command](parameters)) ?? null }
+  } catch (error) {
+    const { status, reason, message } = error
+    answer = { error: { status, reason, message } }
+  }
+  process.stdout.write(`${JSON.stringify(answer)}\n`)
+}
