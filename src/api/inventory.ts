@@ -65,17 +65,21 @@ export const inventoryHandlers = ({
 
   GetDevice: async ({ name }) => ({ device: deviceToProto(await inventory.device(name)) }),
 
-  BindDevices: async ({ devices, driver, wholeGroup }) => {
-    const bound = await binding.bind({ devices, driver: driver || undefined, wholeGroup })
+  BindDevices: async ({ devices, driver, wholeGroup }, { client }) => {
+    const bound = await binding.bind(client, {
+      devices,
+      driver: driver || undefined,
+      wholeGroup,
+    })
     return { devices: bound.map(deviceToProto) }
   },
 
-  UnbindDevices: async ({ devices, wholeGroup }) => {
-    const unbound = await binding.unbind({ devices, wholeGroup })
+  UnbindDevices: async ({ devices, wholeGroup }, { client }) => {
+    const unbound = await binding.unbind(client, { devices, wholeGroup })
     return { devices: unbound.map(deviceToProto) }
   },
 
-  WatchGroups: async function* (_request, { signal }) {
-    for await (const event of inventory.watch(signal)) yield eventToProto(event)
+  WatchGroups: async function* (_request, { client, signal }) {
+    for await (const event of inventory.watch(client, signal)) yield eventToProto(event)
   },
 })

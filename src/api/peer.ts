@@ -13,6 +13,7 @@ import { type MmPin, pinMm } from '../os/mm.ts'
 import { type Peer, peerOf, sameMm } from '../os/peer.ts'
 import { unwatch, watch } from '../os/poller.ts'
 import { closeAll } from '../os/unix-socket.ts'
+import type { Grant } from '../rules/policy.ts'
 
 /** One process of a client; it stays known for as long as it runs. */
 interface Process {
@@ -29,6 +30,8 @@ class LocalClient implements Client {
   readonly uid: number
   readonly gid: number
   readonly command: string
+  readonly identity: string
+  readonly grant: Grant
   /** Invariant: every one of them shares the mm. Empty once the client is gone. */
   readonly processes = new Set<Process>()
 
@@ -38,6 +41,8 @@ class LocalClient implements Client {
     this.uid = peer.uid
     this.gid = peer.gid
     this.command = peer.comm
+    this.identity = `uid ${peer.uid}`
+    this.grant = EVERYTHING
   }
 
   isCurrent(): boolean {
@@ -45,6 +50,9 @@ class LocalClient implements Client {
     return false
   }
 }
+
+/** Whoever reaches the socket may do everything: its file mode is the policy there is. */
+const EVERYTHING: Grant = { role: 'admin', devices: ['*'], addsGroups: true, quota: {} }
 
 /** A connection's process, or why it has none. */
 export type Identity = Process | VfiodError

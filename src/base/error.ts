@@ -28,6 +28,8 @@ export const REASONS = {
   ID_IN_USE: 'Choose another id, or repeat the call with the arguments of the existing object.',
   UNKNOWN_PEER: 'Connect through the Unix socket from a live process.',
   NOT_MM_OWNER: 'Make the call from the process that owns the object.',
+  ROLE_NEEDED: 'Ask an administrator for a rule in the policy that grants the named role.',
+  DEVICE_NOT_ALLOWED: 'Ask an administrator for a rule in the policy that allows the device.',
   KERNEL_DENIED: 'Give the daemon the named capability or permission.',
   BAD_TICKET:
     'Ask for a new ticket; each one works once, for the process that asked, until it expires.',

@@ -19,6 +19,10 @@ export const LIMITS = {
   fdsPerPacket: 253,
   /** Vectors of one IRQ index: MSI-X has at most 2048 (PCI specification). */
   irqVectors: 2048,
+  /** Events that wait for a slow watcher before its stream is ended. */
+  eventBacklog: 1024,
+  /** How long an offer to hand things over may stand. */
+  handoverMs: 600_000,
   /** Watches of the inventory in all: each reads sysfs once a second. */
   watches: 64,
   /** How long a vaddr may stay invalid before the daemon restores it. */

@@ -18,9 +18,10 @@ import {
   unbindDriver,
 } from '../kernel/sysfs.ts'
 import { isVfioDriver } from '../rules/viability.ts'
-import { clientText } from './clients.ts'
+import { type Client, clientText } from './clients.ts'
 import type { DeviceView, Inventory } from './inventory.ts'
 import { Lane } from './lane.ts'
+import { requireAllowed } from './permission.ts'
 import type { Uses } from './uses.ts'
 
 const DEFAULT_DRIVER = 'vfio-pci'
@@ -59,10 +60,10 @@ export class Binding {
   }
 
   /** Give the devices to a VFIO driver. */
-  bind(request: BindRequest): Promise<DeviceView[]> {
+  bind(client: Client, request: BindRequest): Promise<DeviceView[]> {
     return this.#lane.run(async () => {
       const driver = request.driver || DEFAULT_DRIVER
-      const devices = await this.#chosen(request)
+      const devices = await this.#chosen(client, request)
       if (!(await hasPciDriver(this.#kernel, driver))) {
         throw new VfiodError(
           'NO_SUCH_DRIVER',
@@ -84,9 +85,9 @@ export class Binding {
   }
 
   /** Take the devices from their VFIO driver and let the kernel choose one. */
-  unbind(request: Omit<BindRequest, 'driver'>): Promise<DeviceView[]> {
+  unbind(client: Client, request: Omit<BindRequest, 'driver'>): Promise<DeviceView[]> {
     return this.#lane.run(async () => {
-      const devices = await this.#chosen(request)
+      const devices = await this.#chosen(client, request)
       const moves = devices.filter(isVfioDriver)
       await this.#transact(moves, (device) => this.#moveTo(device, undefined))
       return this.#views(devices)
@@ -94,7 +95,7 @@ export class Binding {
   }
 
   /** The devices a request is about, each free to be moved. */
-  async #chosen(request: Omit<BindRequest, 'driver'>): Promise<HostDevice[]> {
+  async #chosen(client: Client, request: Omit<BindRequest, 'driver'>): Promise<HostDevice[]> {
     if (request.devices.length === 0) {
       throw new VfiodError('BAD_ARGUMENT', 'Cannot move devices: none is named', {
         field: 'devices',
@@ -118,17 +119,20 @@ export class Binding {
         if (member.bus === 'pci' && !isPort) chosen.set(member.name, member)
       }
     }
-    for (const name of chosen.keys()) this.#requireUnused(name)
+    for (const device of chosen.values()) {
+      requireAllowed(client, device, `move ${device.name} to another driver`)
+      this.#requireUnused(device.name)
+    }
     return [...chosen.values()]
   }
 
   #requireUnused(name: string): void {
-    const use = this.#uses.deviceUse(name)
-    if (use === undefined) return
+    const user = this.#uses.deviceUser(name)
+    if (user === undefined) return
     throw new VfiodError(
       'DEVICE_IN_USE',
-      `Cannot move ${name} to another driver: it is open in address space "${use.spaceId}" of ${clientText(use.owner)}; close it first`,
-      { resource: { type: 'device', name, owner: clientText(use.owner) } },
+      `Cannot move ${name} to another driver: it is open in address space "${user.id}" of ${clientText(user.owner)}; close it first`,
+      { resource: { type: 'device', name, owner: clientText(user.owner) } },
     )
   }
 

@@ -5,6 +5,7 @@
  */
 
 import { VfiodError } from '../base/error.ts'
+import type { Grant } from '../rules/policy.ts'
 
 export interface Client {
   /** Unique for the life of the daemon. */
@@ -14,13 +15,19 @@ export interface Client {
   readonly gid: number
   /** The command name of the process when it connected. */
   readonly command: string
+  /** The name in the certificate of a client on another host, which has no pid and no uid here. */
+  readonly remote?: string
+  /** Whose quota it uses: `uid 1000`, or `remote NAME`. */
+  readonly identity: string
+  /** What the policy grants it; asked each time, since a policy may be reloaded. */
+  readonly grant: Grant
   /** Whether the process still runs in the mm it connected with. */
   isCurrent(): boolean
 }
 
-/** `pid 812 (qemu), uid 1000`: how a client reads in messages. */
-export const clientText = ({ pid, command, uid }: Client): string =>
-  `pid ${pid} (${command}), uid ${uid}`
+/** `pid 812 (qemu), uid 1000` or `remote host-b`: how a client reads in messages. */
+export const clientText = ({ pid, command, uid, remote }: Client): string =>
+  remote === undefined ? `pid ${pid} (${command}), uid ${uid}` : `remote ${remote}`
 
 /** Throw unless the caller owns the object. */
 export function requireOwner(

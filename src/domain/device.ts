@@ -17,6 +17,7 @@ import { getDeviceFd } from '../kernel/group-calls.ts'
 import { migrationFeatures } from '../kernel/migration-calls.ts'
 import type { Kernel } from '../kernel/port.ts'
 import type { MigFeatures } from '../rules/mig-arcs.ts'
+import { type Client, requireOwner } from './clients.ts'
 import { Lane } from './lane.ts'
 import type { Session } from './session.ts'
 import type { AddressSpace } from './space.ts'
@@ -39,6 +40,8 @@ export class OpenDevice {
   readonly armed = new Map<number, Arming>()
   /** Aborted when the device is closed: streams of it end. */
   readonly closing = new AbortController()
+  /** Aborted when the device changes hands: streams of its former owner end. */
+  handed = new AbortController()
   /** The data transfer session the device is in. */
   session: Session | undefined
   /** Sessions that were opened, for their numbers. */
@@ -114,12 +117,28 @@ export class OpenDevice {
     )
   }
 
-  /** Run in the device's lane, unless it was closed while waiting there. */
-  run<T>(operation: () => Promise<T>): Promise<T> {
+  /** Run in the device's lane, unless it was closed or handed over while waiting there. */
+  run<T>(caller: Client, operation: () => Promise<T>): Promise<T> {
     return this.lane.run(() => {
       if (this.isClosed) throw notOpen(this.name)
+      this.requireOwner(caller)
       return operation()
     })
+  }
+
+  requireOwner(caller: Client): void {
+    requireOwner(caller, this.space.owner, { type: 'device', name: this.name })
+  }
+
+  /** Ends when the signal does, or the device is closed or handed over. */
+  until(signal: AbortSignal): AbortSignal {
+    return AbortSignal.any([signal, this.closing.signal, this.handed.signal])
+  }
+
+  /** Its space has a new owner. */
+  handOn(): void {
+    this.handed.abort()
+    this.handed = new AbortController()
   }
 }
 

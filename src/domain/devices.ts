@@ -13,12 +13,14 @@ import {
 } from '../kernel/device-calls.ts'
 import type { Kernel } from '../kernel/port.ts'
 import { sys } from '../os/libc.ts'
-import { type Client, clientText, requireOwner } from './clients.ts'
+import { type Client, clientText } from './clients.ts'
 import { notOpen, OpenDevice, resetIfPossible } from './device.ts'
 import type { Inventory } from './inventory.ts'
+import { requireAllowed } from './permission.ts'
+import type { Quotas } from './quotas.ts'
 import { dropSession } from './session.ts'
 import type { AddressSpace } from './space.ts'
-import type { Ticket, Tickets } from './tickets.ts'
+import { requireNoFds, type Ticket, type Tickets } from './tickets.ts'
 import type { Uses } from './uses.ts'
 
 export class Devices {
@@ -26,6 +28,7 @@ export class Devices {
   readonly #inventory: Inventory
   readonly #uses: Uses
   readonly #tickets: Tickets
+  readonly #quotas: Quotas
   readonly #spaceOf: (client: Client, id: string) => AddressSpace
   readonly #devices = new Map<string, OpenDevice>()
 
@@ -34,6 +37,7 @@ export class Devices {
     readonly inventory: Inventory
     readonly uses: Uses
     readonly tickets: Tickets
+    readonly quotas: Quotas
     /** The caller's address space of that id, or the refusal. */
     readonly spaceOf: (client: Client, id: string) => AddressSpace
   }) {
@@ -41,13 +45,16 @@ export class Devices {
     this.#inventory = parts.inventory
     this.#uses = parts.uses
     this.#tickets = parts.tickets
+    this.#quotas = parts.quotas
     this.#spaceOf = parts.spaceOf
   }
 
   /** Open a device of a member group. */
   async open(client: Client, spaceId: string, name: string): Promise<OpenDevice> {
     const space = this.#spaceOf(client, spaceId)
-    const { group } = await this.#inventory.device(name)
+    const view = await this.#inventory.device(name)
+    requireAllowed(client, view, `open ${name}`)
+    const { group } = view
     return space.lane.run(async () => {
       // It may have been destroyed while the call waited in the lane.
       this.#spaceOf(client, spaceId)
@@ -66,10 +73,10 @@ export class Devices {
         )
       }
       await space.requireReady(`open ${name} in`)
-      const device = await OpenDevice.open(this.#kernel, { name, group, space })
+      const device = await this.#open({ name, group, space })
       this.#devices.set(name, device)
       space.devices.add(name)
-      this.#uses.takeDevice(name, { spaceId: space.id, owner: space.owner })
+      this.#uses.takeDevice(name, space)
       this.#inventory.nudge()
       return device
     })
@@ -79,7 +86,7 @@ export class Devices {
   get(client: Client, name: string): OpenDevice {
     const device = this.#devices.get(name)
     if (device === undefined) throw notOpen(name)
-    requireOwner(client, device.space.owner, { type: 'device', name })
+    device.requireOwner(client)
     return device
   }
 
@@ -99,6 +106,11 @@ export class Devices {
     }
   }
 
+  /** The open devices of a space. */
+  of(space: AddressSpace): OpenDevice[] {
+    return [...this.#devices.values()].filter((device) => device.space === space)
+  }
+
   /** Names of the open devices of a group. */
   openIn(group: number): string[] {
     return [...this.#devices.values()]
@@ -106,7 +118,7 @@ export class Devices {
       .map((device) => device.name)
   }
 
-  read(
+  async read(
     client: Client,
     at: {
       readonly name: string
@@ -118,7 +130,7 @@ export class Devices {
     const device = this.get(client, at.name)
     const region = device.region(at.region)
     requireInRegion('read', device, region, { offset: at.offset, length: at.length })
-    return device.run(() =>
+    return device.run(client, () =>
       readRegion(this.#kernel, device.fd, { region, offset: at.offset, length: at.length }),
     )
   }
@@ -135,7 +147,7 @@ export class Devices {
     const device = this.get(client, at.name)
     const region = device.region(at.region)
     requireInRegion('write', device, region, { offset: at.offset, length: at.data.length })
-    await device.run(async () => {
+    await device.run(client, async () => {
       const { offset, data } = at
       const written = await writeRegion(this.#kernel, device.fd, { region, offset, data })
       if (written === at.data.length) return
@@ -150,7 +162,7 @@ export class Devices {
   /** Reset the function; a data transfer session ends. */
   async reset(client: Client, name: string): Promise<void> {
     const device = this.get(client, name)
-    await device.run(async () => {
+    await device.run(client, async () => {
       await resetDevice(this.#kernel, device.fd)
       await dropSession(this.#kernel, device)
     })
@@ -158,16 +170,27 @@ export class Devices {
 
   /** A ticket for which the fd channel hands out the device's fd. */
   async exportFd(client: Client, name: string): Promise<Ticket> {
-    const duplicate = (device: OpenDevice) => device.run(() => this.#duplicate(device))
+    const duplicate = (device: OpenDevice) => device.run(client, () => this.#duplicate(device))
     // Tried now, so that a device that cannot be exported is refused here and not on the channel.
     const probe = await duplicate(this.get(client, name))
     sys.closeSync(probe)
-    return this.#tickets.issue(client, async () => {
+    return this.#tickets.issue(client, async (fds) => {
+      requireNoFds(fds)
       const device = this.get(client, name)
       const fd = await duplicate(device)
       this.#uses.noteExport(device.group, `${name} that was exported to ${clientText(client)}`)
       return { reply: { name }, fds: [fd] }
     })
+  }
+
+  async #open(at: { name: string; group: number; space: AddressSpace }): Promise<OpenDevice> {
+    this.#quotas.take(at.space.owner, { devices: 1n })
+    try {
+      return await OpenDevice.open(this.#kernel, at)
+    } catch (error) {
+      this.#quotas.give(at.space.owner, { devices: 1n })
+      throw error
+    }
   }
 
   async #duplicate(device: OpenDevice): Promise<number> {
@@ -194,6 +217,7 @@ export class Devices {
     this.#devices.delete(device.name)
     device.space.devices.delete(device.name)
     this.#uses.dropDevice(device.name)
+    this.#quotas.give(device.space.owner, { devices: 1n })
     this.#inventory.nudge()
   }
 }

@@ -4,18 +4,28 @@
  */
 
 import type { Kernel } from '../kernel/port.ts'
+import type { Quota } from '../rules/policy.ts'
 import { Binding } from './binding.ts'
 import { type Client, clientText } from './clients.ts'
 import { Devices } from './devices.ts'
+import { type EventKind, Events } from './events.ts'
+import { Handovers } from './handover.ts'
 import { Inventory } from './inventory.ts'
 import { Irqs } from './irqs.ts'
 import { Memories } from './memory.ts'
 import { Migration } from './migration.ts'
+import { Quotas, sum } from './quotas.ts'
 import { Spaces } from './spaces.ts'
 import { Tickets } from './tickets.ts'
 import { Uses } from './uses.ts'
 
 export type Log = (event: string, fields: Record<string, unknown>) => void
+
+/** How many things something was about. */
+interface Counts {
+  readonly spaces: number
+  readonly memories: number
+}
 
 export interface Domain {
   readonly inventory: Inventory
@@ -26,7 +36,13 @@ export interface Domain {
   readonly irqs: Irqs
   readonly migration: Migration
   readonly tickets: Tickets
-  /** Release everything that a client owns, in the legal order; `why` goes to the log. */
+  readonly quotas: Quotas
+  readonly events: Events
+  /** Offer everything the client owns; the token is for the next owner. */
+  handOver(client: Client, deadlineMs: number): { token: string; deadlineMs: number }
+  /** Become the owner of what a token is for. */
+  adopt(client: Client, token: string): Promise<Counts>
+  /** The client is gone: release everything it owns, in the legal order, unless it is handed over. */
   releaseClient(client: Client, why: string): Promise<void>
   /** Release everything: the daemon is going away. */
   releaseAll(why: string): Promise<void>
@@ -37,40 +53,75 @@ export function createDomain(parts: {
   readonly log?: Log
   /** How often watchers look at sysfs. */
   readonly watchMs?: number
+  /** What all clients may use together; asked at each call. */
+  readonly totalQuota?: () => Quota
 }): Domain {
-  const { kernel, log = () => {}, watchMs = 1000 } = parts
+  const { kernel, log = () => {}, watchMs = 1000, totalQuota = () => ({}) } = parts
   const uses = new Uses()
+  const quotas = new Quotas(totalQuota)
   const tickets = new Tickets()
-  const inventory = new Inventory({ kernel, uses, watchMs })
+  const events = new Events()
+  const inventory = new Inventory({ kernel, uses, quotas, watchMs })
   const binding = new Binding({ kernel, inventory, uses })
-  const memories = new Memories(tickets)
-  const spaces = new Spaces({ kernel, inventory, uses, memories, devices: () => devices, log })
+  const memories = new Memories({ tickets, quotas })
+
+  const publish = (
+    kind: EventKind,
+    about: Counts & { readonly clients: readonly [Client, ...Client[]]; readonly why: string },
+  ): void => {
+    const { clients, why, spaces, memories } = about
+    const client = clientText(clients[0])
+    log(kind, { client, why, spaces, memories })
+    events.publish({ kind, clients: clients.map(({ id }) => id), client, why, spaces, memories })
+  }
+
+  const spaces = new Spaces({
+    kernel,
+    inventory,
+    uses,
+    quotas,
+    memories,
+    devices: () => devices,
+    log: (event, fields) => log(event, fields),
+  })
   const devices: Devices = new Devices({
     kernel,
     inventory,
     uses,
     tickets,
+    quotas,
     spaceOf: (client, id) => spaces.owned(client, id),
   })
-  const irqs = new Irqs({ kernel, devices, tickets })
-  const migration = new Migration({ kernel, devices })
+  const irqs = new Irqs({ kernel, devices, tickets, quotas })
+  const migration = new Migration({ kernel, devices, quotas })
 
-  const releaseClient = async (client: Client, why: string): Promise<void> => {
+  const release = async (client: Client, why: string): Promise<void> => {
     tickets.releaseClient(client)
     const released = await spaces.releaseClient(client)
-    const memory = memories.list(client).length
+    const count = memories.list(client).length
     memories.releaseClient(client)
-    if (released + memory > 0) {
-      log('released', { client: clientText(client), why, spaces: released, memory })
-    }
+    if (released + count === 0) return
+    publish('released', { clients: [client], why, spaces: released, memories: count })
   }
 
-  const releaseAll = async (why: string): Promise<void> => {
-    const owners = new Map(
-      [...spaces.list(), ...memories.all()].map(({ owner }) => [owner.id, owner]),
-    )
-    for (const owner of owners.values()) await releaseClient(owner, why)
-  }
+  const handovers = new Handovers({
+    transfer: async (from, to) => {
+      quotas.move(from, to, sum([spaces.priceOf(from), memories.priceOf(from)]))
+      return { spaces: spaces.transfer(from, to), memories: memories.transfer(from, to) }
+    },
+    release,
+    expired: (owner, isOrphaned) =>
+      publish('handover-expired', {
+        clients: [owner],
+        why: isOrphaned ? 'its owner is gone' : 'its owner keeps everything',
+        ...countsOf(owner),
+      }),
+  })
+
+  const countsOf = (client: Client): Counts => ({
+    spaces: spaces.list().filter(({ owner }) => owner.id === client.id).length,
+    memories: memories.list(client).length,
+  })
 
   return {
     inventory,
@@ -81,7 +132,29 @@ export function createDomain(parts: {
     irqs,
     migration,
     tickets,
-    releaseClient,
-    releaseAll,
+    quotas,
+    events,
+    handOver: (client, deadlineMs) => {
+      const offer = handovers.offer(client, deadlineMs)
+      const why = `for ${offer.deadlineMs} ms`
+      publish('handover-offered', { clients: [client], why, ...countsOf(client) })
+      return offer
+    },
+    adopt: async (client, token) => {
+      const { from, ...counts } = await handovers.adopt(client, token)
+      publish('adopted', { clients: [client, from], why: `from ${clientText(from)}`, ...counts })
+      return counts
+    },
+    releaseClient: async (client, why) => {
+      if (handovers.keeps(client, why)) tickets.releaseClient(client)
+      else await release(client, why)
+    },
+    releaseAll: async (why) => {
+      handovers.clear()
+      const owners = [...spaces.list(), ...memories.all()].map(({ owner }) => owner)
+      for (const owner of new Map(owners.map((each) => [each.id, each])).values()) {
+        await release(owner, why)
+      }
+    },
   }
 }

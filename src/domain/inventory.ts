@@ -5,6 +5,8 @@ import { LIMITS } from '../base/limits.ts'
 import type { Kernel } from '../kernel/port.ts'
 import { groupDevices, groupNumbers, type HostDevice, hostDevice } from '../kernel/sysfs.ts'
 import { blockersOf, type Viability, viabilityOf } from '../rules/viability.ts'
+import type { Client } from './clients.ts'
+import type { Quotas } from './quotas.ts'
 import type { Uses } from './uses.ts'
 
 export interface DeviceView extends HostDevice {
@@ -30,13 +32,20 @@ export type InventoryEvent =
 export class Inventory {
   readonly #kernel: Kernel
   readonly #uses: Uses
+  readonly #quotas: Quotas
   /** Wakes watchers before their next look at sysfs is due. */
   readonly #nudges = new Set<() => void>()
   readonly #watchMs: number
 
-  constructor(parts: { readonly kernel: Kernel; readonly uses: Uses; readonly watchMs: number }) {
+  constructor(parts: {
+    readonly kernel: Kernel
+    readonly uses: Uses
+    readonly quotas: Quotas
+    readonly watchMs: number
+  }) {
     this.#kernel = parts.kernel
     this.#uses = parts.uses
+    this.#quotas = parts.quotas
     this.#watchMs = parts.watchMs
   }
 
@@ -86,8 +95,9 @@ export class Inventory {
    * Every group as it is, then each group again when it changes, until the signal. sysfs has no
    * change notification for groups, so it is read again every `watchMs` and after every nudge.
    */
-  async *watch(signal: AbortSignal): AsyncGenerator<InventoryEvent, void> {
+  async *watch(client: Client, signal: AbortSignal): AsyncGenerator<InventoryEvent, void> {
     if (this.#nudges.size >= LIMITS.watches) throw tooManyWatches(this.#nudges.size)
+    this.#quotas.take(client, { watches: 1n })
     let wake = () => {}
     const nudge = () => wake()
     this.#nudges.add(nudge)
@@ -109,6 +119,7 @@ export class Inventory {
     } finally {
       signal.removeEventListener('abort', nudge)
       this.#nudges.delete(nudge)
+      this.#quotas.give(client, { watches: 1n })
     }
   }
 
@@ -138,12 +149,12 @@ export class Inventory {
       viability: viabilityOf(devices),
       blockers: blockersOf(devices),
       devices: devices.map((device) => this.#deviceView(device)),
-      spaceId: this.#uses.spaceOfGroup(group),
+      spaceId: this.#uses.groupUser(group)?.id,
     }
   }
 
   #deviceView(device: HostDevice): DeviceView {
-    return { ...device, spaceId: this.#uses.spaceOfDevice(device.name) }
+    return { ...device, spaceId: this.#uses.deviceUser(device.name)?.id }
   }
 }
 

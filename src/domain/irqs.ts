@@ -20,6 +20,7 @@ import { unwatch, watch } from '../os/poller.ts'
 import type { Client } from './clients.ts'
 import { notOpen, type OpenDevice } from './device.ts'
 import type { Devices } from './devices.ts'
+import type { Quotas } from './quotas.ts'
 import type { Redeemed, Ticket, Tickets } from './tickets.ts'
 
 export interface Vectors {
@@ -39,15 +40,18 @@ export class Irqs {
   readonly #kernel: Kernel
   readonly #devices: Devices
   readonly #tickets: Tickets
+  readonly #quotas: Quotas
 
   constructor(parts: {
     readonly kernel: Kernel
     readonly devices: Devices
     readonly tickets: Tickets
+    readonly quotas: Quotas
   }) {
     this.#kernel = parts.kernel
     this.#devices = parts.devices
     this.#tickets = parts.tickets
+    this.#quotas = parts.quotas
   }
 
   /** Arm vectors and report their interrupts until the signal; counts coalesce for a slow reader. */
@@ -59,7 +63,8 @@ export class Irqs {
     const device = this.#devices.get(client, vectors.name)
     const { start, count } = requireVectors(device, vectors)
     const { index } = vectors
-    const eventfds = createEventfds(count)
+    this.#quotas.take(client, { streams: 1n })
+    const eventfds = createEventfds(count, () => this.#quotas.give(client, { streams: 1n }))
     const waiting = new Map<number, bigint>()
     let wake = () => {}
     for (const [n, fd] of eventfds.entries()) {
@@ -70,12 +75,12 @@ export class Irqs {
         wake()
       })
     }
-    const ends = AbortSignal.any([signal, device.closing.signal])
+    const ends = device.until(signal)
     const onEnd = () => wake()
     ends.addEventListener('abort', onEnd)
     let isArmed = false
     try {
-      await this.#arm(device, { index, start, eventfds, as: 'stream' })
+      await this.#arm(client, device, { index, start, eventfds, as: 'stream' })
       isArmed = true
       yield { kind: 'armed' }
       while (!ends.aborted) {
@@ -88,7 +93,9 @@ export class Irqs {
           wake = resolve
         })
       }
-      if (device.isClosed && !signal.aborted) throw notOpen(device.name)
+      if (signal.aborted) return
+      device.requireOwner(client)
+      throw notOpen(device.name)
     } finally {
       ends.removeEventListener('abort', onEnd)
       if (isArmed) await this.#disarm(device, index)
@@ -96,6 +103,7 @@ export class Irqs {
         unwatch(fd)
         sys.closeSync(fd)
       }
+      this.#quotas.give(client, { streams: 1n })
     }
   }
 
@@ -111,7 +119,7 @@ export class Irqs {
   async disable(client: Client, name: string, index: number): Promise<void> {
     const device = this.#devices.get(client, name)
     device.irq(index)
-    await device.run(async () => {
+    await device.run(client, async () => {
       if (!device.armed.has(index)) return
       await disableIrqs(this.#kernel, device.fd, index)
       device.armed.delete(index)
@@ -139,7 +147,7 @@ export class Irqs {
     }
     requireArmed(device, at.index)
     const act = at.masked ? maskIrq : unmaskIrq
-    await device.run(() => act(this.#kernel, device.fd, at))
+    await device.run(client, () => act(this.#kernel, device.fd, at))
   }
 
   /** Raise a vector from software. */
@@ -150,7 +158,7 @@ export class Irqs {
     const device = this.#devices.get(client, at.name)
     requireVector(device, device.irq(at.index), at.vector)
     requireArmed(device, at.index)
-    await device.run(() => triggerIrq(this.#kernel, device.fd, at))
+    await device.run(client, () => triggerIrq(this.#kernel, device.fd, at))
   }
 
   async #takeEventfds(client: Client, vectors: Vectors, fds: readonly number[]): Promise<Redeemed> {
@@ -163,13 +171,14 @@ export class Irqs {
         { field: 'fds' },
       )
     }
-    await this.#arm(device, { index: vectors.index, start, eventfds: fds, as: 'eventfds' })
+    await this.#arm(client, device, { index: vectors.index, start, eventfds: fds, as: 'eventfds' })
     // The kernel holds the counters; the daemon's copies have done their part.
     for (const fd of fds) sys.closeSync(fd)
     return { reply: { name: vectors.name, vectors: count }, fds: [] }
   }
 
   #arm(
+    client: Client,
     device: OpenDevice,
     what: {
       readonly index: number
@@ -178,7 +187,7 @@ export class Irqs {
       readonly as: 'stream' | 'eventfds'
     },
   ): Promise<void> {
-    return device.run(async () => {
+    return device.run(client, async () => {
       requireIdle(device, what.index)
       await armIrqs(this.#kernel, device.fd, what)
       device.armed.set(what.index, what.as)
@@ -194,12 +203,14 @@ export class Irqs {
   }
 }
 
-function createEventfds(count: number): number[] {
+/** `undo` is called when they cannot all be made. */
+function createEventfds(count: number, undo: () => void): number[] {
   const fds: number[] = []
   for (let n = 0; n < count; n += 1) {
     const fd = eventfdCreate()
     if (fd < 0) {
       for (const made of fds) sys.closeSync(made)
+      undo()
       throw new VfiodError(
         'LIMIT_REACHED',
         `Cannot make ${count} eventfds: the daemon is out of fds`,

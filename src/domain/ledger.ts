@@ -6,6 +6,7 @@
 import { type Access, type Iova, type IovaRange, iova, rangeText } from '../base/units.ts'
 import { RangeMap } from '../rules/range-map.ts'
 import type { Memory, Window } from './memory.ts'
+import type { Amounts } from './quotas.ts'
 
 export interface Mapping extends IovaRange {
   readonly length: bigint
@@ -23,10 +24,28 @@ export interface Mapping extends IovaRange {
 export const mappingText = (mapping: Mapping): string =>
   `${rangeText(mapping)} of memory "${mapping.memory.id}"`
 
+/** Who pays for mappings; `take` may refuse, and then nothing is added. */
+export interface Account {
+  take(amounts: Amounts): void
+  give(amounts: Amounts): void
+}
+
+const priceOf = ({ length }: Mapping): Amounts => ({ mappings: 1n, locked_bytes: length })
+
 export class Ledger {
+  readonly #account: Account
   readonly #mappings = new RangeMap<Mapping>()
   #bytes = 0n
   #invalid = 0
+
+  constructor(account: Account) {
+    this.#account = account
+  }
+
+  /** What all the mappings cost. */
+  get price(): Amounts {
+    return { mappings: BigInt(this.size), locked_bytes: this.#bytes }
+  }
 
   get size(): number {
     return this.#mappings.size
@@ -43,6 +62,7 @@ export class Ledger {
   }
 
   add(mapping: Mapping): void {
+    this.#account.take(priceOf(mapping))
     this.#mappings.insert(mapping, mapping)
     this.#bytes += mapping.length
     mapping.memory.mappings += 1
@@ -51,6 +71,7 @@ export class Ledger {
 
   remove(mapping: Mapping): void {
     this.#mappings.remove(mapping.start)
+    this.#account.give(priceOf(mapping))
     this.#bytes -= mapping.length
     if (!mapping.isVaddrValid) this.#invalid -= 1
     mapping.memory.mappings -= 1

@@ -23,8 +23,9 @@ import {
 } from '../os/memory.ts'
 import { type Client, requireOwner } from './clients.ts'
 import { requireId } from './ids.ts'
+import { type Amounts, type Quotas, sum } from './quotas.ts'
 import { requireRoom } from './room.ts'
-import type { Redeemed, Ticket, Tickets } from './tickets.ts'
+import { type Redeemed, requireNoFds, type Ticket, type Tickets } from './tickets.ts'
 
 /** One mmap of a memory, held by the memory while it is current and by each mapping through it. */
 export class Window {
@@ -53,7 +54,8 @@ export class Window {
 
 export interface Memory {
   readonly id: string
-  readonly owner: Client
+  /** Changes hands by handover only. */
+  owner: Client
   readonly fd: number
   readonly length: bigint
   /** What `length`, and the length of its mappings, must be a multiple of. */
@@ -74,10 +76,12 @@ const HUGE_BYTES: Record<HugePage, bigint> = { '2M': 1n << 21n, '1G': 1n << 30n 
 
 export class Memories {
   readonly #tickets: Tickets
+  readonly #quotas: Quotas
   readonly #memories = new Map<string, Memory>()
 
-  constructor(tickets: Tickets) {
-    this.#tickets = tickets
+  constructor(parts: { readonly tickets: Tickets; readonly quotas: Quotas }) {
+    this.#tickets = parts.tickets
+    this.#quotas = parts.quotas
   }
 
   /** A ticket for which the fd channel takes the memory's fd. */
@@ -126,7 +130,8 @@ export class Memories {
   /** A ticket for which the fd channel hands out the memory's fd. */
   export(client: Client, id: string): Ticket {
     const memory = this.get(client, id)
-    return this.#tickets.issue(client, async () => {
+    return this.#tickets.issue(client, async (fds) => {
+      requireNoFds(fds)
       // The memory may be gone by the time the ticket is used.
       const { fd } = this.get(client, memory.id)
       return {
@@ -155,6 +160,18 @@ export class Memories {
   /** Every memory of every client. */
   all(): Memory[] {
     return [...this.#memories.values()]
+  }
+
+  /** Give every memory of a client to another; the caller moved what they cost. */
+  transfer(from: Client, to: Client): number {
+    const memories = this.#of(from)
+    for (const memory of memories) memory.owner = to
+    return memories.length
+  }
+
+  /** What the memories of a client cost. */
+  priceOf(client: Client): Amounts {
+    return sum(this.#of(client).map(priceOf))
   }
 
   release(client: Client, id: string): void {
@@ -191,6 +208,7 @@ export class Memories {
 
   #forget(memory: Memory): void {
     this.#memories.delete(memory.id)
+    this.#quotas.give(memory.owner, priceOf(memory))
     memory.window.drop()
     sys.closeSync(memory.fd)
   }
@@ -239,6 +257,12 @@ export class Memories {
       window: new Window(segment).hold(),
       mappings: 0,
     }
+    try {
+      this.#quotas.take(client, priceOf(memory))
+    } catch (error) {
+      memory.window.drop()
+      throw error
+    }
     this.#memories.set(id, memory)
     return memory
   }
@@ -254,6 +278,10 @@ export class Memories {
     requireRoom('memory objects', this.#of(client).length)
   }
 }
+
+/** What a memory costs its owner. */
+export const priceOf = ({ length, isAllocated }: Memory): Amounts =>
+  isAllocated ? { memories: 1n, allocated_bytes: length } : { memories: 1n }
 
 const idInUse = (id: string): VfiodError =>
   new VfiodError('ID_IN_USE', `Cannot add memory "${id}": the id is in use with other arguments`, {

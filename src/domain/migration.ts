@@ -17,10 +17,12 @@ import {
   type MigFeatures,
   type MigState,
   pathOf,
+  sessionEffect,
 } from '../rules/mig-arcs.ts'
 import type { Client } from './clients.ts'
 import { notOpen, type OpenDevice } from './device.ts'
 import type { Devices } from './devices.ts'
+import type { Quotas } from './quotas.ts'
 import {
   brokenSession,
   type Chunk,
@@ -56,45 +58,54 @@ export type ReadEvent =
 export class Migration {
   readonly #kernel: Kernel
   readonly #devices: Devices
+  readonly #quotas: Quotas
 
-  constructor(parts: { readonly kernel: Kernel; readonly devices: Devices }) {
+  constructor(parts: {
+    readonly kernel: Kernel
+    readonly devices: Devices
+    readonly quotas: Quotas
+  }) {
     this.#kernel = parts.kernel
     this.#devices = parts.devices
+    this.#quotas = parts.quotas
   }
 
-  capabilities(client: Client, name: string): Promise<Capabilities> {
+  async capabilities(client: Client, name: string): Promise<Capabilities> {
     const { device, features } = this.#migratable(client, name)
-    return device.run(async () => ({
+    return device.run(client, async () => ({
       features,
       states: MIG_STATES.filter((state) => state !== 'ERROR' && hasState(state, features)),
       hasDmaLogging: await hasDmaLogging(this.#kernel, device.fd),
     }))
   }
 
-  state(client: Client, name: string): Promise<StateView> {
+  async state(client: Client, name: string): Promise<StateView> {
     const { device } = this.#migratable(client, name)
-    return device.run(async () => ({ state: await this.#stateOf(device), session: device.session }))
+    return device.run(client, async () => ({
+      state: await this.#stateOf(device),
+      session: device.session,
+    }))
   }
 
   /** Move the device to a state; answers when it is there. */
-  setState(client: Client, name: string, target: MigState): Promise<StateView> {
+  async setState(client: Client, name: string, target: MigState): Promise<StateView> {
     const { device, features } = this.#migratable(client, name)
-    return device.run(async () => {
+    return device.run(client, async () => {
       const current = await this.#stateOf(device)
       requireWay(device, features, { current, target })
       const broken = device.session?.broken
       if (current === 'RESUMING' && target !== 'RESUMING' && broken !== undefined) {
         throw brokenSession(device, broken)
       }
-      await this.#move(device, { current, target })
+      await this.#move(device, { current, target, opens: opensSession(current, target, features) })
       return { state: target, session: device.session }
     })
   }
 
   /** Bytes that STOP_COPY would yield if it were entered now. */
-  estimate(client: Client, name: string): Promise<bigint> {
+  async estimate(client: Client, name: string): Promise<bigint> {
     const { device } = this.#migratable(client, name)
-    return device.run(async () => {
+    return device.run(client, async () => {
       const length = await stopCopyLength(this.#kernel, device.fd)
       if (length !== undefined) return length
       throw new VfiodError(
@@ -105,9 +116,9 @@ export class Migration {
     })
   }
 
-  precopyInfo(client: Client, name: string): Promise<PrecopyInfo> {
+  async precopyInfo(client: Client, name: string): Promise<PrecopyInfo> {
     const { device } = this.#migratable(client, name)
-    return device.run(async () => {
+    return device.run(client, async () => {
       const state = await this.#stateOf(device)
       if (device.session !== undefined && /^PRE_COPY/.test(state)) {
         return device.session.use((dataFd) => precopyInfo(this.#kernel, dataFd))
@@ -124,16 +135,27 @@ export class Migration {
   async *read(client: Client, name: string, signal: AbortSignal): AsyncGenerator<ReadEvent, void> {
     const { device } = this.#migratable(client, name)
     const session = takeSession(device, 'saving')
+    const ends = device.until(signal)
+    try {
+      this.#quotas.take(client, { streams: 1n })
+    } catch (error) {
+      session.isBusy = false
+      throw error
+    }
     try {
       for (;;) {
         // Asked before reading: an empty read is the end only if the device was in STOP_COPY by then.
-        const state = await device.run(() => this.#stateOf(device))
-        for await (const chunk of readChunks(this.#kernel, session, signal)) {
+        const state = await device.run(client, () => this.#stateOf(device))
+        for await (const chunk of readChunks(this.#kernel, session, ends)) {
           yield { kind: 'data', chunk }
         }
         if (signal.aborted) return
+        if (ends.aborted) {
+          device.requireOwner(client)
+          throw notOpen(device.name)
+        }
         const isComplete = state === 'STOP_COPY'
-        const now = await device.run(() => this.#stateOf(device))
+        const now = await device.run(client, () => this.#stateOf(device))
         // It entered STOP_COPY while the last bytes were read: there may be more.
         if (!isComplete && now === 'STOP_COPY') continue
         yield { kind: 'end', totalBytes: session.bytes, isComplete }
@@ -141,6 +163,7 @@ export class Migration {
       }
     } finally {
       session.isBusy = false
+      this.#quotas.give(client, { streams: 1n })
     }
   }
 
@@ -148,12 +171,14 @@ export class Migration {
   async write(client: Client, messages: AsyncIterable<WriteMessage>): Promise<bigint> {
     let device: OpenDevice | undefined
     let session: Session | undefined
+    this.#quotas.take(client, { streams: 1n })
     try {
       for await (const message of messages) {
         if (device === undefined || session === undefined) {
           device = this.#migratable(client, message.name).device
           session = takeSession(device, 'resuming')
         }
+        device.requireOwner(client)
         await this.#writeOne(device, session, message)
       }
     } catch (error) {
@@ -161,6 +186,7 @@ export class Migration {
       throw error
     } finally {
       if (session !== undefined) session.isBusy = false
+      this.#quotas.give(client, { streams: 1n })
     }
     if (session !== undefined) return session.bytes
     throw new VfiodError('BAD_ARGUMENT', 'Cannot write a session: no message arrived', {
@@ -188,19 +214,31 @@ export class Migration {
 
   async #move(
     device: OpenDevice,
-    { current, target }: { readonly current: MigState; readonly target: MigState },
+    move: { readonly current: MigState; readonly target: MigState; readonly opens: boolean },
   ): Promise<void> {
+    const { current, target, opens } = move
+    const { owner } = device.space
+    if (opens) this.#quotas.take(owner, { sessions: 1n })
     let dataFd: number | undefined
     try {
       dataFd = await setState(this.#kernel, device.fd, target)
     } catch (error) {
+      if (opens) this.#quotas.give(owner, { sessions: 1n })
       throw await this.#failedMove(device, { current, target, error })
     }
     const isSame = current === target || (isSaving(current) && isSaving(target))
     if (!isSame || dataFd !== undefined) await dropSession(this.#kernel, device)
-    if (dataFd === undefined) return
+    if (dataFd === undefined) {
+      if (opens) this.#quotas.give(owner, { sessions: 1n })
+      return
+    }
     device.sessions += 1
-    device.session = new Session({ id: device.sessions, dataFd, isSaving: isSaving(target) })
+    device.session = new Session({
+      id: device.sessions,
+      dataFd,
+      isSaving: isSaving(target),
+      onEnd: () => this.#quotas.give(device.space.owner, { sessions: 1n }),
+    })
   }
 
   /** What the kernel wrote back is not to be trusted after a failure, so the device is asked. */
@@ -239,6 +277,12 @@ export class Migration {
       { op: 'VFIO_DEVICE_FEATURE_MIGRATION', errno: 'ENOTTY' },
     )
   }
+}
+
+/** Whether the way to a state opens a new session. */
+function opensSession(from: MigState, to: MigState, features: MigFeatures): boolean {
+  const path = [from, ...(pathOf(from, to, features) ?? [])]
+  return path.slice(1).some((state, n) => /^opens/.test(sessionEffect(path[n] ?? from, state)))
 }
 
 function requireWay(

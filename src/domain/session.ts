@@ -36,12 +36,19 @@ export class Session {
   undelivered: Chunk | undefined
   /** Reads, writes and the close: an fd that is closed while it is read could be another's by then. */
   readonly #io = new Lane()
+  readonly #onEnd: () => void
   #isEnded = false
 
-  constructor(parts: { readonly id: number; readonly dataFd: number; readonly isSaving: boolean }) {
+  constructor(parts: {
+    readonly id: number
+    readonly dataFd: number
+    readonly isSaving: boolean
+    readonly onEnd?: () => void
+  }) {
     this.id = parts.id
     this.dataFd = parts.dataFd
     this.isSaving = parts.isSaving
+    this.#onEnd = parts.onEnd ?? (() => {})
   }
 
   /** Use the fd, one call after another; SESSION_BROKEN once the device has left the session. */
@@ -59,6 +66,7 @@ export class Session {
   end(kernel: Kernel): Promise<number> {
     return this.use((dataFd) => {
       this.#isEnded = true
+      this.#onEnd()
       return kernel.close(dataFd)
     })
   }

@@ -26,6 +26,7 @@ import { type Client, clientText } from './clients.ts'
 import type { GroupView, Inventory } from './inventory.ts'
 import { Lane } from './lane.ts'
 import { Ledger } from './ledger.ts'
+import type { Quotas } from './quotas.ts'
 import type { Uses } from './uses.ts'
 
 export type SpaceState = 'empty' | 'pending' | 'ready'
@@ -42,13 +43,15 @@ export interface SpaceParts {
   readonly kernel: Kernel
   readonly inventory: Inventory
   readonly uses: Uses
+  readonly quotas: Quotas
 }
 
 export class AddressSpace {
   readonly id: string
-  readonly owner: Client
+  /** Changes hands by handover only. */
+  owner: Client
   readonly containerFd: number
-  readonly ledger = new Ledger()
+  readonly ledger: Ledger
   /** Operations on the space and its devices run one after another. */
   readonly lane = new Lane()
   /** Names of the devices that are open in it. */
@@ -65,10 +68,20 @@ export class AddressSpace {
     this.owner = owner
     this.#parts = parts
     this.containerFd = containerFd
+    this.ledger = new Ledger({
+      take: (amounts) => parts.quotas.take(this.owner, amounts),
+      give: (amounts) => parts.quotas.give(this.owner, amounts),
+    })
   }
 
   static async create(id: string, owner: Client, parts: SpaceParts): Promise<AddressSpace> {
-    return new AddressSpace(id, owner, parts, await openContainer(parts.kernel))
+    parts.quotas.take(owner, { address_spaces: 1n })
+    try {
+      return new AddressSpace(id, owner, parts, await openContainer(parts.kernel))
+    } catch (error) {
+      parts.quotas.give(owner, { address_spaces: 1n })
+      throw error
+    }
   }
 
   get state(): SpaceState {
@@ -133,7 +146,7 @@ export class AddressSpace {
     const member: Member = { group: number, fd: undefined, blockers: [] }
     await this.#tryAttach(member, view)
     this.#members.set(number, member)
-    this.#parts.uses.takeGroup(number, { spaceId: this.id, owner: this.owner })
+    this.#parts.uses.takeGroup(number, this)
     this.#parts.inventory.nudge()
   }
 
@@ -207,6 +220,7 @@ export class AddressSpace {
     await kernel.close(this.containerFd)
     // Only after the kernel let go of the pages may their memory be unmapped here.
     this.#emptied()
+    this.#parts.quotas.give(this.owner, { address_spaces: 1n })
     inventory.nudge()
   }
 
@@ -283,12 +297,12 @@ export class AddressSpace {
   }
 
   #requireFree(group: number): void {
-    const use = this.#parts.uses.groupUse(group)
-    if (use === undefined) return
+    const user = this.#parts.uses.groupUser(group)
+    if (user === undefined) return
     throw new VfiodError(
       'GROUP_IN_USE',
-      `Cannot add group ${group} to "${this.id}": it is a member of "${use.spaceId}" of ${clientText(use.owner)}; remove it there first`,
-      { resource: { type: 'group', name: String(group), owner: clientText(use.owner) } },
+      `Cannot add group ${group} to "${this.id}": it is a member of "${user.id}" of ${clientText(user.owner)}; remove it there first`,
+      { resource: { type: 'group', name: String(group), owner: clientText(user.owner) } },
     )
   }
 

@@ -4,6 +4,7 @@ import { VfiodError } from '../base/error.ts'
 import { LIMITS } from '../base/limits.ts'
 import { type Iova, iova } from '../base/units.ts'
 import type { Kernel } from '../kernel/port.ts'
+import { hasRole } from '../rules/policy.ts'
 import { type Client, requireOwner } from './clients.ts'
 import type { Devices } from './devices.ts'
 import { requireId } from './ids.ts'
@@ -11,6 +12,8 @@ import type { Inventory } from './inventory.ts'
 import type { Mapping } from './ledger.ts'
 import { type MapItem, mapOne, unmapOne } from './mapping.ts'
 import type { Memories } from './memory.ts'
+import { requireAllowed } from './permission.ts'
+import { type Amounts, type Quotas, sum } from './quotas.ts'
 import type { Piece } from './ranges.ts'
 import { Remaps, type UpdateItem } from './remap.ts'
 import { requireRoom } from './room.ts'
@@ -29,6 +32,7 @@ export class Spaces {
     readonly inventory: Inventory
     readonly uses: Uses
     readonly memories: Memories
+    readonly quotas: Quotas
     readonly devices: () => Devices
     readonly log: (event: string, fields: Record<string, unknown>) => void
   }
@@ -40,6 +44,7 @@ export class Spaces {
     readonly inventory: Inventory
     readonly uses: Uses
     readonly memories: Memories
+    readonly quotas: Quotas
     /** Asked when it is needed: devices are opened in spaces, and closed before them. */
     readonly devices: () => Devices
     readonly log: (event: string, fields: Record<string, unknown>) => void
@@ -84,18 +89,24 @@ export class Spaces {
     return space
   }
 
-  destroy(client: Client, id: string): Promise<void> {
+  async destroy(client: Client, id: string): Promise<void> {
     return this.#inLane(client, id, (space) => this.#close(space))
   }
 
-  addGroup(client: Client, id: string, group: number): Promise<AddressSpace> {
-    return this.#inLane(client, id, async (space) => {
+  /**
+   * Add a group: the owner may where the policy lets it add groups, an admin may always. Every
+   * device of the group must be allowed to the owner, who is then the one to use them.
+   */
+  async addGroup(client: Client, id: string, group: number): Promise<AddressSpace> {
+    return this.#inLane(this.#adder(client, id), id, async (space) => {
+      const { devices } = await this.#parts.inventory.group(group)
+      for (const device of devices) requireAllowed(space.owner, device, 'add its group')
       await space.addGroup(group)
       return space
     })
   }
 
-  removeGroup(client: Client, id: string, group: number): Promise<AddressSpace> {
+  async removeGroup(client: Client, id: string, group: number): Promise<AddressSpace> {
     return this.#inLane(client, id, async (space) => {
       await space.removeGroup(group, this.#parts.devices().openIn(group))
       return space
@@ -106,7 +117,7 @@ export class Spaces {
    * Map a batch. Each item succeeds or fails for itself; with `allOrNothing` the first failure
    * undoes the items before it and is thrown.
    */
-  map(
+  async map(
     client: Client,
     id: string,
     batch: { readonly items: readonly MapItem[]; readonly allOrNothing: boolean },
@@ -130,7 +141,7 @@ export class Spaces {
     })
   }
 
-  unmap(client: Client, id: string, items: readonly Piece[] | 'all'): Promise<BatchResult> {
+  async unmap(client: Client, id: string, items: readonly Piece[] | 'all'): Promise<BatchResult> {
     if (items !== 'all') requireBatch('unmap', items)
     return this.#inLane(client, id, async (space) => {
       // Without a group nothing is mapped, and the kernel knows no range to look at.
@@ -142,7 +153,7 @@ export class Spaces {
     })
   }
 
-  invalidate(
+  async invalidate(
     client: Client,
     id: string,
     what: { readonly piece: Piece | 'all'; readonly deadlineMs: number },
@@ -150,7 +161,11 @@ export class Spaces {
     return this.#inLane(client, id, (space) => this.#remaps.invalidate(space, what))
   }
 
-  update(client: Client, id: string, items: readonly UpdateItem[] | 'all'): Promise<BatchResult> {
+  async update(
+    client: Client,
+    id: string,
+    items: readonly UpdateItem[] | 'all',
+  ): Promise<BatchResult> {
     if (items !== 'all') requireBatch('update', items)
     return this.#inLane(client, id, (space) =>
       items === 'all'
@@ -182,6 +197,44 @@ export class Spaces {
     return spaces.length
   }
 
+  /** Give every space of a client to another; the caller moved what they cost. */
+  transfer(from: Client, to: Client): number {
+    const spaces = this.#of(from)
+    for (const space of spaces) {
+      space.owner = to
+      for (const device of this.#parts.devices().of(space)) device.handOn()
+    }
+    return spaces.length
+  }
+
+  /** What the spaces of a client cost, with all that is in them. */
+  priceOf(client: Client): Amounts {
+    const prices = this.#of(client).map((space) => ({
+      ...space.ledger.price,
+      address_spaces: 1n,
+      devices: BigInt(space.devices.size),
+      sessions: BigInt(
+        this.#parts
+          .devices()
+          .of(space)
+          .filter(({ session }) => session !== undefined).length,
+      ),
+    }))
+    return sum(prices)
+  }
+
+  /** Who adds a group: the owner itself, or the owner on behalf of whom an admin does. */
+  #adder(client: Client, id: string): Client {
+    const { owner } = this.#find(id)
+    if (owner.id !== client.id && hasRole(client.grant, 'admin')) return owner
+    requireOwner(client, owner, { type: 'address space', name: id })
+    if (client.grant.addsGroups) return client
+    throw new VfiodError(
+      'ROLE_NEEDED',
+      `Cannot add a group to "${id}": the policy lets ${client.identity} use groups that an admin adds, not add them; ask an admin`,
+    )
+  }
+
   #find(id: string): AddressSpace {
     const space = this.#spaces.get(id)
     if (space !== undefined) return space
@@ -201,6 +254,8 @@ export class Spaces {
     return space.lane.run(() => {
       // It may have been destroyed while the call waited in the lane.
       if (space.isClosed) throw noSuchSpace(id)
+      // Or handed over.
+      requireOwner(client, space.owner, { type: 'address space', name: id })
       return operation(space)
     })
   }

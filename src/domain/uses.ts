@@ -5,39 +5,40 @@
 
 import type { Client } from './clients.ts'
 
-export interface GroupUse {
-  readonly spaceId: string
+/** An address space; its owner may change, so it is asked when it is needed. */
+export interface User {
+  readonly id: string
   readonly owner: Client
 }
 
 export class Uses {
-  readonly #groups = new Map<number, GroupUse>()
-  readonly #devices = new Map<string, GroupUse>()
+  readonly #groups = new Map<number, User>()
+  readonly #devices = new Map<string, User>()
   /** Device fds that were handed out, by group: while one is open, the kernel keeps the group. */
   readonly #exports = new Map<number, string[]>()
 
-  groupUse(group: number): GroupUse | undefined {
+  groupUser(group: number): User | undefined {
     return this.#groups.get(group)
   }
 
-  deviceUse(name: string): GroupUse | undefined {
+  deviceUser(name: string): User | undefined {
     return this.#devices.get(name)
   }
 
-  spaceOfGroup(group: number): string | undefined {
-    return this.#groups.get(group)?.spaceId
-  }
-
-  spaceOfDevice(name: string): string | undefined {
-    return this.#devices.get(name)?.spaceId
-  }
-
-  takeGroup(group: number, use: GroupUse): void {
-    this.#groups.set(group, use)
+  takeGroup(group: number, user: User): void {
+    this.#groups.set(group, user)
   }
 
   dropGroup(group: number): void {
     this.#groups.delete(group)
+  }
+
+  takeDevice(name: string, user: User): void {
+    this.#devices.set(name, user)
+  }
+
+  dropDevice(name: string): void {
+    this.#devices.delete(name)
   }
 
   /** A device fd of the group went to a client. */
@@ -52,13 +53,5 @@ export class Uses {
   /** The group could be opened again, so every exported fd of it is closed. */
   clearExports(group: number): void {
     this.#exports.delete(group)
-  }
-
-  takeDevice(name: string, use: GroupUse): void {
-    this.#devices.set(name, use)
-  }
-
-  dropDevice(name: string): void {
-    this.#devices.delete(name)
   }
 }

@@ -32,7 +32,7 @@ export function world(changes: Partial<MachineSpec> = {}): World {
 
 /** A space of the client that is ready: the first edu is bound and its group a member. */
 export async function readySpace({ domain }: World, client: Client, id = 'space') {
-  await domain.binding.bind({ devices: [EDU], driver: undefined, wholeGroup: false })
+  await domain.binding.bind(client, { devices: [EDU], driver: undefined, wholeGroup: false })
   await domain.spaces.create(client, id)
   return domain.spaces.addGroup(client, id, EDU_GROUP)
 }

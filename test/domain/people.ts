@@ -1,13 +1,19 @@
 /** Clients for tests of the domain: each is another process. */
 
 import type { Client } from '../../src/domain/clients.ts'
+import type { Grant } from '../../src/rules/policy.ts'
 
-export const person = (name: string, pid = 100): Client => ({
+/** What root has without a policy file. */
+export const EVERYTHING: Grant = { role: 'admin', devices: ['*'], addsGroups: true, quota: {} }
+
+export const person = (name: string, pid = 100, grant: Partial<Grant> = {}): Client => ({
   id: name,
   pid,
   uid: 1000,
   gid: 1000,
   command: name,
+  identity: `uid of ${name}`,
+  grant: { ...EVERYTHING, ...grant },
   isCurrent: () => true,
 })
 

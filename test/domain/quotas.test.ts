@@ -1,0 +1,134 @@
+import { describe, expect, test } from 'vitest'
+import { Quotas } from '../../src/domain/quotas.ts'
+import { hostDevice } from '../../src/kernel/sysfs.ts'
+import { EDU, MTTY, readySpace, world } from './machine.ts'
+import { alice, person } from './people.ts'
+
+const limited = (quota: Record<string, bigint>) => person('limited', 200, { quota })
+const refusal = (limit: string, max: bigint, current: bigint, needed: bigint) =>
+  expect.objectContaining({
+    reason: 'LIMIT_REACHED',
+    details: { quota: { limit, max, current, needed } },
+  })
+
+describe('Quotas', () => {
+  test('are shared by the clients of one identity', () => {
+    const quotas = new Quotas(() => ({}))
+    const [one, two] = [limited({ devices: 2n }), { ...limited({ devices: 2n }), id: 'second' }]
+    quotas.take(one, { devices: 1n })
+    quotas.take(two, { devices: 1n })
+
+    expect(() => quotas.take(two, { devices: 1n })).toThrow(
+      refusal('devices of uid of limited', 2n, 2n, 1n),
+    )
+    quotas.give(one, { devices: 1n })
+    expect(() => quotas.take(two, { devices: 1n })).not.toThrow()
+  })
+
+  test('hold for all together', () => {
+    const quotas = new Quotas(() => ({ mappings: 1n }))
+    quotas.take(alice, { mappings: 1n })
+
+    expect(() => quotas.take(limited({}), { mappings: 1n })).toThrow(
+      refusal('mappings of everybody', 1n, 1n, 1n),
+    )
+  })
+
+  test('take all of the amounts or none', () => {
+    const quotas = new Quotas(() => ({}))
+    const client = limited({ locked_bytes: 10n })
+
+    expect(() => quotas.take(client, { mappings: 1n, locked_bytes: 11n })).toThrow()
+    expect(quotas.usage(client).filter(({ current }) => current > 0n)).toEqual([])
+    expect(quotas.totalUsage().filter(({ current }) => current > 0n)).toEqual([])
+  })
+
+  test('move to another identity, or stay where they are', () => {
+    const quotas = new Quotas(() => ({ mappings: 1n }))
+    quotas.take(alice, { mappings: 1n })
+
+    expect(() => quotas.move(alice, limited({ mappings: 0n }), { mappings: 1n })).toThrow()
+    expect(quotas.usage(alice).find(({ name }) => name === 'mappings')?.current).toBe(1n)
+    quotas.move(alice, limited({}), { mappings: 1n })
+    expect(quotas.usage(alice).find(({ name }) => name === 'mappings')?.current).toBe(0n)
+  })
+})
+
+describe('over its quota a client is refused', () => {
+  const item = {
+    iova: 0n,
+    length: 0x1000n,
+    memoryId: 'ram',
+    offset: 0n,
+    access: 'read-write' as const,
+  }
+
+  test.each([
+    ['address_spaces', 0n],
+    ['memories', 0n],
+    ['allocated_bytes', 0xfffn],
+    ['mappings', 0n],
+    ['locked_bytes', 0xfffn],
+    ['devices', 0n],
+    ['sessions', 0n],
+    ['streams', 0n],
+    ['watches', 0n],
+  ])('%s', async (name, max) => {
+    const at = world()
+    const client = limited({ [name]: max })
+    const { domain, sim } = at
+    const never = new AbortController().signal
+
+    const everything = async () => {
+      await domain.memories.allocate(client, { id: 'ram', length: 0x1000n, hugePage: undefined })
+      await readySpace(at, client)
+      const { errors } = await domain.spaces.map(client, 'space', {
+        items: [item],
+        allOrNothing: false,
+      })
+      if (errors[0] !== undefined) throw errors[0]
+      await domain.devices.open(client, 'space', EDU)
+      await domain.irqs.watch(client, { name: EDU, index: 1, start: 0, count: 1 }, never).next()
+      await domain.spaces.create(client, 'serial')
+      const mtty = await hostDevice(sim.kernel, MTTY)
+      await domain.spaces.addGroup(client, 'serial', mtty?.group ?? -1)
+      await domain.devices.open(client, 'serial', MTTY)
+      await domain.migration.setState(client, MTTY, 'STOP_COPY')
+      await domain.inventory.watch(client, never).next()
+    }
+
+    await expect(everything()).rejects.toMatchObject({
+      reason: 'LIMIT_REACHED',
+      details: { quota: { limit: `${name} of uid of limited`, max, current: 0n } },
+    })
+  })
+
+  test('and everything is given back when it is gone', async () => {
+    const at = world()
+    const client = limited({})
+    const { domain, sim } = at
+    await domain.memories.allocate(client, { id: 'ram', length: 0x1000n, hugePage: undefined })
+    await readySpace(at, client)
+    await domain.spaces.map(client, 'space', { items: [item], allOrNothing: true })
+    await domain.devices.open(client, 'space', EDU)
+    const mtty = await hostDevice(sim.kernel, MTTY)
+    await domain.spaces.create(client, 'serial')
+    await domain.spaces.addGroup(client, 'serial', mtty?.group ?? -1)
+    await domain.devices.open(client, 'serial', MTTY)
+    await domain.migration.setState(client, MTTY, 'RESUMING')
+    const used = domain.quotas.usage(client).filter(({ current }) => current > 0n)
+    expect(used.map(({ name, current }) => [name, current])).toEqual([
+      ['locked_bytes', 0x1000n],
+      ['mappings', 1n],
+      ['address_spaces', 2n],
+      ['memories', 1n],
+      ['allocated_bytes', 0x1000n],
+      ['devices', 2n],
+      ['sessions', 1n],
+    ])
+
+    await domain.releaseClient(client, 'it has exited')
+
+    expect(domain.quotas.totalUsage().filter(({ current }) => current !== 0n)).toEqual([])
+  })
+})
