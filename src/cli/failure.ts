@@ -11,12 +11,12 @@ import { indented } from './table.ts'
 /** What vfioctl itself has to say no to: a file it cannot read, a region name nobody knows. */
 export class CliError extends Error {
   override readonly name = 'CliError'
-  /** What to do. */
-  readonly advice: string
+  /** What else there is to say. */
+  readonly note: string
 
-  constructor(message: string, advice = '', cause?: unknown) {
+  constructor(message: string, note = '', cause?: unknown) {
     super(message, cause === undefined ? undefined : { cause })
-    this.advice = advice
+    this.note = note
   }
 }
 
@@ -27,7 +27,7 @@ export const fileError = (verb: 'read' | 'write', path: string, error: unknown):
 }
 
 /** Stopped by Ctrl-C before the end: as the shell says of a process that SIGINT ended. */
-export const EXIT_INTERRUPTED = 130
+const EXIT_INTERRUPTED = 130
 export const EXIT_USAGE = 2
 const EXIT_FAILED = 1
 
@@ -35,32 +35,31 @@ const EXIT_FAILED = 1
 export const usageError = (message: string): CommanderError =>
   new CommanderError(EXIT_USAGE, 'vfioctl.usage', message)
 
+/** A label and what it labels: blocked by, fix, limit, to do, reason. */
+type Line = readonly [string, string]
+
 export interface Failure {
   readonly exitCode: number
   readonly message: string
-  /** Labelled lines: blocked by, fix, limit, to do, reason. */
-  readonly lines: readonly (readonly [string, string])[]
+  readonly lines: readonly Line[]
   readonly json: Readonly<Record<string, unknown>>
 }
 
 const adviceOn = (reason: string): string =>
   Object.hasOwn(REASONS, reason) ? REASONS[reason as Reason] : ''
 
-const detailLines = (details: Details): (readonly [string, string])[] => {
-  const { blockers = [], quota, resource, field } = details
-  const fixes = new Set(blockers.map(({ fix }) => fix))
-  return [
-    ...blockers.map(({ subject, found }) => ['blocked by', `${subject}: ${found}`] as const),
-    ...Array.from(fixes, (fix) => ['fix', fix] as const),
-    ...(quota === undefined
-      ? []
-      : ([
-          ['limit', `${quota.limit}: ${quota.max}`],
-          ['in use', `${quota.current}, and ${quota.needed} more needed`],
-        ] as const)),
-    ...(resource?.owner === undefined ? [] : ([['owner', resource.owner]] as const)),
-    ...(field === undefined ? [] : ([['field', field]] as const)),
-  ]
+const detailLines = (details: Details): Line[] => {
+  const { blockers = [], quota, resource, field, retryAfterMs } = details
+  const lines: Line[] = blockers.map(({ subject, found }) => ['blocked by', `${subject}: ${found}`])
+  for (const fix of new Set(blockers.map((blocker) => blocker.fix))) lines.push(['fix', fix])
+  if (quota !== undefined) {
+    lines.push(['limit', `${quota.limit}: ${quota.max}`])
+    lines.push(['in use', `${quota.current}, and ${quota.needed} more needed`])
+  }
+  if (resource?.owner !== undefined) lines.push(['owner', resource.owner])
+  if (field !== undefined) lines.push(['field', field])
+  if (retryAfterMs !== undefined) lines.push(['retry', `in ${retryAfterMs} ms`])
+  return lines
 }
 
 const kernelText = ({ op, errno }: Details): string => {
@@ -68,23 +67,32 @@ const kernelText = ({ op, errno }: Details): string => {
   return errno === undefined ? ` (${op})` : ` (${op}: ${errno})`
 }
 
-const refusedCall = (error: RpcError, socket: string): Failure => {
+const unreachable = (error: RpcError, socket: string): Failure => {
   const { reason, status, method, details } = error
-  const isUnreachable = reason === '' && status === 'UNAVAILABLE'
-  const message = isUnreachable
-    ? `Cannot reach the daemon on ${socket}: ${causeText(error.message)}`
-    : error.message
-  const advice = isUnreachable
-    ? 'Start vfiod, or name its socket with --socket or $VFIOD_SOCKET.'
-    : adviceOn(reason)
+  const cause = causeText(error.message)
+  const message = `Cannot reach the daemon on ${socket}: ${cause}`
+  const advice = cause.includes('EACCES')
+    ? 'Ask for access to the socket; socket_group of the daemon says who has it.'
+    : 'Start vfiod, or name its socket with --socket or $VFIOD_SOCKET.'
   return {
     exitCode: EXIT_FAILED,
     message,
-    lines: [
-      ...detailLines(details),
-      ...(advice === '' ? [] : ([['to do', advice]] as const)),
-      ...(reason === '' ? [] : ([['reason', `${reason}${kernelText(details)}`]] as const)),
-    ],
+    lines: [['to do', advice]],
+    json: { message, reason, status, method, advice, details },
+  }
+}
+
+const refusedCall = (error: RpcError, socket: string): Failure => {
+  const { message, reason, status, method, details } = error
+  if (reason === '' && status === 'UNAVAILABLE') return unreachable(error, socket)
+  const advice = adviceOn(reason)
+  const lines = detailLines(details)
+  if (advice !== '') lines.push(['to do', advice])
+  if (reason !== '') lines.push(['reason', `${reason}${kernelText(details)}`])
+  return {
+    exitCode: status === 'CANCELLED' ? EXIT_INTERRUPTED : EXIT_FAILED,
+    message,
+    lines,
     json: { message, reason, status, method, advice, details },
   }
 }
@@ -104,13 +112,15 @@ const usage = (error: CommanderError): Failure => {
 }
 
 const own = (error: CliError, socket: string): Failure => {
-  const { message, advice, cause } = error
+  const { message, note, cause } = error
   const refused = cause instanceof RpcError ? refusedCall(cause, socket) : undefined
+  const lines: Line[] = [...(refused?.lines ?? [])]
+  if (note !== '') lines.push(['note', note])
   return {
-    exitCode: EXIT_FAILED,
+    exitCode: refused?.exitCode ?? EXIT_FAILED,
     message,
-    lines: [...(refused?.lines ?? []), ...(advice === '' ? [] : ([['note', advice]] as const))],
-    json: { ...refused?.json, message, note: advice },
+    lines,
+    json: { ...refused?.json, message, note },
   }
 }
 

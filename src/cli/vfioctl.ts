@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /** vfioctl, the command line client of vfiod. See docs/vfioctl.md. */
 import { CommanderError } from 'commander'
-import { EXIT_INTERRUPTED, EXIT_USAGE, failureJson, failureOf, failureText } from './failure.ts'
+import { EXIT_USAGE, failureJson, failureOf, failureText } from './failure.ts'
 import { buildProgram } from './program.ts'
 import { type GlobalOptions, socketOf } from './session.ts'
 
@@ -32,9 +32,7 @@ const exitCodeAfter = (error: unknown): number => {
   if (failure === undefined) throw error
   const isJson = options.json === true || process.argv.includes('--json')
   console.error(isJson ? failureJson(failure) : failureText(failure))
-  return 'reason' in failure.json && failure.json.reason === 'CANCELLED'
-    ? EXIT_INTERRUPTED
-    : failure.exitCode
+  return failure.exitCode
 }
 
 try {

@@ -41,7 +41,7 @@ const info = (session: Session, name: string): Promise<void> =>
         ['device', name],
         ['group', device.groupId],
         ['driver', device.driver],
-        ['reset', info.canReset ? 'possible' : 'not possible'],
+        ['reset', info.canReset ? 'possible' : 'not announced'],
       ])
       const irqs = irqsText(info)
       return [properties, regionsText(info), irqs].join('\n\n')

@@ -1,0 +1,140 @@
+/** How vfioctl fails: on stderr, in words or as JSON, and with which exit code. */
+
+import { linkSync, mkdtempSync, rmSync } from 'node:fs'
+import { createServer, type Server } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { type Failure, failureOf } from '../../src/cli/failure.ts'
+import { buildProgram } from '../../src/cli/program.ts'
+import { run, start } from './vfioctl.ts'
+
+// Each run is a process; a busy machine takes its time for one.
+vi.setConfig({ testTimeout: 120_000 })
+
+let folder: string
+let silent: Server
+const nobody = () => join(folder, 'nobody.sock')
+const silentSocket = () => join(folder, 'silent.sock')
+
+beforeAll(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'vfioctl-errors-'))
+  silent = createServer()
+  await new Promise<void>((resolve) => silent.listen(silentSocket(), resolve))
+})
+
+afterAll(() => {
+  silent.close()
+  rmSync(folder, { recursive: true })
+})
+
+describe('vfioctl without a daemon', () => {
+  test('names the socket and what to do, and exits with 1', async () => {
+    const { code, stdout, stderr } = await run(['groups', '--socket', nobody()])
+
+    expect({ code, stdout }).toEqual({ code: 1, stdout: '' })
+    expect(stderr.split('\n')[0]).toBe(
+      `vfioctl: Cannot reach the daemon on ${nobody()}: connect ENOENT`,
+    )
+    expect(stderr).toContain('--socket or $VFIOD_SOCKET')
+  })
+
+  test('says the same as JSON', async () => {
+    const { code, stderr } = await run(['groups', '--json'], { socket: nobody() })
+
+    expect(code).toBe(1)
+    expect(JSON.parse(stderr)).toMatchObject({
+      error: { status: 'UNAVAILABLE', reason: '', method: 'vfiod.v1.InventoryService/ListGroups' },
+    })
+  })
+
+  test('fails as well where the socket is one, and nobody listens', async () => {
+    const listener = createServer()
+    const path = join(folder, 'left.sock')
+    await new Promise<void>((resolve) => listener.listen(join(folder, 'listening.sock'), resolve))
+    linkSync(join(folder, 'listening.sock'), path)
+    await new Promise((resolve) => listener.close(resolve))
+
+    const { code, stderr } = await run(['groups'], { socket: path })
+
+    expect(code).toBe(1)
+    expect(stderr).toContain(`Cannot reach the daemon on ${path}: connect ECONNREFUSED`)
+  })
+
+  test('gives up a call on Ctrl-C, and exits with 130', async () => {
+    const accepted = new Promise<void>((resolve) => silent.once('connection', () => resolve()))
+    const running = start(['devices'], { socket: silentSocket() })
+    await accepted
+    running.interrupt()
+
+    const { code, stderr } = await running.outcome
+
+    expect(code).toBe(130)
+    expect(stderr).toMatch(/^vfioctl: /)
+  })
+})
+
+/** What a command line comes to, without a process of its own. */
+const failureIn = async (args: readonly string[]): Promise<Failure | undefined> => {
+  const error = await buildProgram()
+    .parseAsync(args, { from: 'user' })
+    .catch((caught: unknown) => caught)
+  return failureOf(error, '')
+}
+
+describe('wrong usage of vfioctl', () => {
+  test.each([
+    [['bogus'], "unknown command 'bogus'"],
+    [['groups', '--bogus'], "unknown option '--bogus'"],
+    [['bind'], "missing required argument 'device'"],
+    [['map', '--group', '3'], "required option '--length <bytes>' not specified"],
+    [['region', 'read', 'x', 'BAR0', '12z', '4'], 'A number is needed'],
+    [['region', 'read', 'x', 'BAR0', '0', '4', '--width', '3'], 'One of 1, 2, 4, 8'],
+    [['region', 'write', 'x', 'BAR0', '0'], 'give either VALUE or --in FILE'],
+    [['region', 'write', 'x', 'BAR0', '0', '1', '--in', 'y'], 'give either VALUE or --in FILE'],
+    [['map', '--group', '3', '--length', '4K', '--access', 'no'], 'Allowed choices are'],
+  ])('%j is refused with 2', async (args, message) => {
+    const failure = await failureIn(args)
+
+    expect(failure?.exitCode).toBe(2)
+    expect(failure?.message).toContain(message)
+  })
+
+  test('is said on stderr', async () => {
+    const { code, stdout, stderr } = await run(['bogus'])
+
+    expect({ code, stdout }).toEqual({ code: 2, stdout: '' })
+    expect(stderr.split('\n')).toEqual([
+      "vfioctl: unknown command 'bogus'",
+      '  to do       See vfioctl --help, or --help after a command.',
+      '',
+    ])
+  })
+
+  test('is an object with --json', async () => {
+    const { code, stderr } = await run(['bogus', '--json'])
+
+    expect(code).toBe(2)
+    expect(JSON.parse(stderr)).toEqual({
+      error: { message: "unknown command 'bogus'", reason: 'USAGE' },
+    })
+  })
+
+  test('shows the help where a command is missing, and exits with 2', async () => {
+    const { code, stderr } = await run(['region'])
+
+    expect(code).toBe(2)
+    expect(stderr).toContain('Usage: vfioctl region')
+  })
+})
+
+describe('vfioctl --help and --version', () => {
+  test('exit with 0', async () => {
+    const help = await run(['map', '--help'])
+    const version = await run(['--version'])
+
+    expect([help.code, version.code]).toEqual([0, 0])
+    expect(help.stdout).toContain('There is no command to unmap')
+    expect(version.stdout).toMatch(/^\d+\.\d+\.\d+\n$/)
+  })
+})

@@ -1,0 +1,242 @@
+/** The commands of vfioctl, where docs/vfioctl.md has no example of what they do. */
+
+import { createHash } from 'node:crypto'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { type Daemon, ended, mttyDevices, startDaemon, until } from '../system/world.ts'
+import { type Outcome, run, start } from './vfioctl.ts'
+
+// Each run is a process; a busy machine takes its time for one.
+vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 })
+
+const EDU = '0000:00:04.0'
+const EDU_GROUP = 3
+const SPOILED = '0000:00:1f.2'
+const SPOILED_GROUP = 8
+
+let daemon: Daemon
+let cwd: string
+let source: string
+let target: string
+
+const vfioctl = (...args: string[]): Promise<Outcome> => run(args, { socket: daemon.socket, cwd })
+
+const json = async (...args: string[]) => {
+  const { code, stdout, stderr } = await vfioctl(...args, '--json')
+  expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
+  return JSON.parse(stdout)
+}
+
+/** The error object of a command that is refused. */
+const refused = async (...args: string[]) => {
+  const { code, stdout, stderr } = await vfioctl(...args, '--json')
+  expect({ code, stdout }).toEqual({ code: 1, stdout: '' })
+  return JSON.parse(stderr).error
+}
+
+beforeAll(async () => {
+  daemon = await startDaemon()
+  cwd = mkdtempSync(join(tmpdir(), 'vfioctl-'))
+  ;[source, target] = await mttyDevices(daemon.client())
+  await vfioctl('bind', EDU)
+})
+
+afterAll(async () => {
+  expect(await daemon?.stop()).toBe(0)
+  rmSync(cwd, { recursive: true })
+})
+
+describe('vfioctl groups, devices', () => {
+  test('print the messages of the API with --json', async () => {
+    const client = daemon.client()
+
+    expect(await json('groups')).toEqual(await client.inventory.listGroups())
+    expect(await json('devices')).toEqual(await client.inventory.listDevices())
+  })
+
+  test('groups --watch reports a change and ends with 0 on Ctrl-C', async () => {
+    const watching = start(['groups', '--watch'], { socket: daemon.socket })
+    await watching.says('Watching; Ctrl-C ends.')
+    await vfioctl('bind', '0000:00:05.0')
+    await watching.says('group 4 is viable: 0000:00:05.0 (vfio-pci)')
+    watching.interrupt()
+
+    expect(await watching.outcome).toMatchObject({ code: 0, stderr: '' })
+  })
+
+  test('groups --watch --json prints one event per line, the present first', async () => {
+    const watching = start(['groups', '--watch', '--json'], { socket: daemon.socket })
+    await watching.says('presentSent')
+    watching.interrupt()
+    const { stdout } = await watching.outcome
+
+    const events = stdout
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line))
+    const { groups } = await daemon.client().inventory.listGroups()
+    expect(events.map(({ event }) => event)).toEqual([...groups.map(() => 'group'), 'presentSent'])
+  })
+})
+
+describe('vfioctl map', () => {
+  test('names who keeps a group from being used: SPACE_NOT_READY', async () => {
+    const error = await refused('map', '--group', String(SPOILED_GROUP), '--length', '4K')
+
+    expect(error).toMatchObject({ reason: 'SPACE_NOT_READY', status: 'FAILED_PRECONDITION' })
+    expect(error.message).toContain(`${SPOILED} is bound to ahci`)
+  })
+
+  test('maps several groups into one space, at the lowest place', async () => {
+    const { space, mapping } = await json(
+      ...['map', '--group', '3', '--group', '1', '--length', '8K', '--access', 'read'],
+    )
+
+    expect(space).toMatchObject({ state: 'SPACE_STATE_READY', groupIds: [1, 3], mappings: 1 })
+    expect(mapping).toMatchObject({ iova: '0', length: '8192', access: 'ACCESS_READ' })
+  })
+
+  test('--hold keeps the space until Ctrl-C, and gives it back', async () => {
+    const group = String(EDU_GROUP)
+    const holding = start(['map', '--group', group, '--length', '2M', '--hold'], {
+      socket: daemon.socket,
+    })
+    await holding.says('Ctrl-C ends')
+
+    const { spaces } = await json('spaces')
+    expect(spaces).toMatchObject([
+      { groupIds: [EDU_GROUP], mappedBytes: '2097152', owner: { command: 'vfioctl' } },
+    ])
+    const error = await refused('info', EDU)
+    expect(error).toMatchObject({ reason: 'GROUP_IN_USE' })
+    expect(error.details.resource.owner).toContain('(vfioctl)')
+    holding.interrupt()
+    expect(await holding.outcome).toMatchObject({ code: 0, stderr: '' })
+    expect(await json('spaces')).toEqual({ spaces: [] })
+  })
+})
+
+describe('vfioctl region', () => {
+  test('writes a file to a region and reads it back into a file', async () => {
+    writeFileSync(join(cwd, 'value'), Buffer.from('78563412', 'hex'))
+    await vfioctl('region', 'write', EDU, 'bar0', '4', '--in', 'value')
+    await vfioctl('region', 'read', EDU, '0', '4', '4', '--out', 'inverse')
+
+    expect(readFileSync(join(cwd, 'inverse'))).toEqual(Buffer.from('87a9cbed', 'hex'))
+  })
+
+  test('reads by accesses of the width: edu ignores those of 1 byte', async () => {
+    const by4 = await json('region', 'read', EDU, 'BAR0', '0', '8', '--width', '4')
+    const by1 = await json('region', 'read', EDU, 'BAR0', '0', '8', '--width', '1')
+
+    expect(by4.data.slice(0, 8)).toBe('ed000001')
+    expect(by1.data).toBe('0'.repeat(16))
+  })
+
+  test('explains what cannot be accessed', async () => {
+    const messages = await Promise.all([
+      refused('region', 'read', source, 'BAR9', '0', '4'),
+      refused('region', 'read', target, 'BAR0', '0', '6', '--width', '4'),
+    ])
+
+    expect(messages.map(({ message }) => message)).toEqual([
+      `Cannot find region BAR9 of ${source}: it has BAR0, BAR1, CONFIG`,
+      'Cannot access 6 bytes by 4: it is not a multiple',
+    ])
+    expect(await refused('region', 'read', EDU, 'CONFIG', '250', '16')).toMatchObject({
+      reason: 'OUT_OF_REGION',
+    })
+    expect(
+      await refused('region', 'write', EDU, 'BAR0', '4', '0x100', '--width', '1'),
+    ).toMatchObject({ message: 'Cannot write 0x100 in 1 bytes: it is too large' })
+  })
+})
+
+describe('vfioctl irq watch', () => {
+  test('prints each event on a line of JSON', async () => {
+    const { code, stdout } = await vfioctl(
+      ...['irq', 'watch', EDU, 'msi', '--trigger', '0', '--events', '1', '--json'],
+    )
+
+    expect(code).toBe(0)
+    expect(stdout).toBe('{"armed":true}\n{"irq":{"vector":0,"count":"1"}}\n')
+  })
+
+  test('names the indexes of the device when there is no such one', async () => {
+    const { message } = await refused('irq', 'watch', EDU, 'MSIX')
+
+    expect(message).toBe(`Cannot find IRQ index MSIX of ${EDU}: it has INTX, MSI, REQ`)
+  })
+})
+
+describe('vfioctl migrate', () => {
+  test('saves a stream whose hash it prints, and loads it into another device', async () => {
+    await vfioctl('region', 'write', source, 'BAR0', '7', '0xa5', '--width', '1')
+    const saved = await json('migrate', 'save', source, 'state')
+    const loaded = await json('migrate', 'load', target, 'state')
+    const { data } = await json('region', 'read', target, 'BAR0', '7', '1')
+
+    const bytes = readFileSync(join(cwd, 'state'))
+    const sha256 = createHash('sha256').update(bytes).digest('hex')
+    expect(saved).toMatchObject({ bytes: 96, precopyBytes: 24, sha256 })
+    expect(saved.path).toEqual([
+      'MIGRATION_STATE_PRE_COPY',
+      'MIGRATION_STATE_PRE_COPY_P2P',
+      'MIGRATION_STATE_STOP_COPY',
+      'MIGRATION_STATE_STOP',
+    ])
+    expect(loaded).toMatchObject({ bytes: '96', sha256, state: 'MIGRATION_STATE_RUNNING' })
+    expect(data).toBe('a5')
+  })
+
+  test('resets a device that refuses, and says so', async () => {
+    writeFileSync(join(cwd, 'garbage'), Buffer.alloc(96, 0xee))
+
+    const error = await refused('migrate', 'load', target, 'garbage')
+    const after = await json('migrate', 'caps', target)
+
+    expect(error).toMatchObject({
+      reason: 'STATE_REFUSED_BY_DEVICE',
+      note: `vfioctl reset ${target}: it is RUNNING, with nothing of the file`,
+    })
+    expect(after.state).toBe('MIGRATION_STATE_RUNNING')
+  })
+
+  test('leaves no file behind when the device cannot be saved', async () => {
+    const error = await refused('migrate', 'save', EDU, 'edu-state')
+    const { message } = await refused('migrate', 'save', source, 'no/such/folder')
+
+    expect(error).toMatchObject({ reason: 'UNSUPPORTED', status: 'UNIMPLEMENTED' })
+    expect(readdirSync(cwd).filter((name) => name.startsWith('edu-state'))).toEqual([])
+    expect(message).toBe('Cannot write "no/such/folder.part": no such file or directory')
+  })
+})
+
+describe('vfioctl and the end of the daemon', () => {
+  test('map --hold notices it and exits with 1', async () => {
+    const own = await startDaemon()
+    await run(['bind', EDU], { socket: own.socket })
+    const holding = start(['map', '--group', String(EDU_GROUP), '--length', '4K', '--hold'], {
+      socket: own.socket,
+    })
+    await holding.says('Ctrl-C ends')
+
+    await ended(own.process, () => own.process.kill('SIGKILL'))
+
+    expect(await holding.outcome).toMatchObject({ code: 1 })
+    await own.stop()
+  })
+
+  test('a vfioctl that is killed leaves nothing behind', async () => {
+    const holding = start(['irq', 'watch', source, 'MSI'], { socket: daemon.socket })
+    await holding.says('armed')
+
+    holding.kill()
+    await holding.outcome
+
+    await until(async () => (await json('spaces')).spaces.length === 0 || undefined)
+    expect(await json('info', source)).toMatchObject({ name: source })
+  })
+})
