@@ -34,6 +34,8 @@ export class Machine {
   readonly #settle: () => Promise<void>
   #fds: number[] = []
   #realFds: number[] = []
+  /** The last fd that each device's group was opened as. */
+  readonly #groups = new Map<string, number>()
   #segments: Segment[] = []
   /** Functions that the suite gave to vfio-pci, and the driver each had before. */
   readonly #bound = new Map<string, string | undefined>()
@@ -74,10 +76,10 @@ export class Machine {
   }
 
   async group(name: string): Promise<number> {
-    return must(
-      await this.open(`/dev/vfio/${await this.groupOf(name)}`),
-      `open the group of ${name}`,
-    )
+    const path = `/dev/vfio/${await this.groupOf(name)}`
+    const fd = must(await this.open(path), `open the group of ${name}`)
+    this.#groups.set(name, fd)
+    return fd
   }
 
   /** A container with the groups of these devices and the type1 backend. */
@@ -91,6 +93,13 @@ export class Machine {
     }
     must(await setIommu(this.kernel, container, model), 'set the IOMMU')
     return { container, group: groups[0] as number }
+  }
+
+  /** Closes the group of a device that `attached` opened. */
+  async leave(name: string): Promise<void> {
+    const fd = this.#groups.get(name)
+    if (fd === undefined) throw new Error(`Cannot leave the group of ${name}: it is not open`)
+    await this.close(fd)
   }
 
   async deviceOf(group: number, name: string): Promise<number> {
