@@ -1,0 +1,89 @@
+/**
+ * The conformance run, inside the test machine: for every area, sequences that fast-check makes up
+ * run on the simulator and on the kernel of this machine. `run.mjs` starts it there.
+ */
+
+import { existsSync, readlinkSync, writeFileSync } from 'node:fs'
+import { basename } from 'node:path'
+import fc from 'fast-check'
+import { Actor } from './actor.ts'
+import type { Area } from './areas/area.ts'
+import { areas } from './areas.ts'
+import { Duel } from './duel.ts'
+import { LinuxSide } from './linux-side.ts'
+import { boundAddresses, MDEVS } from './machine.ts'
+import { Memory } from './memory.ts'
+import { differenceText } from './report.ts'
+import { SimSide } from './sim-side.ts'
+
+const OPS = Number(process.env.VFIOD_OPS ?? 20_000)
+const SEED = Number(process.env.VFIOD_SEED ?? 1)
+
+const sysfs = (path: string, data: string): void => writeFileSync(path, data)
+
+/** Makes the real machine what machine.ts says. */
+const prepare = (): void => {
+  for (const address of boundAddresses) {
+    const device = `/sys/bus/pci/devices/${address}`
+    const driver = existsSync(`${device}/driver`) ? basename(readlinkSync(`${device}/driver`)) : ''
+    if (driver === 'vfio-pci') continue
+    if (driver !== '') sysfs(`${device}/driver/unbind`, address)
+    sysfs(`${device}/driver_override`, 'vfio-pci')
+    sysfs('/sys/bus/pci/drivers_probe', address)
+  }
+  for (const { uuid, type } of Object.values(MDEVS))
+    if (!existsSync(`/sys/bus/mdev/devices/${uuid}`))
+      sysfs(`/sys/class/mdev_bus/mtty/mdev_supported_types/${type}/create`, uuid)
+}
+
+/** Sequences until enough operations were made; whether all of them were the same on both. */
+const runArea = async ({ name, sequence }: Area, duel: Duel): Promise<boolean> => {
+  const began = Date.now()
+  let sequences = 0
+  let ops = 0
+  let live = 0
+  for (let seed = SEED; ops < OPS; seed++) {
+    const path = process.env.VFIOD_PATH
+    const property = fc.asyncProperty(sequence, async (it) => {
+      const result = await duel.run(it)
+      sequences += 1
+      ops += result.outcomes.length
+      live += result.live
+      return result.difference === undefined
+    })
+    const numRuns = path ? 1 : Math.min(50, Math.ceil((OPS - ops) / 30))
+    const checked = await fc.check(property, { seed, numRuns, ...(path ? { path } : {}) })
+    if (checked.failed && checked.counterexample) {
+      const [found] = checked.counterexample
+      const result = await duel.run(found)
+      const at = { seed, path: checked.counterexamplePath ?? '' }
+      console.log(differenceText(name, at, found, result))
+      return false
+    }
+    if (checked.failed) throw checked.errorInstance
+    if (path) break
+  }
+  const seconds = (Date.now() - began) / 1000
+  const rate = Math.round(ops / seconds)
+  console.log(
+    `${name}: ${ops} operations (${live} on live objects) in ${sequences} sequences, ` +
+      `no difference; ${seconds.toFixed(1)} s, ${rate} a second`,
+  )
+  return true
+}
+
+const wanted = process.argv.slice(2)
+prepare()
+const duel = new Duel(
+  new Actor(await SimSide.make(await Memory.make())),
+  new Actor(await LinuxSide.make(await Memory.make())),
+)
+let failed = 0
+let passed = 0
+for (const area of areas) {
+  if (wanted.length > 0 && !wanted.includes(area.name)) continue
+  if (await runArea(area, duel)) passed += 1
+  else failed += 1
+}
+console.log(`${passed} passed, ${failed} failed`)
+process.exitCode = failed === 0 ? 0 : 1

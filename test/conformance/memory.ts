@@ -1,0 +1,111 @@
+/**
+ * The memory that a side's sequences point into, with nothing on either side of each piece, so
+ * that what reaches beyond it fails on a real kernel as well.
+ */
+
+import { sys } from '../../src/os/libc.ts'
+import { allocPages, freeSegment, mapFd, memfdCreate, type Segment } from '../../src/os/memory.ts'
+
+const PAGE = 4096
+const PROT_NONE = 0
+const PRIVATE_ANONYMOUS = 0x22
+const FIXED_NOREPLACE = 0x10_0000
+
+/** ram to be mapped for DMA, ro of a memfd without PROT_WRITE, bits for bitmaps and ranges. */
+export const AREAS = ['ram', 'ro', 'bits', 'edge', 'hole'] as const
+export type AreaName = (typeof AREAS)[number]
+
+export const RAM_PAGES = 48
+export const RO_PAGES = 4
+const BITS_PAGES = 3
+
+const reserve = (pages: number): number => {
+  const at = sys.mmapSync(0, pages * PAGE, PROT_NONE, PRIVATE_ANONYMOUS, -1, 0n)
+  if (at < 0) throw new Error(`Cannot reserve addresses: errno ${-at}`)
+  return at
+}
+
+/** Whether nothing is, and nothing can come, at this address. */
+const guard = (at: number): boolean =>
+  sys.mmapSync(at, PAGE, PROT_NONE, PRIVATE_ANONYMOUS | FIXED_NOREPLACE, -1, 0n) === at
+
+/** Makes segments until one has room for a guard on either side; a new one lands below the last. */
+const guarded = async (make: () => Promise<Segment>): Promise<Segment> => {
+  for (let attempt = 0; attempt < 200; attempt++) {
+    const above = reserve(1)
+    const made = await make()
+    const end = Number(made.address) + made.length
+    const isGuardedAbove = end === above || guard(end)
+    if (isGuardedAbove && guard(Number(made.address) - PAGE)) return made
+  }
+  throw new Error('Cannot place memory between two guards')
+}
+
+export class Memory {
+  readonly #segments: ReadonlyMap<AreaName, Segment>
+  readonly #hole: number
+
+  private constructor(segments: ReadonlyMap<AreaName, Segment>, hole: number) {
+    this.#segments = segments
+    this.#hole = hole
+    this.reset()
+  }
+
+  static async make(): Promise<Memory> {
+    const plain = async (pages: number): Promise<Segment> => allocPages(pages * PAGE)
+    const readOnly = async (): Promise<Segment> => {
+      const fd = memfdCreate('ro', BigInt(RO_PAGES * PAGE))
+      sys.writeSync(fd, new Uint8Array(RO_PAGES * PAGE).fill(7))
+      const made = await mapFd(fd, {
+        offset: 0n,
+        length: BigInt(RO_PAGES * PAGE),
+        access: 'read',
+      })
+      sys.closeSync(fd)
+      if (typeof made === 'number') throw new Error(`Cannot map a memfd: errno ${-made}`)
+      // Pages that were never touched are pinned, and counted, in another way.
+      for (let page = 0; page < RO_PAGES; page++) void made.bytes[page * PAGE]
+      return made
+    }
+    const segments = new Map<AreaName, Segment>([
+      ['ram', await guarded(() => plain(RAM_PAGES))],
+      ['bits', await guarded(() => plain(BITS_PAGES))],
+      ['edge', await guarded(() => plain(1))],
+      ['ro', await guarded(readOnly)],
+    ])
+    return new Memory(segments, reserve(16))
+  }
+
+  free(): void {
+    for (const segment of this.#segments.values()) freeSegment(segment)
+  }
+
+  /** Every page has bytes of its own. */
+  reset(): void {
+    const ram = this.of('ram').bytes
+    for (let page = 0; page < RAM_PAGES; page++) ram.fill(page + 1, page * PAGE, (page + 1) * PAGE)
+  }
+
+  of(area: AreaName): Segment {
+    const segment = this.#segments.get(area)
+    if (!segment) throw new Error(`no memory behind ${area}`)
+    return segment
+  }
+
+  /** `ram+0x1000` */
+  address(text: string): bigint {
+    const [area = '', offset = '0'] = text.split('+')
+    const start = area === 'hole' ? BigInt(this.#hole) : this.of(area as AreaName).address
+    return start + BigInt(offset)
+  }
+
+  bytes(text: string, length: number): Uint8Array {
+    const [area = '', offset = '0'] = text.split('+')
+    return this.of(area as AreaName).view(Number(offset), length)
+  }
+
+  /** The address of the last `length` bytes before nothing. */
+  edge(length: number): number {
+    return Number(this.of('edge').address) + PAGE - length
+  }
+}
