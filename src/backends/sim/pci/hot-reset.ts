@@ -41,10 +41,11 @@ export const hotReset = (pci: PciFunction, caller: Caller, arg: IoctlArg): numbe
   const header = copyIn(vfio_pci_hot_reset, arg, size)
   if (header === undefined) return -ERRNO.EFAULT
   if (header.argsz < size || header.flags !== 0) return -ERRNO.EINVAL
+  // No fds at all is how the callers of cdevs ask.
+  if (header.count === 0) return -ERRNO.EINVAL
   const siblings = pci.siblings()
   if (siblings === undefined) return -ERRNO.ENODEV
-  // No fds at all is how the callers of cdevs ask.
-  if (header.count === 0 || header.count > siblings.length) return -ERRNO.EINVAL
+  if (header.count > siblings.length) return -ERRNO.EINVAL
   const groups = groupsOf(caller, argAfter(arg, size), header.count)
   if (typeof groups === 'number') return groups
 
