@@ -29,7 +29,7 @@ export const loadState = async (borrowed: BorrowedDevice, file: string): Promise
     yield { name }
     const buffer = Buffer.allocUnsafeSlow(HEAD_ROOM + LIMITS.chunkBytes)
     for (let offset = 0n; ; ) {
-      const { bytesRead: length } = await handle.read(buffer, HEAD_ROOM, LIMITS.chunkBytes)
+      const length = await readInto(handle, { buffer, file })
       if (length === 0) return
       hash.update(buffer.subarray(HEAD_ROOM, HEAD_ROOM + length))
       yield new Chunk({ buffer, headRoom: HEAD_ROOM, length, offset })
@@ -64,6 +64,17 @@ const afterReset = async ({ client, name }: BorrowedDevice, error: unknown): Pro
     (failed: Error) => `${name} could not be reset: ${failed.message}`,
   )
   return new CliError(error.message, note, error)
+}
+
+const readInto = async (
+  handle: FileHandle,
+  { buffer, file }: { readonly buffer: Buffer; readonly file: string },
+): Promise<number> => {
+  try {
+    return (await handle.read(buffer, HEAD_ROOM, LIMITS.chunkBytes)).bytesRead
+  } catch (error) {
+    throw fileError('read', file, error)
+  }
 }
 
 const openFrom = async (path: string): Promise<FileHandle> => {

@@ -1,10 +1,9 @@
 /** The state of a device into a file, by the way that stops the device for the shortest time. */
-import { createHash, type Hash } from 'node:crypto'
-import { type FileHandle, open, rename, rm } from 'node:fs/promises'
 import { RpcError } from '../client/rpc-error.ts'
 import type { MigrationState__Output as MigrationState } from '../proto/vfiod/v1/MigrationState.ts'
 import type { BorrowedDevice } from './borrowed-device.ts'
-import { CliError, fileError } from './failure.ts'
+import { CliError } from './failure.ts'
+import { PartialFile } from './partial-file.ts'
 import { Progress } from './progress.ts'
 
 /** A device that is written faster than it is read never runs out: it is stopped after so many. */
@@ -24,19 +23,13 @@ export interface SavedState {
 class Saving {
   readonly path: MigrationState[] = []
   readonly #borrowed: BorrowedDevice
-  readonly #file: FileHandle
+  readonly #file: PartialFile
   readonly #progress: Progress
-  readonly #hash: Hash = createHash('sha256')
-  bytes = 0
 
-  constructor(borrowed: BorrowedDevice, file: FileHandle, progress: Progress) {
+  constructor(borrowed: BorrowedDevice, file: PartialFile, progress: Progress) {
     this.#borrowed = borrowed
     this.#file = file
     this.#progress = progress
-  }
-
-  get sha256(): string {
-    return this.#hash.copy().digest('hex')
   }
 
   async set(state: MigrationState): Promise<void> {
@@ -52,9 +45,7 @@ class Saving {
     for await (const { data, end } of client.migration.readSession({ name }, { signal })) {
       if (end) isComplete = end.complete
       if (data.length === 0) continue
-      this.#hash.update(data)
-      await this.#file.writeFile(data)
-      this.bytes += data.length
+      await this.#file.append(data)
       this.#progress.add(data.length)
     }
     return isComplete
@@ -70,36 +61,42 @@ class Saving {
   }
 }
 
-export const saveState = async (borrowed: BorrowedDevice, file: string): Promise<SavedState> => {
-  const { client, name, signal } = borrowed
-  const { preCopy, p2p } = await client.migration.getMigrationCapabilities({ name }, { signal })
+export const saveState = async (borrowed: BorrowedDevice, path: string): Promise<SavedState> => {
   const total = await estimate(borrowed)
-  const partial = `${file}.part`
-  const handle = await openFor(partial)
+  const file = await PartialFile.create(path)
   const progress = new Progress({ label: 'saving', total })
   try {
-    const saving = new Saving(borrowed, handle, progress)
-    if (preCopy) {
-      await saving.set('MIGRATION_STATE_PRE_COPY')
-      await saving.precopy()
-    }
-    const precopyBytes = saving.bytes
-    if (p2p) await saving.set(`MIGRATION_STATE_${preCopy ? 'PRE_COPY' : 'RUNNING'}_P2P`)
-    await saving.set('MIGRATION_STATE_STOP_COPY')
-    if (!(await saving.read()))
-      throw new CliError(`Cannot save ${name}: the stream ended before the state was complete`)
-    await saving.set('MIGRATION_STATE_STOP')
-    await handle.close()
-    await rename(partial, file)
-    const { path, bytes, sha256 } = saving
-    return { device: name, file, path, precopyBytes, bytes, sha256 }
+    const saving = new Saving(borrowed, file, progress)
+    const precopyBytes = await saveAll(saving, file, borrowed)
+    await file.keep()
+    const { bytes, sha256 } = file
+    return { device: borrowed.name, file: path, path: saving.path, precopyBytes, bytes, sha256 }
   } catch (error) {
-    await handle.close()
-    await rm(partial, { force: true })
+    await file.discard()
     throw error
   } finally {
     progress.stop()
   }
+}
+
+/** Answers how many bytes were read while the device ran. */
+const saveAll = async (
+  saving: Saving,
+  file: PartialFile,
+  { client, name, signal }: BorrowedDevice,
+): Promise<number> => {
+  const { preCopy, p2p } = await client.migration.getMigrationCapabilities({ name }, { signal })
+  if (preCopy) {
+    await saving.set('MIGRATION_STATE_PRE_COPY')
+    await saving.precopy()
+  }
+  const precopyBytes = file.bytes
+  if (p2p) await saving.set(`MIGRATION_STATE_${preCopy ? 'PRE_COPY' : 'RUNNING'}_P2P`)
+  await saving.set('MIGRATION_STATE_STOP_COPY')
+  if (!(await saving.read()))
+    throw new CliError(`Cannot save ${name}: the stream ended before the state was complete`)
+  await saving.set('MIGRATION_STATE_STOP')
+  return precopyBytes
 }
 
 /** For the progress bar alone, so a device that cannot say is fine. */
@@ -110,13 +107,5 @@ const estimate = async ({ client, name, signal }: BorrowedDevice): Promise<bigin
   } catch (error) {
     if (error instanceof RpcError && error.reason === 'UNSUPPORTED') return 0n
     throw error
-  }
-}
-
-const openFor = async (path: string): Promise<FileHandle> => {
-  try {
-    return await open(path, 'w')
-  } catch (error) {
-    throw fileError('write', path, error)
   }
 }

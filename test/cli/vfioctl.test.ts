@@ -204,13 +204,25 @@ describe('vfioctl migrate', () => {
     expect(after.state).toBe('MIGRATION_STATE_RUNNING')
   })
 
+  test('explains a file that cannot be read', async () => {
+    const messages = await Promise.all([
+      refused('migrate', 'load', source, 'no-such-file'),
+      refused('migrate', 'load', target, '/proc/self'),
+    ])
+
+    expect(messages.map(({ message }) => message)).toEqual([
+      'Cannot read "no-such-file": no such file or directory',
+      'Cannot read "/proc/self": illegal operation on a directory',
+    ])
+  })
+
   test('leaves no file behind when the device cannot be saved', async () => {
     const error = await refused('migrate', 'save', EDU, 'edu-state')
     const { message } = await refused('migrate', 'save', source, 'no/such/folder')
 
     expect(error).toMatchObject({ reason: 'UNSUPPORTED', status: 'UNIMPLEMENTED' })
     expect(readdirSync(cwd).filter((name) => name.startsWith('edu-state'))).toEqual([])
-    expect(message).toBe('Cannot write "no/such/folder.part": no such file or directory')
+    expect(message).toBe('Cannot write "no/such/folder": no such file or directory')
   })
 })
 
