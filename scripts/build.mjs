@@ -1,14 +1,17 @@
 /** Generates the types of the protos into src/proto, then compiles src into dist. */
-import { execFileSync } from 'node:child_process'
+import { spawnSync } from 'node:child_process'
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
-const run = (script, args) =>
-  execFileSync(process.execPath, [`${root}node_modules/${script}`, ...args], {
+/** What went wrong is on the terminal by then. */
+const run = (script, args) => {
+  const { status } = spawnSync(process.execPath, [`${root}node_modules/${script}`, ...args], {
     cwd: root,
     stdio: ['ignore', script.startsWith('typescript') ? 'inherit' : 'ignore', 'inherit'],
   })
+  if (status !== 0) process.exit(status ?? 1)
+}
 
 run('@grpc/proto-loader/build/bin/proto-loader-gen-types.js', [
   '--longs=String',
