@@ -161,7 +161,7 @@ export const defaultMachine: MachineSpec = {
   iommu: {
     pageSizes: 0x4020_1000n,
     aperture: { start: 0n, last: 0x7f_ffff_ffffn },
-    isCacheCoherent: true,
+    isCacheCoherent: false,
   },
   memlockBytes: null,
   dmaEntryLimit: 65535,

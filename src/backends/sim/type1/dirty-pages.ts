@@ -15,9 +15,6 @@ import { isBitmapSize, reportDirty } from './dirty-report.ts'
 import type { Type1 } from './type1.ts'
 import { straddles } from './unmap.ts'
 
-/** INT_MAX: the most bits one bitmap of the kernel has. */
-const PAGES_MAX = 2n ** 31n - 1n
-
 export const dirtyPages = (type1: Type1, arg: IoctlArg): number => {
   if (type1.model === 'v1') return -ERRNO.EACCES
   const { size: min } = vfio_iommu_type1_dirty_bitmap
@@ -39,8 +36,12 @@ export const dirtyPages = (type1: Type1, arg: IoctlArg): number => {
 const start = (type1: Type1): number => {
   if (type1.isTracking) return 0
   const mappings = type1.mappings.all()
-  if (mappings.some(({ pages }) => pages > PAGES_MAX)) return -ERRNO.EINVAL
-  for (const mapping of mappings) mapping.startTracking()
+  for (const mapping of mappings) {
+    const started = mapping.startTracking()
+    if (started === 0) continue
+    for (const other of mappings) other.dirty = undefined
+    return started
+  }
   type1.isTracking = true
   return 0
 }

@@ -14,7 +14,7 @@ import type { Mm } from '../mm.ts'
 import type { Caller } from '../open-file.ts'
 import { copyIn } from '../user-memory.ts'
 import { Mapping } from './mapping.ts'
-import { charge, pin } from './pinning.ts'
+import { charge, pin, unpin } from './pinning.ts'
 import type { Type1 } from './type1.ts'
 import { wrapErrno, wraps } from './wrap.ts'
 
@@ -46,7 +46,11 @@ export const mapDma = (type1: Type1, caller: Caller, arg: IoctlArg): number => {
   const mapping = new Mapping(map, access, caller.mm)
   const pinned = type1.hasPhysical ? pin(mapping) : 0
   if (pinned < 0) return pinned
-  if (type1.isTracking) mapping.startTracking()
+  const tracked = type1.isTracking ? mapping.startTracking() : 0
+  if (tracked < 0) {
+    unpin(mapping)
+    return tracked
+  }
   type1.dmaAvail -= 1
   type1.mappings.insert(mapping)
   return 0

@@ -1,11 +1,15 @@
 /** One mapping of a container: struct vfio_dma of the kernel. */
 
 import { VFIO_DMA_MAP_FLAG_WRITE } from '../../../abi/container.ts'
+import { ERRNO } from '../../../base/errno.ts'
 import { PAGE_SIZE } from '../../../base/units.ts'
 import { accessAt, bytesAt } from '../../../os/memory.ts'
 import { type Pin, pinPages } from '../../../os/pin.ts'
 import type { Mm } from '../mm.ts'
 import { DirtyBitmap } from './dirty-bitmap.ts'
+
+/** INT_MAX: the most bits one bitmap of the kernel has. */
+const DIRTY_PAGES_MAX = 2n ** 31n - 1n
 
 export class Mapping {
   readonly iova: bigint
@@ -63,8 +67,11 @@ export class Mapping {
     return bytesAt(this.vaddr + offset, length)
   }
 
-  startTracking(): void {
+  /** -EINVAL where one bitmap of the kernel cannot hold a bit per page. */
+  startTracking(): number {
+    if (this.pages > DIRTY_PAGES_MAX) return -ERRNO.EINVAL
     this.dirty = new DirtyBitmap(Number(this.pages))
+    return 0
   }
 
   /** It is gone from the container. */

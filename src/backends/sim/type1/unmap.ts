@@ -62,11 +62,11 @@ const unmapRange = (type1: Type1, wanted: Wanted): bigint => {
   if (type1.model === 'v2' && !wanted.all && straddles(type1, range)) return -BigInt(ERRNO.EINVAL)
 
   const found = type1.mappings.within(range)
+  // A v1 container stops at what starts before the range, and takes whole what starts inside it.
+  if (found[0] && found[0].iova < range.start) return 0n
   if (wanted.vaddr) return invalidate(type1, found)
   let unmapped = 0n
   for (const mapping of found) {
-    // A v1 container removes what starts in the range, however far it reaches.
-    if (type1.model === 'v1' && mapping.iova < range.start) break
     if (wanted.bitmap) {
       const reported = reportDirty(type1, mapping, wanted.iova, wanted.bitmap)
       if (reported < 0) return BigInt(reported)
