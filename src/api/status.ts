@@ -6,7 +6,7 @@ import { Metadata, type StatusObject, status } from '@grpc/grpc-js'
 import { type Reason, VfiodError } from '../base/error.ts'
 import { DETAILS_KEY, encodeStatus, MESSAGE_MAX, sendable } from '../wire/status-details.ts'
 
-/** The gRPC status of every reason; docs/errors.md is held equal to it. */
+/** The gRPC status of every reason; the README is held equal to it. */
 export const STATUS: Readonly<Record<Reason, status>> = {
   BAD_ARGUMENT: status.INVALID_ARGUMENT,
   BAD_RANGE: status.INVALID_ARGUMENT,

@@ -6,7 +6,7 @@
  * property on purpose: grpc-js takes a numeric `code` on a thrown error as the gRPC status.
  */
 
-/** Every reason, and what the caller should do about it. docs/errors.md is held equal to this. */
+/** Every reason, and what the caller should do about it. the README is held equal to this. */
 export const REASONS = {
   BAD_ARGUMENT: 'Correct the named field; nothing was changed.',
   BAD_RANGE:

@@ -1,4 +1,4 @@
-// What an error becomes, and that docs/errors.md and the README tell it as it is.
+// What an error becomes, and that the README tells it as it is.
 
 import { readFileSync } from 'node:fs'
 import { status } from '@grpc/grpc-js'
@@ -62,16 +62,16 @@ describe('an error', () => {
   })
 })
 
-describe('docs/errors.md', () => {
+describe('the README', () => {
   test('has a row for every reason, with its status and advice, and no other', () => {
     const rows = (Object.keys(REASONS) as Reason[]).map(
       (reason) => `| ${reason} | ${status[STATUS[reason]]} | ${REASONS[reason]} |`,
     )
 
-    expect(read('docs/errors.md').match(/^\| [A-Z_]+ \|.*$/gm)).toEqual(rows)
+    expect(read('README.md').match(/^\| [A-Z_]+ \|.*$/gm)).toEqual(rows)
   })
 
-  test('is where the README sends its readers', () => {
+  test('sends its readers to docs/errors.md for how to read them', () => {
     expect(read('README.md')).toContain('docs/errors.md')
   })
 })
