@@ -14,8 +14,13 @@ const connection = (number = 0) => {
 }
 
 const commands = {
-  call: ({ service, method, request, headers, on }) =>
-    connection(on)[service][method](request, { headers: headers ?? {} }),
+  // Of a stream of answers, the first; a stream of requests has one.
+  call: async ({ service, method, request, headers, on }) => {
+    const given = method === 'writeSession' ? [request] : request
+    const answer = connection(on)[service][method](given, { headers: headers ?? {} })
+    if (!(Symbol.asyncIterator in answer)) return answer
+    for await (const message of answer) return message
+  },
   receiveFds: async ({ ticket }) => ({ fds: (await receiveFds(ticket)).fds.length }),
   sendFds: ({ ticket, fds }) => sendFds(ticket, fds),
   disconnect: ({ on }) => {
