@@ -17,6 +17,7 @@ import { ERRNO } from '../../base/errno.ts'
 import type { IoctlArg } from '../../kernel/port.ts'
 import { Container } from './container.ts'
 import type { IommuGroup } from './iommu-group.ts'
+import { IommufdFile } from './iommufd/iommufd-file.ts'
 import { type Answer, type Caller, OpenFile } from './open-file.ts'
 import { isRealFd } from './real-fd.ts'
 import { argBytes, copyIn, copyOut } from './user-memory.ts'
@@ -35,8 +36,12 @@ export class VfioGroup {
   /** A group has one open file at a time. */
   openedFile: GroupFile | undefined
   container: Container | undefined
+  /** What stands in for a container. Invariant: never both. */
+  iommufd: IommufdFile | undefined
   /** 1 for the attachment and 1 for each open device; 0 without a container. */
   containerUsers = 0
+  /** Devices of the group that are bound through their cdevs. */
+  boundCdevs = 0
   /** The last device left its driver: files that are still open have nothing behind them. */
   isGone = false
 
@@ -51,7 +56,7 @@ export class VfioGroup {
 
   open(): GroupFile | number {
     if (this.isGone) return -ERRNO.ENODEV
-    if (this.openedFile !== undefined) return -ERRNO.EBUSY
+    if (this.boundCdevs > 0 || this.openedFile !== undefined) return -ERRNO.EBUSY
     this.openedFile = new GroupFile(this)
     return this.openedFile
   }
@@ -70,8 +75,17 @@ export class VfioGroup {
     return 0
   }
 
+  /** Its devices claim their group one by one, when they are opened. */
+  setIommufd(iommufd: IommufdFile): number {
+    iommufd.context.ensureVfioIoas()
+    this.iommufd = iommufd.get()
+    return 0
+  }
+
   unsetContainer(): void {
     const { container } = this
+    this.iommufd?.put()
+    this.iommufd = undefined
     if (container === undefined) return
     this.container = undefined
     this.containerUsers = 0
@@ -124,7 +138,8 @@ export class GroupFile extends OpenFile {
     const { group } = this
     if (group.isGone) return -ERRNO.ENODEV
     let flags = 0
-    if (group.container) flags = VFIO_GROUP_FLAGS_CONTAINER_SET | VFIO_GROUP_FLAGS_VIABLE
+    if (group.container || group.iommufd)
+      flags = VFIO_GROUP_FLAGS_CONTAINER_SET | VFIO_GROUP_FLAGS_VIABLE
     else if (!group.iommuGroup.isDmaOwned) flags = VFIO_GROUP_FLAGS_VIABLE
     return copyOut(arg, vfio_group_status.encode({ ...status, flags }))
   }
@@ -137,15 +152,17 @@ export class GroupFile extends OpenFile {
     const file = caller.fileOf(fd)
     if (file === undefined && !isRealFd(fd)) return -ERRNO.EBADF
     const { group } = this
-    if (group.container) return -ERRNO.EINVAL
+    if (group.container || group.iommufd) return -ERRNO.EINVAL
     if (group.isGone) return -ERRNO.ENODEV
-    return file instanceof Container ? group.setContainer(file) : -ERRNO.EBADFD
+    if (file instanceof Container) return group.setContainer(file)
+    return file instanceof IommufdFile ? group.setIommufd(file) : -ERRNO.EBADFD
   }
 
   #unsetContainer(): number {
     const { group } = this
-    if (!group.container) return -ERRNO.EINVAL
-    if (group.containerUsers !== 1) return -ERRNO.EBUSY
+    if (!group.container && !group.iommufd) return -ERRNO.EINVAL
+    // An iommufd is not asked whether devices are open: they keep it by themselves.
+    if (group.container && group.containerUsers !== 1) return -ERRNO.EBUSY
     group.unsetContainer()
     return 0
   }

@@ -16,6 +16,14 @@ export interface GroupMember {
   readonly usesDefaultDomain: boolean
 }
 
+export type DmaAccess = 'read' | 'write'
+
+/** What stands between the devices of a group and memory. */
+export interface Translation {
+  /** The bytes at an iova in order, or undefined where the access is stopped. */
+  reach(iova: bigint, length: number, access: DmaAccess): Uint8Array[] | undefined
+}
+
 export class IommuGroup {
   readonly id: number
   readonly spec: GroupSpec
@@ -24,6 +32,11 @@ export class IommuGroup {
   readonly members = new Set<GroupMember>()
   /** Invariant: while a user has it, no member uses the default domain. */
   #isClaimed = false
+  /** The iommufd that claims, and for how many of the devices. */
+  #owner: object | undefined
+  #ownedDevices = 0
+  /** What the devices of an iommufd reach, while they are attached. */
+  translation: Translation | undefined
 
   constructor(spec: GroupSpec, iommu: IommuSpec | undefined) {
     this.id = spec.id
@@ -44,6 +57,24 @@ export class IommuGroup {
     if (this.isDmaOwned) return -ERRNO.EPERM
     this.#isClaimed = true
     return 0
+  }
+
+  /** For one device: -EPERM unless nobody else has the group. */
+  claimFor(owner: object): number {
+    const claimed = this.#owner === owner ? 0 : this.claim()
+    if (claimed < 0) return claimed
+    this.#owner = owner
+    this.#ownedDevices += 1
+    return 0
+  }
+
+  /** Whether other devices are still claimed for it. */
+  unclaimFor(_owner: object): boolean {
+    this.#ownedDevices -= 1
+    if (this.#ownedDevices > 0) return true
+    this.#owner = undefined
+    this.unclaim()
+    return false
   }
 
   unclaim(): void {

@@ -20,12 +20,28 @@ export interface ReservedRegion extends Range<bigint> {
   readonly kind: ReservedKind
 }
 
+/** What clients of iommufd can tell of the hardware. */
+export interface IommuModel {
+  /**
+   * Whether it keeps dirty bits. on-demand: once tracking is set on a domain (Intel, AMD). always:
+   * from when a domain that was made for it is attached, and setting changes nothing (SMMUv3).
+   */
+  readonly dirtyTracking?: 'on-demand' | 'always'
+  /** Whether a guest's own tables can stand before the host's. */
+  readonly canNest?: boolean
+  /** Present for Intel VT-d: the registers that IOMMU_GET_HW_INFO shows. */
+  readonly vtd?: { readonly capability: bigint; readonly extendedCapability: bigint }
+  /** False where a write of a device could be anyone's interrupt: no interrupt remapping. */
+  readonly isolatesInterrupts?: boolean
+}
+
 export interface IommuSpec {
   /** One bit per page size that the IOMMU can map. */
   readonly pageSizes: bigint
   readonly aperture: Range<bigint>
   /** What CHECK_EXTENSION(VFIO_DMA_CC_IOMMU) says once a group is attached. */
   readonly isCacheCoherent: boolean
+  readonly model?: IommuModel
 }
 
 export interface GroupSpec {

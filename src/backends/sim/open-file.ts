@@ -14,8 +14,11 @@ export type Answer = number | Promise<number>
 /** The process that makes a call. */
 export interface Caller {
   readonly mm: Mm
+  /** CAP_SYS_RESOURCE. */
+  readonly mayRaiseLimits: boolean
   /** Gives the file an fd; the fd takes over the reference that came with making it. */
   install(file: OpenFile): number
+  close(fd: number): number
   fileOf(fd: number): OpenFile | undefined
 }
 

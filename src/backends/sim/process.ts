@@ -11,10 +11,12 @@ import type { Caller, OpenFile } from './open-file.ts'
 
 export class Process implements Caller {
   readonly mm: Mm
+  readonly mayRaiseLimits: boolean
   readonly #files = new Map<number, OpenFile>()
 
-  constructor(mm: Mm) {
+  constructor(mm: Mm, { mayRaiseLimits = true }: { readonly mayRaiseLimits?: boolean } = {}) {
     this.mm = mm
+    this.mayRaiseLimits = mayRaiseLimits
   }
 
   install(file: OpenFile): number {
@@ -44,5 +46,6 @@ export class Process implements Caller {
   /** exit(2). */
   closeAll(): void {
     for (const fd of [...this.#files.keys()]) this.close(fd)
+    this.mm.isAlive = false
   }
 }

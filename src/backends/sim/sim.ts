@@ -4,7 +4,7 @@ import type { Kernel } from '../../kernel/port.ts'
 import { type Fault, SimKernel } from './kernel.ts'
 import type { MachineSpec } from './machine.ts'
 import { Machine } from './machine-state.ts'
-import { Mm } from './mm.ts'
+import { Mm, User } from './mm.ts'
 import { Process } from './process.ts'
 import { fileTree } from './sysfs/tree.ts'
 import { Vfs } from './vfs.ts'
@@ -13,17 +13,26 @@ export interface SimProcess {
   readonly kernel: Kernel
   /** VmLck: the pages that are pinned on its behalf. */
   readonly lockedPages: bigint
+  /** VmPin: the pages of it that iommufd has pinned. */
+  readonly pinnedPages: bigint
   /** An fd of this process for a file that another one has open, as SCM_RIGHTS gives one. */
   receive(from: SimProcess, fd: number): number
   /** Closes everything. What it mapped stays charged to it while others hold the files. */
   exit(): void
 }
 
+export interface SpawnOptions {
+  /** RLIMIT_MEMLOCK; null with CAP_IPC_LOCK. */
+  readonly memlockBytes?: bigint | null
+  /** CAP_SYS_RESOURCE. */
+  readonly mayRaiseLimits?: boolean
+}
+
 export interface Sim extends SimProcess {
   /** Every pending device action happens once; whether anything did. */
   step(): boolean
   /** Another process on the machine, with a memory map and fds of its own. */
-  spawn(options?: { readonly memlockBytes?: bigint | null }): SimProcess
+  spawn(options?: SpawnOptions): SimProcess
   /** What is asked before every call: a number is the call's answer. */
   fault: Fault | undefined
 }
@@ -36,14 +45,19 @@ export const createSim = (
   const vfs = new Vfs(fileTree(machine))
   const processes = new WeakMap<SimProcess, Process>()
 
-  const processOf = (memlockBytes: bigint | null): { handle: SimProcess; process: Process } => {
-    const mm = new Mm(memlockBytes)
-    const process = new Process(mm)
+  const user = new User()
+  const processOf = (options: SpawnOptions): { handle: SimProcess; process: Process } => {
+    const { memlockBytes = spec.memlockBytes, mayRaiseLimits = true } = options
+    const mm = new Mm(memlockBytes, user)
+    const process = new Process(mm, { mayRaiseLimits })
     const kernel = new SimKernel(vfs, process, (call) => sim.fault?.(call))
     const handle: SimProcess = {
       kernel,
       get lockedPages() {
         return mm.lockedPages
+      },
+      get pinnedPages() {
+        return mm.pinnedPages
       },
       receive: (from, fd) => {
         const file = processes.get(from)?.fileOf(fd)
@@ -56,16 +70,19 @@ export const createSim = (
     return { handle, process }
   }
 
-  const { handle: first, process } = processOf(spec.memlockBytes)
+  const { handle: first, process } = processOf({})
   const sim: Sim = {
     kernel: first.kernel,
     get lockedPages() {
       return first.lockedPages
     },
+    get pinnedPages() {
+      return first.pinnedPages
+    },
     receive: first.receive,
     exit: first.exit,
     step: () => machine.pending.step(),
-    spawn: ({ memlockBytes = spec.memlockBytes } = {}) => processOf(memlockBytes).handle,
+    spawn: (options = {}) => processOf(options).handle,
     fault: undefined,
   }
   processes.set(sim, process)

@@ -12,6 +12,10 @@ import type { DmaLoggingOps } from './dma-logging.ts'
 import { deviceFeature, type FeatureDevice } from './feature.ts'
 import type { FeatureCall } from './feature-call.ts'
 import type { GroupDevice, GroupFile, VfioGroup } from './group.ts'
+import type { Binding } from './iommufd/binding.ts'
+import type { IommufdContext } from './iommufd/context.ts'
+import { bindEmulated } from './iommufd/emulated-device.ts'
+import { bindPhysical } from './iommufd/physical-device.ts'
 import type { MigrationOps } from './migration-feature.ts'
 import { type Answer, type Caller, OpenFile } from './open-file.ts'
 
@@ -25,8 +29,12 @@ export abstract class VfioDevice implements GroupDevice, FeatureDevice {
   readonly migration: MigrationOps | undefined = undefined
   /** Present when the device tracks its own writes. */
   readonly dmaLogging: DmaLoggingOps | undefined = undefined
-  /** Invariant: the number of open files of the device. */
+  /** Invariant: the number of open files of the device, without cdevs that are not bound. */
   #openCount = 0
+  /** Open files of the cdev, bound or not: the driver waits for those as well. */
+  #cdevFiles = 0
+  /** While it is bound to an iommufd. */
+  binding: Binding | undefined
   /** The file that the group keeps open for as long as the device is. */
   #groupFile: GroupFile | undefined
   #whenClosed: (() => void)[] = []
@@ -38,7 +46,7 @@ export abstract class VfioDevice implements GroupDevice, FeatureDevice {
   }
 
   get isOpen(): boolean {
-    return this.#openCount > 0
+    return this.#openCount > 0 || this.#cdevFiles > 0
   }
 
   match(name: string): number {
@@ -60,26 +68,81 @@ export abstract class VfioDevice implements GroupDevice, FeatureDevice {
   }
 
   openThroughGroup(file: GroupFile): DeviceFile | number {
-    const { container } = this.group
-    if (container === undefined) return -ERRNO.EINVAL
+    const { container, iommufd } = this.group
+    if (container === undefined && iommufd === undefined) return -ERRNO.EINVAL
     if (this.#openCount === 0) {
-      if (container.type1 === undefined) return -ERRNO.EINVAL
-      const opened = this.openDevice()
+      const opened = iommufd ? this.#openInIommufd(iommufd.context) : this.#openInContainer()
       if (opened < 0) return opened
       this.#groupFile = file.get()
-      this.group.containerUsers += 1
     }
     this.#openCount += 1
     return new DeviceFile(this)
+  }
+
+  /** VFIO_DEVICE_BIND_IOMMUFD: the device is open from then on, for this one file. */
+  openThroughCdev(context: IommufdContext): number {
+    if (this.#openCount > 0) return -ERRNO.EINVAL
+    const opened = this.#openBound(context)
+    if (opened === 0) this.#openCount = 1
+    return opened
   }
 
   closeOne(): void {
     this.#openCount -= 1
     if (this.#openCount > 0) return
     this.closeDevice()
-    this.group.containerUsers -= 1
+    if (this.binding) this.#unbind()
+    else this.group.containerUsers -= 1
     this.#groupFile?.put()
     this.#groupFile = undefined
+    this.#tellIfClosed()
+  }
+
+  openCdev(): void {
+    this.#cdevFiles += 1
+  }
+
+  closeCdev(): void {
+    this.#cdevFiles -= 1
+    this.#tellIfClosed()
+  }
+
+  #openInContainer(): number {
+    if (this.group.container?.type1 === undefined) return -ERRNO.EINVAL
+    const opened = this.openDevice()
+    if (opened === 0) this.group.containerUsers += 1
+    return opened
+  }
+
+  #openInIommufd(context: IommufdContext): number {
+    const opened = this.#openBound(context)
+    if (opened < 0) return opened
+    const { vfioIoas } = context
+    const attached = vfioIoas ? this.binding?.attach(vfioIoas.id) : -ERRNO.ENODEV
+    if (attached !== undefined && attached >= 0) return 0
+    this.closeDevice()
+    this.#unbind()
+    return attached ?? -ERRNO.ENODEV
+  }
+
+  #openBound(context: IommufdContext): number {
+    const bound = this.group.isEmulated
+      ? bindEmulated(context)
+      : bindPhysical(context, this.group.iommuGroup)
+    if (typeof bound === 'number') return bound
+    this.binding = bound
+    const opened = this.openDevice()
+    if (opened < 0) this.#unbind()
+    return opened
+  }
+
+  #unbind(): void {
+    this.binding?.unbind()
+    this.binding = undefined
+  }
+
+  #tellIfClosed(): void {
+    if (this.isOpen) return
     for (const resolve of this.#whenClosed.splice(0)) resolve()
   }
 

@@ -11,7 +11,8 @@ import type { VfioDevice } from './vfio-device.ts'
 export class VfioRegistry {
   readonly #pending: Pending
   readonly groups = new Map<number, VfioGroup>()
-  readonly #indexes = new Set<number>()
+  /** By the number that each has. */
+  readonly devices = new Map<number, VfioDevice>()
 
   constructor(pending: Pending) {
     this.#pending = pending
@@ -24,9 +25,9 @@ export class VfioRegistry {
     const group = this.groups.get(iommuGroup.id) ?? new VfioGroup(iommuGroup)
     this.groups.set(iommuGroup.id, group)
     let index = 0
-    while (this.#indexes.has(index)) index += 1
-    this.#indexes.add(index)
+    while (this.devices.has(index)) index += 1
     const device = make(group, index)
+    this.devices.set(index, device)
     group.devices.add(device)
     return device
   }
@@ -44,7 +45,7 @@ export class VfioRegistry {
     }
     const { group } = device
     group.devices.delete(device)
-    this.#indexes.delete(device.index)
+    this.devices.delete(device.index)
     if (group.devices.size > 0) return
     group.vanish()
     this.groups.delete(group.iommuGroup.id)

@@ -4,7 +4,7 @@ import type { IommuGroup } from '../iommu-group.ts'
 import type { MachineSpec } from '../machine.ts'
 import type { OpenFile } from '../open-file.ts'
 import type { AttachedGroup } from './attached-group.ts'
-import type { Ioas } from './ioas.ts'
+import { Ioas } from './ioas.ts'
 import { ObjectTable } from './objects.ts'
 import type { AccountMode } from './pages.ts'
 
@@ -25,5 +25,24 @@ export class IommufdContext {
   constructor(machine: MachineSpec, file: OpenFile) {
     this.machine = machine
     this.file = file
+  }
+
+  /** A new ioas, which is not in `objects` yet. */
+  newIoas(): Ioas {
+    const ioas = new Ioas((gone) => {
+      this.ioases.delete(gone)
+      if (this.vfioIoas === gone) this.vfioIoas = undefined
+    })
+    this.ioases.add(ioas)
+    return ioas
+  }
+
+  ioas(id: number): Ioas | undefined {
+    return this.objects.find(id, Ioas)
+  }
+
+  /** A group is made a container of the iommufd: it has an ioas from then on. */
+  ensureVfioIoas(): void {
+    this.vfioIoas ??= this.objects.insert(this.newIoas())
   }
 }

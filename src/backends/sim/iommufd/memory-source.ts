@@ -44,17 +44,23 @@ const isPinnable = (address: bigint, length: bigint, isWritten: boolean): boolea
   return access !== undefined && (access === 'read-write' || !isWritten)
 }
 
+/** Where a file is mapped: the pages begin `skip` bytes into it. */
+export interface MappedFile {
+  readonly segment: Segment
+  readonly skip: bigint
+}
+
 /** A file by an fd of its own, mapped where it can be: what cannot be pinned is not. */
 export class FileMemory implements MemorySource {
   readonly kind = 'file'
   readonly base: bigint
   readonly #fd: number
-  readonly #segment: Segment | undefined
+  readonly #mapped: MappedFile | undefined
 
-  constructor(fd: number, base: bigint, segment: Segment | undefined) {
+  constructor(fd: number, base: bigint, mapped: MappedFile | undefined) {
     this.#fd = fd
     this.base = base
-    this.#segment = segment
+    this.#mapped = mapped
   }
 
   check(offset: bigint, length: bigint, _isWritten: boolean): number {
@@ -62,15 +68,16 @@ export class FileMemory implements MemorySource {
     if (typeof file === 'number') return file
     const isMemory = file.kind === 'memfd-or-shm' || file.kind === 'hugetlbfs'
     if (!isMemory || this.base + offset + length > file.size) return -ERRNO.EINVAL
-    return this.#segment === undefined ? -ERRNO.EFAULT : 0
+    return this.#mapped === undefined ? -ERRNO.EFAULT : 0
   }
 
   bytes(offset: bigint, length: number): Uint8Array | undefined {
-    return this.#segment?.view(Number(offset), length)
+    const mapped = this.#mapped
+    return mapped?.segment.view(Number(mapped.skip + offset), length)
   }
 
   release(): void {
-    if (this.#segment) freeSegment(this.#segment)
+    if (this.#mapped) freeSegment(this.#mapped.segment)
     sys.closeSync(this.#fd)
   }
 }

@@ -136,7 +136,8 @@ export class PciFunction implements GroupMember, Bus {
 
   #reach(iova: bigint, length: number, access: 'read' | 'write'): Uint8Array[] | undefined {
     if (!this.config.isBusMaster) return undefined
-    return this.vfio?.group.container?.type1?.reach(iova, length, access)
+    const translation = this.iommuGroup.translation ?? this.vfio?.group.container?.type1
+    return translation?.reach(iova, length, access)
   }
 
   #makeRegisters(): Registers {

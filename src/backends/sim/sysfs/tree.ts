@@ -1,9 +1,12 @@
 /** The files of a simulated machine that vfiod reads and writes: /sys and /dev/vfio. */
 
 import { ERRNO } from '../../../base/errno.ts'
+import { CdevFile } from '../cdev-file.ts'
 import { Container } from '../container.ts'
+import { IommufdFile } from '../iommufd/iommufd-file.ts'
 import type { Machine } from '../machine-state.ts'
 import type { Type1Parameters } from '../type1/parameters.ts'
+import type { VfioRegistry } from '../vfio-registry.ts'
 import { attribute, type Directory, directory, type Node } from '../vfs.ts'
 import { iommuGroups } from './iommu-groups.ts'
 import { mdevBus, mdevClass, mdevDevices } from './mdev.ts'
@@ -21,7 +24,10 @@ export const fileTree = (machine: Machine): Directory => {
     kernel: () => directory(() => ({ iommu_groups: () => iommuGroups(machine) })),
     module: () => directory(() => ({ vfio_iommu_type1: () => type1Module(machine) })),
   }))
-  const dev = directory(() => ({ vfio: () => devVfio(machine) }))
+  const dev = directory(() => ({
+    iommu: () => ({ kind: 'device node', open: () => new IommufdFile(machine.spec) }),
+    vfio: () => devVfio(machine),
+  }))
   return directory(() => ({ sys: () => sys, dev: () => dev }))
 }
 
@@ -54,5 +60,14 @@ const devVfio = ({ spec, type1, vfio }: Machine): Directory =>
     }
     for (const [id, group] of vfio.groups)
       nodes[id] = () => ({ kind: 'device node', open: () => group.open() })
+    if (vfio.devices.size > 0) nodes.devices = () => devVfioDevices(vfio)
+    return nodes
+  })
+
+const devVfioDevices = ({ devices }: VfioRegistry): Directory =>
+  directory(() => {
+    const nodes: Record<string, () => Node> = {}
+    for (const [index, device] of devices)
+      nodes[`vfio${index}`] = () => ({ kind: 'device node', open: () => new CdevFile(device) })
     return nodes
   })
