@@ -144,7 +144,10 @@ describe('a call', () => {
 describe('a server stream', () => {
   test('that the client leaves aborts its source', async () => {
     let signal: AbortSignal | undefined
-    async function* watch(_client: unknown, given: AbortSignal): AsyncGenerator<InventoryEvent, void> {
+    async function* watch(
+      _client: unknown,
+      given: AbortSignal,
+    ): AsyncGenerator<InventoryEvent, void> {
       signal = given
       yield { kind: 'present-sent' }
       await new Promise((resolve) => given.addEventListener('abort', resolve))
@@ -353,7 +356,10 @@ describe('draining', () => {
       new Promise<[]>((resolve) => {
         finish = resolve
       })
-    async function* watch(_client: unknown, signal: AbortSignal): AsyncGenerator<InventoryEvent, void> {
+    async function* watch(
+      _client: unknown,
+      signal: AbortSignal,
+    ): AsyncGenerator<InventoryEvent, void> {
       yield { kind: 'present-sent' }
       await new Promise((resolve) => signal.addEventListener('abort', resolve))
     }

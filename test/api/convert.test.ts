@@ -1,0 +1,78 @@
+// Between proto and domain values: what does not convert is BAD_ARGUMENT and names its field.
+
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import { accessOf, accessToProto, enumOf, itemStatus, u64 } from '../../src/api/convert.ts'
+import { itemsOrAll, pieceOrAll } from '../../src/api/space-convert.ts'
+import { VfiodError } from '../../src/base/error.ts'
+import { ACCESSES, U64_MAX } from '../../src/base/units.ts'
+
+const badArgument = (field: string) =>
+  expect.objectContaining({ reason: 'BAD_ARGUMENT', details: { field } })
+
+describe('a number of 64 bits', () => {
+  test('is the same on both sides, from 0 to 2^64-1', () => {
+    fc.assert(
+      fc.property(fc.bigInt(0n, U64_MAX), (value) => {
+        expect(u64('iova', String(value))).toBe(value)
+      }),
+    )
+    expect(u64('iova', '18446744073709551615')).toBe(U64_MAX)
+  })
+
+  test.each(['', '-1', '18446744073709551616', '1e3', '0x10', ' 1', '99999999999999999999999'])(
+    'is not "%s"',
+    (text) => {
+      expect(() => u64('iova', text)).toThrow(badArgument('iova'))
+    },
+  )
+})
+
+describe('an enum', () => {
+  test.each(ACCESSES)('has %s on both sides', (access) => {
+    expect(accessOf('access', accessToProto(access) as string)).toBe(access)
+  })
+
+  test.each(['ACCESS_UNSPECIFIED', 99, 'toString', '__proto__', 'constructor'])(
+    'is not %s',
+    (name) => {
+      expect(() => accessOf('items[0].access', name)).toThrow(badArgument('items[0].access'))
+    },
+  )
+
+  test('that is refused names what it may be', () => {
+    expect(() => enumOf('mode', { A: 1, B: 2 }, 'C')).toThrow('one of A, B is needed')
+  })
+})
+
+describe('everything, or a part', () => {
+  test('is one or the other for batches', () => {
+    const items = [1, 2]
+
+    expect(itemsOrAll({ all: true, items: [] }, String)).toBe('all')
+    expect(itemsOrAll({ all: false, items }, (n) => String(n))).toEqual(['1', '2'])
+    expect(() => itemsOrAll({ all: true, items }, String)).toThrow(badArgument('items'))
+  })
+
+  test('is one or the other for ranges', () => {
+    expect(pieceOrAll({ all: true, iova: '0', length: '0' })).toBe('all')
+    expect(pieceOrAll({ all: false, iova: '1', length: '2' })).toEqual({ iova: 1n, length: 2n })
+    expect(() => pieceOrAll({ all: true, iova: '1', length: '0' })).toThrow(badArgument('all'))
+  })
+})
+
+describe('the status of an item', () => {
+  test('is 0 for one that succeeded', () => {
+    expect(itemStatus(undefined)).toEqual({ code: 0 })
+  })
+
+  test('is status, reason and message of one that did not', () => {
+    const failure = new VfiodError('IOVA_IN_USE', 'Cannot map iova 0x1000: it is mapped')
+
+    expect(itemStatus(failure)).toEqual({
+      code: 6,
+      reason: 'IOVA_IN_USE',
+      message: 'Cannot map iova 0x1000: it is mapped',
+    })
+  })
+})
