@@ -48,7 +48,7 @@ describeContract('a container', (machine) => {
     const edus = await machine.edus()
     edu = edus[0]
     other = edus[1]
-    mtty = await machine.mtty('mtty-1')
+    mtty = await machine.mtty('mtty-1', { forSuite: true })
   })
 
   const extensions = async (container: number, ids: readonly number[]): Promise<number[]> => {

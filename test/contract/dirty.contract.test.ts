@@ -28,7 +28,7 @@ describeContract('dirty pages', (machine) => {
   beforeAll(async () => {
     const edus = await machine.edus()
     edu = edus[0]
-    mtty = await machine.mtty('mtty-1')
+    mtty = await machine.mtty('mtty-1', { forSuite: true })
   })
 
   const words = (count: number): bigint[] => [

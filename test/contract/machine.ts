@@ -1,6 +1,6 @@
 /**
  * A machine under test: what it has, and everything a test took from it. `cleanUp` gives back what
- * one test took, `restore` the drivers and mediated devices that the whole suite changed.
+ * one test took, `restore` the drivers that the whole suite changed and the devices it made.
  */
 
 import { randomUUID } from 'node:crypto'
@@ -39,7 +39,7 @@ export class Machine {
   #segments: Segment[] = []
   /** Functions that the suite gave to vfio-pci, and the driver each had before. */
   readonly #bound = new Map<string, string | undefined>()
-  #mdevs = new Set<string>()
+  readonly #mdevs = new Map<string, { readonly forSuite: boolean }>()
 
   constructor(backend: 'sim' | 'linux', kernel: Kernel, settle: () => Promise<void>) {
     this.backend = backend
@@ -239,11 +239,11 @@ export class Machine {
     throw new Error('Cannot find a group that a driver spoils')
   }
 
-  /** A new mtty device, removed by `restore`. */
-  async mtty(type: MttyType): Promise<string> {
+  /** A new mtty device, removed after the test, or with `restore` if it is for the whole suite. */
+  async mtty(type: MttyType, { forSuite = false } = {}): Promise<string> {
     const uuid = randomUUID()
     must(await this.kernel.writeFile(`${MTTY}/${type}/create`, uuid), `create an ${type}`)
-    this.#mdevs.add(uuid)
+    this.#mdevs.set(uuid, { forSuite })
     return uuid
   }
 
@@ -257,11 +257,12 @@ export class Machine {
     for (const fd of this.#fds.splice(0).reverse()) await this.kernel.close(fd)
     for (const segment of this.#segments.splice(0)) freeSegment(segment)
     for (const fd of this.#realFds.splice(0)) sys.closeSync(fd)
+    for (const [uuid, { forSuite }] of [...this.#mdevs]) if (!forSuite) await this.removeMdev(uuid)
   }
 
   async restore(): Promise<void> {
     await this.cleanUp()
-    for (const uuid of [...this.#mdevs]) await this.removeMdev(uuid)
+    for (const uuid of [...this.#mdevs.keys()]) await this.removeMdev(uuid)
     for (const address of [...this.#bound.keys()]) await this.unbind(address)
   }
 }

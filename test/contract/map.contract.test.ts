@@ -26,7 +26,7 @@ describeContract('VFIO_IOMMU_MAP_DMA', (machine) => {
   beforeAll(async () => {
     const edus = await machine.edus()
     edu = edus[0]
-    mtty = await machine.mtty('mtty-1')
+    mtty = await machine.mtty('mtty-1', { forSuite: true })
   })
 
   const ready = async (name = edu): Promise<{ container: number; segment: Segment }> => {

@@ -28,7 +28,7 @@ describeContract('the vaddr of a mapping', (machine) => {
     const edus = await machine.edus()
     edu = edus[0]
     other = edus[1]
-    mtty = await machine.mtty('mtty-1')
+    mtty = await machine.mtty('mtty-1', { forSuite: true })
   })
 
   const invalidate = async (container: number, what: UnmapArguments): Promise<[Said, bigint]> => {
