@@ -1,12 +1,16 @@
 #!/usr/bin/env node
 /** vfioctl, the command line client of vfiod. See docs/vfioctl.md. */
 import { CommanderError } from 'commander'
+import { tuneCollector } from '../os/limits.ts'
 import { EXIT_USAGE, failureJson, failureOf, failureText } from './failure.ts'
 import { buildProgram } from './program.ts'
 import { type GlobalOptions, socketOf } from './session.ts'
 
 // What others see as the owner of what this process takes.
 process.title = 'vfioctl'
+
+// For the state of devices, which it saves and loads.
+tuneCollector()
 
 // `vfioctl groups | head -1` is no failure.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {

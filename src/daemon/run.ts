@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
 import { Api } from '../api/api.ts'
 import { createDomain, type Domain } from '../domain/domain.ts'
-import { tuneMalloc } from '../os/limits.ts'
+import { tuneCollector, tuneMalloc } from '../os/limits.ts'
 import { notify } from '../os/notify.ts'
 import { onError } from '../os/poller.ts'
 import { kernelOf } from './compose.ts'
@@ -47,6 +47,7 @@ const runWith = async (config: Config): Promise<number> => {
   // Files and sockets that the daemon makes are its own until it says otherwise.
   process.umask(0o077)
   tuneMalloc()
+  tuneCollector()
   const logging = createLogging(config.log_level)
   exitOnMistakes(logging)
   try {

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs'
+import { constants, PerformanceObserver } from 'node:perf_hooks'
 import { describe, expect, test } from 'vitest'
 import { ERRNO } from '../../src/base/errno.ts'
 import { sys } from '../../src/os/libc.ts'
@@ -9,8 +10,10 @@ import {
   RLIM_INFINITY,
   rlimit,
   setRlimit,
+  tuneCollector,
   tuneMalloc,
 } from '../../src/os/limits.ts'
+import { collectGarbage } from './gc.ts'
 
 const limitsLine = (name: string): (bigint | undefined)[] => {
   const line = readFileSync('/proc/self/limits', 'utf8')
@@ -81,4 +84,25 @@ test('tuneMalloc sets both thresholds where libc has them', () => {
   ).header
 
   expect(tuneMalloc()).toBe(glibcVersionRuntime !== undefined)
+})
+
+test('tuneCollector leaves no collection that is done in steps', async () => {
+  await collectGarbage()
+  const kinds = new Set<number>()
+  const observer = new PerformanceObserver((list) => {
+    const entries = list.getEntries() as unknown as { detail: { kind: number } }[]
+    for (const { detail } of entries) kinds.add(detail.kind)
+  })
+  const held: Buffer[] = []
+
+  tuneCollector()
+  observer.observe({ entryTypes: ['gc'] })
+  // Bytes that are held for a while, as those of a stream, so that only a major collection finds them.
+  for (let turn = 0; !kinds.has(constants.NODE_PERFORMANCE_GC_MAJOR); turn += 1) {
+    held[turn % 128] = Buffer.allocUnsafeSlow(2 ** 20)
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+  observer.disconnect()
+
+  expect(kinds).not.toContain(constants.NODE_PERFORMANCE_GC_INCREMENTAL)
 })
