@@ -78,7 +78,7 @@ export const tuneMalloc = (): boolean => {
 
 /**
  * Collects garbage in one go. What streams leave behind lies outside of V8's heap and makes V8 mark
- * that heap once per 32 MiB or so; marking it in steps, beside the work, takes longer than the work:
+ * that heap once per 32 MiB or so. Marked in steps beside the work, it takes longer than the work:
  * streams are half as fast, and other calls wait longer, than with pauses of some milliseconds.
  */
 export const tuneCollector = (): void => setFlagsFromString('--no-incremental-marking')
