@@ -41,7 +41,7 @@ import {
 } from '../../src/abi/iommufd.ts'
 import type { FieldType, Struct, Values } from '../../src/abi/layout.ts'
 import type { Kernel } from '../../src/kernel/port.ts'
-import { type Said, must, said } from './answers.ts'
+import { must, type Said, said } from './answers.ts'
 import type { Machine } from './machine.ts'
 
 export const PAGE = 4096n
@@ -169,8 +169,15 @@ export const openIommufd = async (machine: Machine): Promise<Iommufd> =>
 
 // Cdevs.
 
+/** Where the node of a device is, by its PCI address or the UUID of an mdev. */
+export const cdevOf = async (machine: Machine, name: string): Promise<string> => {
+  const bus = name.includes('.') ? 'pci' : 'mdev'
+  const [vfio] = await machine.names(`/sys/bus/${bus}/devices/${name}/vfio-dev`)
+  return `/dev/vfio/devices/${vfio}`
+}
+
 export const openCdev = async (machine: Machine, name: string): Promise<number> =>
-  must(await machine.open(await machine.cdevOf(name)), `open the cdev of ${name}`)
+  must(await machine.open(await cdevOf(machine, name)), `open the cdev of ${name}`)
 
 export const bind = async (
   { kernel }: Machine,
