@@ -27,7 +27,7 @@ export const type1Ioctl = (
     case VFIO_IOMMU_MAP_DMA.number:
       return mapDma(type1, caller, arg)
     case VFIO_IOMMU_UNMAP_DMA.number:
-      return unmapDma(type1, arg)
+      return unmapDma(type1, caller, arg)
     case VFIO_IOMMU_DIRTY_PAGES.number:
       return dirtyPages(type1, arg)
     default:

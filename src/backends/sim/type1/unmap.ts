@@ -11,7 +11,10 @@ import { ERRNO } from '../../../base/errno.ts'
 import { U64_MAX } from '../../../base/units.ts'
 import type { IoctlArg } from '../../../kernel/port.ts'
 import type { Range } from '../../../rules/range-map.ts'
+import type { Mm } from '../mm.ts'
+import type { Caller } from '../open-file.ts'
 import { accessOk, argAfter, copyIn, copyOut } from '../user-memory.ts'
+import { isAtLeast } from '../version.ts'
 import { type Bitmap, isBitmapSize, reportDirty } from './dirty-report.ts'
 import type { Mapping } from './mapping.ts'
 import type { Type1 } from './type1.ts'
@@ -28,7 +31,7 @@ interface Wanted {
   readonly bitmap: Bitmap | undefined
 }
 
-export const unmapDma = (type1: Type1, arg: IoctlArg): number => {
+export const unmapDma = (type1: Type1, caller: Caller, arg: IoctlArg): number => {
   const { size: min } = vfio_iommu_type1_dma_unmap
   const unmap = copyIn(vfio_iommu_type1_dma_unmap, arg, min)
   if (unmap === undefined) return -ERRNO.EFAULT
@@ -47,13 +50,14 @@ export const unmapDma = (type1: Type1, arg: IoctlArg): number => {
     if (!isBitmapSize(bitmap, unmap.size)) return -ERRNO.EINVAL
   }
 
-  const done = unmapRange(type1, { iova: unmap.iova, size: unmap.size, all, vaddr, bitmap })
+  const wanted = { iova: unmap.iova, size: unmap.size, all, vaddr, bitmap }
+  const done = unmapRange(type1, caller.mm, wanted)
   if (done < 0n) return Number(done)
   return copyOut(arg, vfio_iommu_type1_dma_unmap.encode({ ...unmap, size: done }))
 }
 
 /** The bytes unmapped, or -errno. */
-const unmapRange = (type1: Type1, wanted: Wanted): bigint => {
+const unmapRange = (type1: Type1, caller: Mm, wanted: Wanted): bigint => {
   const refused = refusal(type1, wanted)
   if (refused < 0) return BigInt(refused)
   // UNMAP_ALL asks for 2^64-1 bytes: the last one is beyond its reach.
@@ -61,7 +65,7 @@ const unmapRange = (type1: Type1, wanted: Wanted): bigint => {
   const range = { start: wanted.iova, last }
   if (type1.model === 'v2' && !wanted.all && straddles(type1, range)) return -BigInt(ERRNO.EINVAL)
 
-  const found = type1.mappings.within(range)
+  const found = reachable(type1, caller, type1.mappings.within(range))
   // A v1 container stops at what starts before the range, and takes whole what starts inside it.
   if (found[0] && found[0].iova < range.start) return 0n
   if (wanted.vaddr) return invalidate(type1, found)
@@ -89,6 +93,17 @@ const refusal = (type1: Type1, { iova, size, all, vaddr, bitmap }: Wanted): numb
   }
   if (bitmap && (!type1.isTracking || bitmap.pgsize !== type1.granule)) return -ERRNO.EINVAL
   return 0
+}
+
+/**
+ * From 4.10 to 5.19 an unmap ended, without a word, at the first mapping that another process had
+ * made; since 6.0 whoever holds the container may unmap everything.
+ */
+const reachable = (type1: Type1, caller: Mm, found: Mapping[]): readonly Mapping[] => {
+  const { kernelVersion } = type1.machine
+  if (!isAtLeast(kernelVersion, '4.10') || isAtLeast(kernelVersion, '6.0')) return found
+  const stranger = found.findIndex(({ owner }) => owner !== caller)
+  return stranger < 0 ? found : found.slice(0, stranger)
 }
 
 /** Whether a mapping reaches over either end of the range. */
