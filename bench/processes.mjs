@@ -1,0 +1,48 @@
+/** The servers of the bench: each a process of its own that says `ready` once it listens. */
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { closeSync, openSync, readFileSync } from 'node:fs'
+
+const running = new Set()
+
+const START_MS = 15_000
+const STOP_MS = 5000
+
+/** As the unit file sets it: Node 20 reads it before any script runs. */
+const ENVIRONMENT = { ...process.env, UV_THREADPOOL_SIZE: '64' }
+
+/** Starts a server whose stderr goes to the file `log`, and waits until it says that it is ready. */
+export const startServer = async (command, args, { log }) => {
+  const stdio = ['ignore', 'pipe', openSync(log, 'w')]
+  const child = spawn(command, args, { stdio, env: ENVIRONMENT })
+  closeSync(stdio[2])
+  running.add(child)
+  child.once('exit', () => running.delete(child))
+  await new Promise((resolve, reject) => {
+    const fail = (what) =>
+      reject(new Error(`${[command, ...args].join(' ')}: ${what}\n${readFileSync(log, 'utf8')}`))
+    const late = setTimeout(() => fail(`not ready after ${START_MS} ms`), START_MS)
+    child.once('error', reject)
+    child.once('exit', (code) => fail(`ended with ${code}`))
+    child.stdout.on('data', (text) => {
+      if (!/\bready\b/.test(text)) return
+      clearTimeout(late)
+      resolve()
+    })
+  })
+}
+
+const stop = async (child) => {
+  const ended = once(child, 'exit')
+  child.kill('SIGTERM')
+  const kill = setTimeout(() => child.kill('SIGKILL'), STOP_MS)
+  await ended
+  clearTimeout(kill)
+}
+
+export const stopServers = () => Promise.all([...running].map(stop))
+
+/** For the way out that cannot wait. */
+export const killServers = () => {
+  for (const child of running) child.kill('SIGKILL')
+}

@@ -1,0 +1,70 @@
+/** The bench runs and measures every row; how fast anything is, it is not asked here. */
+import { execFile } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import { expect, onTestFinished, test } from 'vitest'
+
+const BENCH = fileURLToPath(new URL('../bench/run.mjs', import.meta.url))
+
+interface Figure {
+  readonly median: number
+  readonly samples: readonly number[]
+}
+
+interface Report {
+  readonly machine: { readonly node: string; readonly cpus: number; readonly kernel: string }
+  readonly rows: readonly {
+    readonly name: string
+    readonly vfiod: Figure
+    readonly peers: readonly (Figure & { readonly name: string; readonly ratio: number })[]
+  }[]
+}
+
+const runSmoke = async (): Promise<{ report: Report; stdout: string }> => {
+  const folder = mkdtempSync(join(tmpdir(), 'vfiod-bench-test-'))
+  onTestFinished(() => rmSync(folder, { recursive: true }))
+  const out = join(folder, 'report.json')
+  const args = [BENCH, '--smoke', '--out', out]
+  const { stdout } = await promisify(execFile)(process.execPath, args)
+  return { report: JSON.parse(readFileSync(out, 'utf8')), stdout }
+}
+
+const isPositive = ({ median, samples }: Figure): boolean =>
+  median > 0 && samples.length > 0 && samples.every((sample) => sample > 0)
+
+test('npm run bench measures every row, beside its peers, and writes it down', async () => {
+  const { report, stdout } = await runSmoke()
+
+  const peersOf = Object.fromEntries(
+    report.rows.map(({ name, peers }) => [name, peers.map((peer) => peer.name)]),
+  )
+  expect(peersOf).toEqual({
+    'unary latency, median': ['raw socket'],
+    'unary latency, p99': ['raw socket'],
+    'unary rate, 1 in flight': ['raw socket'],
+    'unary rate, 4 in flight': ['raw socket'],
+    'map, 1 item per call': [],
+    'unmap, 1 item per call': [],
+    'map, 8 items per call': [],
+    'unmap, 8 items per call': [],
+    'session read': ["proto-loader's serializer", 'a client with 64 KiB', 'raw socket'],
+    'session write': ['a daemon with 64 KiB', 'raw socket'],
+    'unary latency during a map of 256 MiB, median': ['vfiod without a map'],
+    'unary latency during a map of 256 MiB, p99': ['vfiod without a map'],
+    'unary latency during a map of 256 MiB, worst': ['vfiod without a map'],
+    'worst unary latency, share of that map': [],
+    'the map itself': [],
+  })
+  for (const { name, vfiod, peers } of report.rows) {
+    expect(vfiod, name).toSatisfy(isPositive)
+    for (const peer of peers) {
+      expect(peer, name).toSatisfy(isPositive)
+      expect(peer.ratio, name).toBeGreaterThan(0)
+    }
+    expect(stdout).toContain(name)
+  }
+  expect(report.machine).toMatchObject({ node: process.version, cpus: expect.any(Number) })
+}, 120_000)
