@@ -162,6 +162,9 @@ export const defaultMachine: MachineSpec = {
     pageSizes: 0x4020_1000n,
     aperture: { start: 0n, last: 0x7f_ffff_ffffn },
     isCacheCoherent: false,
+    model: {
+      vtd: { capability: 0xd2_008c_2226_0286n, extendedCapability: 0xf0_0f4an, errata: 1 },
+    },
   },
   memlockBytes: null,
   dmaEntryLimit: 65535,

@@ -30,7 +30,12 @@ export interface IommuModel {
   /** Whether a guest's own tables can stand before the host's. */
   readonly canNest?: boolean
   /** Present for Intel VT-d: the registers that IOMMU_GET_HW_INFO shows. */
-  readonly vtd?: { readonly capability: bigint; readonly extendedCapability: bigint }
+  readonly vtd?: {
+    readonly capability: bigint
+    readonly extendedCapability: bigint
+    /** IOMMU_HW_INFO_VTD_ERRATA_*. */
+    readonly errata: number
+  }
   /** False where a write of a device could be anyone's interrupt: no interrupt remapping. */
   readonly isolatesInterrupts?: boolean
 }

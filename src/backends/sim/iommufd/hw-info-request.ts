@@ -44,7 +44,11 @@ export const hwInfoRequest = operation(
 
 const infoOf = ({ model }: IommuSpec): { readonly type: number; readonly data: Uint8Array } => {
   if (model?.vtd === undefined) return { type: IOMMU_HW_INFO_TYPE_NONE, data: new Uint8Array(0) }
-  const { capability, extendedCapability } = model.vtd
-  const data = iommu_hw_info_vtd.encode({ cap_reg: capability, ecap_reg: extendedCapability })
+  const { capability, extendedCapability, errata } = model.vtd
+  const data = iommu_hw_info_vtd.encode({
+    flags: errata,
+    cap_reg: capability,
+    ecap_reg: extendedCapability,
+  })
   return { type: IOMMU_HW_INFO_TYPE_INTEL_VTD, data }
 }

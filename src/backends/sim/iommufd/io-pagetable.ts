@@ -260,11 +260,20 @@ export class IoPagetable {
 
   #fill(area: Area): number {
     if (this.domains.length === 0) return 0
+    const pinned = this.#pin(area)
+    if (pinned < 0) return pinned
+    for (const domain of this.domains) domain.map(area, this.#usesLargePages)
+    return 0
+  }
+
+  #pin(area: Area): number {
     const pinned = area.pages.pin(area.pageRange)
     if (pinned < 0) return pinned
     area.isFilled = true
-    for (const domain of this.domains) domain.map(area, this.#usesLargePages)
-    return 0
+    if (area.access !== 0) return 0
+    // No IOMMU maps what may be neither read nor written.
+    this.#unfill(area)
+    return -ERRNO.EINVAL
   }
 
   #unfill(area: Area): void {
@@ -278,12 +287,11 @@ export class IoPagetable {
     const pinned: Area[] = []
     for (const { value: area } of this.areas) {
       if (!area.isFilled) {
-        const answer = area.pages.pin(area.pageRange)
+        const answer = this.#pin(area)
         if (answer < 0) {
           for (const other of pinned) this.#unfill(other)
           return answer
         }
-        area.isFilled = true
         pinned.push(area)
       }
       domain.map(area, this.#usesLargePages)

@@ -92,14 +92,15 @@ export class PhysicalDevice extends IommufdObject implements Binding {
       // -EINVAL means another one may suit.
       if (moved !== -ERRNO.EINVAL) return moved
     }
-    const hwpt = new HwptPaging(ioas, this.group.iommu, PLAIN)
+    // It has its id before the hwpt that it replaces gives one back.
+    const hwpt = this.#context.objects.insert(new HwptPaging(ioas, this.group.iommu, PLAIN))
     const refused = this.#isAttached ? this.#replaceByNew(hwpt) : this.#attachToNew(hwpt)
     if (refused < 0) {
-      hwpt.destroy()
+      this.#context.objects.remove(hwpt)
       return refused
     }
     hwpt.isAuto = true
-    return this.#context.objects.insert(hwpt)
+    return hwpt
   }
 
   #attachToNew(hwpt: HwptPaging): number {
