@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
 import { Api } from '../api/api.ts'
 import { createDomain, type Domain } from '../domain/domain.ts'
-import { tuneCollector, tuneMalloc } from '../os/limits.ts'
+import { tuneMalloc } from '../os/limits.ts'
 import { notify } from '../os/notify.ts'
 import { onError } from '../os/poller.ts'
 import { kernelOf } from './compose.ts'
@@ -47,7 +47,6 @@ const runWith = async (config: Config): Promise<number> => {
   // Files and sockets that the daemon makes are its own until it says otherwise.
   process.umask(0o077)
   tuneMalloc()
-  tuneCollector()
   const logging = createLogging(config.log_level)
   exitOnMistakes(logging)
   try {
@@ -57,12 +56,16 @@ const runWith = async (config: Config): Promise<number> => {
     process.stderr.write(`vfiod: ${error instanceof Error ? error.message : error}\n`)
     return EX_SOFTWARE
   } finally {
-    logging.flush()
+    await logging.close()
   }
 }
 
 const serve = async (config: Config, logging: Logging): Promise<number> => {
   const { logger: log } = logging
+  // From before it is ready: whoever reads that it is may tell it to stop in the next moment.
+  const stopped = new Promise<string>((stop) => {
+    onSignals(stop, (code) => exitNow(logging, code))
+  })
   const domain: Domain = createDomain({
     kernel: await kernelOf(config),
     log: (event, fields) => log.info(fields, event),
@@ -73,10 +76,7 @@ const serve = async (config: Config, logging: Logging): Promise<number> => {
   notify(`READY=1\nSTATUS=serving ${socket}`)
   process.stdout.write(`vfiod: ready on ${socket}\n`)
 
-  const why = await new Promise<string>((stop) => {
-    onSignals(stop, (code) => exitNow(logging, code))
-  })
-  await shutDown(why, { api, domain, log, drainMs })
+  await shutDown(await stopped, { api, domain, log, drainMs })
   return 0
 }
 
