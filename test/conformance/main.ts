@@ -9,7 +9,7 @@ import fc from 'fast-check'
 import { Actor } from './actor.ts'
 import type { Area } from './areas/area.ts'
 import { areas } from './areas.ts'
-import { Duel } from './duel.ts'
+import { Duel, type Result } from './duel.ts'
 import { LinuxSide } from './linux-side.ts'
 import { boundAddresses, MDEVS } from './machine.ts'
 import { Memory } from './memory.ts'
@@ -42,22 +42,24 @@ const runArea = async ({ name, sequence }: Area, duel: Duel): Promise<boolean> =
   let sequences = 0
   let ops = 0
   let live = 0
-  for (let seed = SEED; ops < OPS; seed++) {
+  for (let seed = SEED; live < OPS; seed++) {
     const path = process.env.VFIOD_PATH
+    let worst: Result | undefined
     const property = fc.asyncProperty(sequence, async (it) => {
       const result = await duel.run(it)
       sequences += 1
-      ops += result.outcomes.length
+      ops += result.trace.length
       live += result.live
+      if (result.difference !== undefined) worst = result
       return result.difference === undefined
     })
-    const numRuns = path ? 1 : Math.min(50, Math.ceil((OPS - ops) / 30))
+    const numRuns = path ? 1 : Math.min(50, Math.ceil((OPS - live) / 30))
     const checked = await fc.check(property, { seed, numRuns, ...(path ? { path } : {}) })
-    if (checked.failed && checked.counterexample) {
+    if (checked.failed && checked.counterexample && worst) {
       const [found] = checked.counterexample
-      const result = await duel.run(found)
+      const isRepeatable = (await duel.run(found)).difference !== undefined
       const at = { seed, path: checked.counterexamplePath ?? '' }
-      console.log(differenceText(name, at, found, result))
+      console.log(differenceText(name, at, found, worst, isRepeatable))
       return false
     }
     if (checked.failed) throw checked.errorInstance
@@ -66,7 +68,7 @@ const runArea = async ({ name, sequence }: Area, duel: Duel): Promise<boolean> =
   const seconds = (Date.now() - began) / 1000
   const rate = Math.round(ops / seconds)
   console.log(
-    `${name}: ${ops} operations (${live} on live objects) in ${sequences} sequences, ` +
+    `${name}: ${live} operations on live objects (${ops} in all) in ${sequences} sequences, ` +
       `no difference; ${seconds.toFixed(1)} s, ${rate} a second`,
   )
   return true

@@ -82,6 +82,7 @@ export class Memory {
 
   /** Every page has bytes of its own. */
   reset(): void {
+    this.of('bits').bytes.fill(0)
     const ram = this.of('ram').bytes
     for (let page = 0; page < RAM_PAGES; page++) ram.fill(page + 1, page * PAGE, (page + 1) * PAGE)
   }

@@ -102,6 +102,8 @@ export type Op =
   | { readonly op: 'exit'; readonly order: number }
 
 export interface Sequence {
+  /** How many operations only set the scene: they are compared, but not counted. */
+  readonly start: number
   readonly ops: readonly Op[]
   /** RLIMIT_MEMLOCK in pages; null with CAP_IPC_LOCK, when it does not count. */
   readonly lockPages: number | null

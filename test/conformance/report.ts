@@ -7,15 +7,16 @@ export const differenceText = (
   area: string,
   { seed, path }: { readonly seed: number; readonly path: string },
   sequence: Sequence,
-  { outcomes, difference }: Result,
+  { trace, difference }: Result,
+  isRepeatable: boolean,
 ): string => {
-  const ops = sequence.ops.slice(0, outcomes.length)
-  const lines = ops.map((op, at) => `  ${JSON.stringify(op)}  ->  ${outcomes[at]}`)
+  const lines = trace.map(([op, outcome]) => `  ${JSON.stringify(op)}  ->  ${outcome}`)
   return [
     `difference in ${area}${sequence.lockPages === null ? '' : `, memlock ${sequence.lockPages} pages`}:`,
     ...lines,
     `  Linux says      ${difference?.linux}`,
     `  simulator says  ${difference?.sim}`,
+    ...(isRepeatable ? [] : ['  not every time']),
     `  again: VFIOD_SEED=${seed} VFIOD_PATH=${path} npm run test:conformance -- ${area}`,
   ].join('\n')
 }

@@ -24,7 +24,15 @@ export function compile() {
 const main = compile()
 const guest = spawn(
   process.execPath,
-  [`${root}test/vm/run.mjs`, '--', process.execPath, main, ...process.argv.slice(2)],
+  [
+    `${root}test/vm/run.mjs`,
+    '--append',
+    'no_timer_check',
+    '--',
+    process.execPath,
+    main,
+    ...process.argv.slice(2),
+  ],
   { cwd: root, stdio: 'inherit' },
 )
 guest.on('close', (code) => {

@@ -8,7 +8,7 @@ import {
 import { VFIO_DEVICE_FEATURE_GET, VFIO_DEVICE_FEATURE_SET } from '../../abi/feature.ts'
 import { ERRNO } from '../../base/errno.ts'
 import { PAGE_SIZE, U64_MAX } from '../../base/units.ts'
-import { type Range, RangeMap } from '../../rules/range-map.ts'
+import { overlaps, type Range } from '../../rules/range-map.ts'
 import { checkFeature, type FeatureCall } from './feature-call.ts'
 import { copyIn, copyOut, userBytes } from './user-memory.ts'
 
@@ -48,7 +48,7 @@ const rangesAt = (
 ): readonly Range<bigint>[] | number => {
   const { size } = vfio_device_feature_dma_logging_range
   const bytes = userBytes(address, count * size)
-  const known = new RangeMap<null, bigint>()
+  const known: Range<bigint>[] = []
   for (let index = 0; index < count; index++) {
     if (bytes === undefined) return -ERRNO.EFAULT
     const { iova, length } = vfio_device_feature_dma_logging_range.decode(bytes, index * size)
@@ -56,10 +56,12 @@ const rangesAt = (
     const mask = (pageSize - 1n) & U64_MAX
     if (((iova | length) & mask) !== 0n) return -ERRNO.EINVAL
     if (iova + length > U64_MAX) return -ERRNO.EOVERFLOW
-    if (length === 0n) continue
-    if (!known.insert({ start: iova, last: iova + length - 1n }, null)) return -ERRNO.EINVAL
+    // An empty range ends before it starts, or at the very top, and is compared all the same.
+    const range = { start: iova, last: (iova + length - 1n) & U64_MAX }
+    if (known.some((other) => overlaps(other, range))) return -ERRNO.EINVAL
+    known.push(range)
   }
-  return [...known].map(({ start, last }) => ({ start, last }))
+  return known.filter(({ start, last }) => start <= last && last !== U64_MAX)
 }
 
 export const dmaLoggingStop = (ops: DmaLoggingOps | undefined, call: FeatureCall): number => {

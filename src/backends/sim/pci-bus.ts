@@ -10,6 +10,7 @@ import type { Answer } from './open-file.ts'
 import { PciDevice } from './pci/pci-device.ts'
 import { PciFunction } from './pci/pci-function.ts'
 import type { Pending } from './pending.ts'
+import { isAtLeast } from './version.ts'
 import type { VfioRegistry } from './vfio-registry.ts'
 
 const VFIO_PCI = 'vfio-pci'
@@ -21,7 +22,7 @@ export class PciBus {
   readonly #devices = new Map<PciFunction, PciDevice>()
 
   constructor(
-    { drivers, functions }: MachineSpec,
+    { drivers, functions, kernelVersion }: MachineSpec,
     machine: {
       readonly groups: ReadonlyMap<number, IommuGroup>
       readonly vfio: VfioRegistry
@@ -37,6 +38,7 @@ export class PciBus {
       const fn = new PciFunction(boundDriver === VFIO_PCI ? unbound : spec, group, {
         pending: machine.pending,
         functions: () => this.functions.values(),
+        hasDynamicMsix: isAtLeast(kernelVersion, '6.5'),
       })
       this.functions.set(spec.address, fn)
       group.members.add(fn)

@@ -16,8 +16,11 @@ export const pick = <const T>(...values: readonly T[]): fc.Arbitrary<T> =>
 export const mostly = <T>(usual: fc.Arbitrary<T>, rare: fc.Arbitrary<T>): fc.Arbitrary<T> =>
   fc.oneof({ weight: 9, arbitrary: usual }, { weight: 1, arbitrary: rare })
 
-/** Arbitraries of operations, each as often as its number says. */
-export const oneOf = (...choices: readonly [number, fc.Arbitrary<Op>][]): fc.Arbitrary<Op> =>
+/** An operation, or a few that only make sense together. */
+export type Step = Op | readonly Op[]
+
+/** Arbitraries of steps, each as often as its number says. */
+export const oneOf = (...choices: readonly [number, fc.Arbitrary<Step>][]): fc.Arbitrary<Step> =>
   fc.oneof(...choices.map(([weight, arbitrary]) => ({ weight, arbitrary })))
 
 export const hex = (value: bigint | number): string => `0x${value.toString(16)}`
@@ -27,16 +30,20 @@ export const OPS_PER_SEQUENCE = 60
 /** A start, then whatever comes. */
 export const sequenceOf = (
   starts: readonly (readonly Op[])[],
-  op: fc.Arbitrary<Op>,
+  step: fc.Arbitrary<Step>,
   lockPages: fc.Arbitrary<number | null> = fc.constant(null),
 ): fc.Arbitrary<Sequence> =>
   fc
     .record({
       start: fc.constantFrom(...starts),
-      ops: fc.array(op, { minLength: 1, maxLength: OPS_PER_SEQUENCE, size: 'max' }),
+      ops: fc.array(step, { minLength: 1, maxLength: OPS_PER_SEQUENCE, size: 'max' }),
       lockPages,
     })
-    .map(({ start, ops, lockPages: pages }) => ({ ops: [...start, ...ops], lockPages: pages }))
+    .map(({ start, ops, lockPages: pages }) => ({
+      start: start.length,
+      ops: [...start, ...ops.flat()],
+      lockPages: pages,
+    }))
 
 export const ioctl = (fd: Slot, call: CallName, more: Partial<IoctlOp> = {}): Op => ({
   op: 'ioctl',

@@ -16,7 +16,8 @@ export const MTTY_CONFIG_SIZE = 0xff
 export const MTTY_BAR_SIZE = 8
 
 const VENDOR_AND_DEVICE = 0x3253_4348
-const BAR_LAST = PCI_BASE_ADDRESS_0 + 5 * 4
+const BAR_LAST = PCI_BASE_ADDRESS_0 + 4 * 4
+const ALL_ONES = 0xffff_ffff
 
 export class MttyConfigSpace {
   /** One byte more, so that an access of 4 at the end finds room. */
@@ -47,11 +48,12 @@ export class MttyConfigSpace {
       this.#writeBar(offset, dataView(from).getUint32(0, true))
   }
 
+  /** Only all ones, which asks for the size, loses the bits that the BAR has no address in. */
   #writeBar(offset: number, value: number): void {
     const view = dataView(this.#bytes)
     const bar = (offset - PCI_BASE_ADDRESS_0) / 4
     const kept = view.getUint32(offset, true) & 3
-    const mask = ~(MTTY_BAR_SIZE - 1)
-    view.setUint32(offset, bar < this.#ports ? ((value & mask) | kept) >>> 0 : 0, true)
+    const address = value === ALL_ONES ? value & ~(MTTY_BAR_SIZE - 1) : value
+    view.setUint32(offset, bar < this.#ports ? (address | kept) >>> 0 : 0, true)
   }
 }

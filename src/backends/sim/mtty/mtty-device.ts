@@ -16,6 +16,7 @@ import {
   VFIO_PCI_MSI_IRQ_INDEX,
   VFIO_PCI_NUM_IRQS,
   VFIO_PCI_NUM_REGIONS,
+  VFIO_PCI_ROM_REGION_INDEX,
   VFIO_REGION_INFO_FLAG_READ,
   VFIO_REGION_INFO_FLAG_WRITE,
   vfio_device_info,
@@ -166,7 +167,8 @@ export class MttyDevice extends VfioDevice {
       const position = offset + BigInt(done)
       const region = Number(position >> INDEX_SHIFT)
       const at = Number(position & ((1n << INDEX_SHIFT) - 1n))
-      if (region > VFIO_PCI_CONFIG_REGION_INDEX) return -ERRNO.EFAULT
+      if (region === VFIO_PCI_ROM_REGION_INDEX || region > VFIO_PCI_CONFIG_REGION_INDEX)
+        return -ERRNO.EFAULT
       const left = bytes.length - done
       const width = [4, 2].find((w) => left >= w && at % w === 0) ?? 1
       access(region, at, bytes.subarray(done, done + width))

@@ -39,7 +39,6 @@ const EXPRESS_SIZE = 4096
 /** Where capabilities are put, in the order of their ids. */
 const CAP_AT = { msi: 0x40, msix: 0x60, express: 0x80 } as const
 const MSI_64BIT = 0x80
-const MSI_ENABLE = 1
 const MSI_QSIZE = 0x70
 
 const BAR_FLAGS: Record<BarSpec['kind'], bigint> = { memory: 0n, memory64: 4n, io: 1n }
@@ -48,13 +47,11 @@ export class ConfigSpace {
   readonly #bytes: Uint8Array
   /** Which bits a client's write changes. */
   readonly #writable: Uint8Array
-  readonly #msiControl: number | undefined
 
   constructor(spec: FunctionSpec) {
     const size = spec.isPcie ? EXPRESS_SIZE : CONVENTIONAL_SIZE
     this.#bytes = new Uint8Array(size)
     this.#writable = new Uint8Array(size)
-    this.#msiControl = spec.msiVectors > 0 ? CAP_AT.msi + 2 : undefined
     this.#header(spec)
     this.#capabilities(spec)
   }
@@ -86,13 +83,6 @@ export class ConfigSpace {
     if (bars.some(({ kind }) => kind === 'io')) bits |= PCI_COMMAND_IO
     if (bars.some(({ kind }) => kind !== 'io')) bits |= PCI_COMMAND_MEMORY
     this.#command = (this.#command & ~(PCI_COMMAND_MASTER | PCI_COMMAND_INTX_DISABLE)) | bits
-  }
-
-  /** The enable bit of the MSI capability follows the interrupts that the client has set up. */
-  setMsiEnabled(isEnabled: boolean): void {
-    const at = this.#msiControl
-    if (at === undefined) return
-    this.#bytes[at] = ((this.#bytes[at] ?? 0) & ~MSI_ENABLE) | (isEnabled ? MSI_ENABLE : 0)
   }
 
   read(offset: number, into: Uint8Array): number {

@@ -44,7 +44,7 @@ const enterWithWakeup = (pci: PciFunction, call: FeatureCall): number => {
   if (checked !== 1) return checked
   const entry = copyIn(vfio_device_low_power_entry_with_wakeup, call.payload, size)
   if (entry === undefined) return -ERRNO.EFAULT
-  if (entry.wakeup_eventfd < 0 || entry.reserved !== 0) return -ERRNO.EINVAL
+  if (entry.wakeup_eventfd < 0) return -ERRNO.EINVAL
   const eventfd = Eventfd.of(entry.wakeup_eventfd)
   if (typeof eventfd === 'number') return eventfd
   // Nothing wakes the device here but its user.

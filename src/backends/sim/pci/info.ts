@@ -105,10 +105,8 @@ export const irqInfo = (pci: PciFunction, arg: IoctlArg): number => {
   const { argsz, index } = info
   if (argsz < vfio_irq_info.size || index >= VFIO_PCI_NUM_IRQS) return -ERRNO.EINVAL
   if (index === VFIO_PCI_ERR_IRQ_INDEX && !pci.spec.isPcie) return -ERRNO.EINVAL
-  const more =
-    index === VFIO_PCI_INTX_IRQ_INDEX
-      ? VFIO_IRQ_INFO_MASKABLE | VFIO_IRQ_INFO_AUTOMASKED
-      : VFIO_IRQ_INFO_NORESIZE
+  let more = pci.irqs.isFixed(index) ? VFIO_IRQ_INFO_NORESIZE : 0
+  if (index === VFIO_PCI_INTX_IRQ_INDEX) more = VFIO_IRQ_INFO_MASKABLE | VFIO_IRQ_INFO_AUTOMASKED
   const flags = VFIO_IRQ_INFO_EVENTFD | more
   return copyOut(arg, vfio_irq_info.encode({ argsz, flags, index, count: pci.irqs.count(index) }))
 }

@@ -23,16 +23,21 @@ import type { IntxLine } from './intx.ts'
 export class PciIrqs {
   readonly #spec: FunctionSpec
   readonly intx: IntxLine
-  readonly #msiEnabled: (isEnabled: boolean) => void
+  /** Whether MSI-X vectors can be added while others are enabled. */
+  readonly #hasDynamicMsix: boolean
   /** MSI or MSI-X vectors that are allocated, by number; null while neither is enabled. */
   #vectors: { readonly index: number; readonly triggers: (Eventfd | null)[] } | null = null
   /** ERR and REQ have one eventfd each. */
   readonly #singles = new Map<number, Eventfd>()
 
-  constructor(spec: FunctionSpec, intx: IntxLine, msiEnabled: (isEnabled: boolean) => void) {
+  constructor(
+    spec: FunctionSpec,
+    intx: IntxLine,
+    { hasDynamicMsix }: { readonly hasDynamicMsix: boolean },
+  ) {
     this.#spec = spec
     this.intx = intx
-    this.#msiEnabled = msiEnabled
+    this.#hasDynamicMsix = hasDynamicMsix
   }
 
   count(index: number): number {
@@ -50,6 +55,12 @@ export class PciIrqs {
       default:
         return 0
     }
+  }
+
+  /** Whether the number of vectors stays what the first call made it. */
+  isFixed(index: number): boolean {
+    if (index !== VFIO_PCI_MSIX_IRQ_INDEX) return true
+    return !this.#hasDynamicMsix || this.#spec.msixVectors === 0
   }
 
   get isMsiEnabled(): boolean {
@@ -123,27 +134,24 @@ export class PciIrqs {
   /** The first call allocates as many vectors as it names; later ones change some of those. */
   #enableMessages(index: number, data: IrqData): number {
     const isNew = this.#vectors === null
+    if (isNew && data.start + data.count === 0) return -ERRNO.ERANGE
     this.#vectors ??= { index, triggers: Array(data.start + data.count).fill(null) }
-    if (isNew && index === VFIO_PCI_MSI_IRQ_INDEX) this.#msiEnabled(true)
-    const answer = this.#setVectors(this.#vectors.triggers, data)
+    const { triggers } = this.#vectors
+    const answer = this.#setVectors(triggers, data, !this.isFixed(index))
     if (answer < 0 && isNew) this.#disableMessages()
     return answer
   }
 
-  #setVectors(triggers: (Eventfd | null)[], data: IrqData): number {
+  /** One that cannot be set takes down itself and those that this call had set before it. */
+  #setVectors(triggers: (Eventfd | null)[], data: IrqData, mayGrow: boolean): number {
     for (let at = 0; at < data.count; at++) {
       const vector = data.start + at
-      const trigger = vector < triggers.length ? eventfdOrNone(data.fds[at]) : -ERRNO.EINVAL
-      if (typeof trigger === 'number') {
-        // One bad fd takes down the vectors that this call had set before it.
-        for (let undo = data.start; undo < vector; undo++) {
-          triggers[undo]?.put()
-          triggers[undo] = null
-        }
-        return trigger
-      }
-      triggers[vector]?.put()
-      triggers[vector] = trigger
+      const fd = data.fds[at] ?? -1
+      while (mayGrow && fd >= 0 && triggers.length <= vector) triggers.push(null)
+      const answer = setVector(triggers, vector, fd)
+      if (answer === 0) continue
+      for (let undo = data.start; undo < vector; undo++) setVector(triggers, undo, -1)
+      return answer
     }
     return 0
   }
@@ -151,7 +159,6 @@ export class PciIrqs {
   #disableMessages(): void {
     for (const trigger of this.#vectors?.triggers ?? []) trigger?.put()
     this.#vectors = null
-    this.#msiEnabled(false)
   }
 
   /** ERR and REQ: DATA_NONE and DATA_BOOL signal the eventfd, so that a client can try it. */
@@ -169,7 +176,9 @@ export class PciIrqs {
       if (data.fires(0)) single?.signal()
       return 0
     }
-    const eventfd = eventfdOrNone(data.fds[0])
+    const fd = data.fds[0] ?? -1
+    if (fd < -1) return -ERRNO.EINVAL
+    const eventfd = fd < 0 ? null : Eventfd.of(fd)
     if (typeof eventfd === 'number') return eventfd
     this.#setSingle(index, eventfd)
     return 0
@@ -182,5 +191,14 @@ export class PciIrqs {
   }
 }
 
-const eventfdOrNone = (fd: number | undefined): Eventfd | null | number =>
-  fd === undefined || fd < 0 ? null : Eventfd.of(fd)
+/** Whoever listened before is gone even where the new eventfd is none. */
+const setVector = (triggers: (Eventfd | null)[], vector: number, fd: number): number => {
+  triggers[vector]?.put()
+  if (vector < triggers.length) triggers[vector] = null
+  if (fd < 0) return 0
+  if (vector >= triggers.length) return -ERRNO.EINVAL
+  const trigger = Eventfd.of(fd)
+  if (typeof trigger === 'number') return trigger
+  triggers[vector] = trigger
+  return 0
+}

@@ -46,6 +46,7 @@ export class PciDevice extends VfioDevice {
   protected override closeDevice(): void {
     this.pci.config.setBusMaster(false)
     this.pci.irqs.disable()
+    this.pci.isLowPower = false
   }
 
   override request(): void {

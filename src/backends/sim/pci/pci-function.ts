@@ -32,7 +32,11 @@ export class PciFunction implements GroupMember, Bus {
   constructor(
     spec: FunctionSpec,
     iommuGroup: IommuGroup,
-    machine: { readonly pending: Pending; functions(): Iterable<PciFunction> },
+    machine: {
+      readonly pending: Pending
+      readonly hasDynamicMsix: boolean
+      functions(): Iterable<PciFunction>
+    },
   ) {
     this.spec = spec
     this.iommuGroup = iommuGroup
@@ -45,7 +49,7 @@ export class PciFunction implements GroupMember, Bus {
     this.config = new ConfigSpace(spec)
     this.registers = this.#makeRegisters()
     const intx = new IntxLine(machine.pending, spec.hasIntx)
-    this.irqs = new PciIrqs(spec, intx, (isEnabled) => this.config.setMsiEnabled(isEnabled))
+    this.irqs = new PciIrqs(spec, intx, machine)
   }
 
   get name(): string {
@@ -98,8 +102,9 @@ export class PciFunction implements GroupMember, Bus {
     this.irqs.intx.setLevel(isRaised)
   }
 
+  /** A message is a write to memory, which only a master of the bus makes. */
   sendMsi(vector: number): void {
-    this.irqs.sendMsi(vector)
+    if (this.config.isBusMaster) this.irqs.sendMsi(vector)
   }
 
   get isMsiEnabled(): boolean {

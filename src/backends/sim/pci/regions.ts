@@ -19,9 +19,9 @@ const regionAt = (offset: bigint): { readonly index: number; readonly at: bigint
 })
 
 export const readRegion = (pci: PciFunction, into: Uint8Array, offset: bigint): number => {
+  if (into.length === 0) return 0
   const { index, at } = regionAt(offset)
   if (index >= VFIO_PCI_NUM_REGIONS) return -ERRNO.EINVAL
-  if (into.length === 0) return 0
   if (index === VFIO_PCI_CONFIG_REGION_INDEX) return pci.config.read(Number(at), into)
   const length = barLength(pci, index, at, into.length)
   if (length < 0) return length
@@ -31,9 +31,9 @@ export const readRegion = (pci: PciFunction, into: Uint8Array, offset: bigint): 
 }
 
 export const writeRegion = (pci: PciFunction, from: Uint8Array, offset: bigint): number => {
+  if (from.length === 0) return 0
   const { index, at } = regionAt(offset)
   if (index >= VFIO_PCI_NUM_REGIONS) return -ERRNO.EINVAL
-  if (from.length === 0) return 0
   if (index === VFIO_PCI_CONFIG_REGION_INDEX) return pci.writeConfig(Number(at), from)
   const length = barLength(pci, index, at, from.length)
   if (length < 0) return length
