@@ -71,7 +71,9 @@ export class ResumingFile extends DataFile {
   }
 
   override write(from: Uint8Array): number {
-    if (this.#position + from.length > this.#data.length) return -ERRNO.ENOMEM
+    // Ending the session put the position back to the start.
+    const position = this.isOrphan ? 0 : this.#position
+    if (position + from.length > this.#data.length) return -ERRNO.ENOMEM
     if (this.isOrphan) return -ERRNO.ENODEV
     const before = this.#position
     this.#data.set(from, before)

@@ -50,10 +50,22 @@ export class Mapping {
     return (this.access & VFIO_DMA_MAP_FLAG_WRITE) !== 0
   }
 
-  /** Whether every page is there and may be pinned for what the device may do. */
-  get isPinnable(): boolean {
-    const access = accessAt(this.vaddr, Number(this.size))
+  /** Whether the first pages are there and may be pinned for what the device may do. */
+  isPinnable(pages: bigint): boolean {
+    const access = accessAt(this.vaddr, Number(pages * PAGE_SIZE))
     return access !== undefined && (access === 'read-write' || !this.mayWrite)
+  }
+
+  /** How many pages are there before the first that is not. */
+  get pinnablePages(): bigint {
+    if (this.isPinnable(this.pages)) return this.pages
+    let there = 0n
+    for (let missing = this.pages; missing - there > 1n; ) {
+      const middle = (there + missing) / 2n
+      if (this.isPinnable(middle)) there = middle
+      else missing = middle
+    }
+    return there
   }
 
   /** From here on the vaddr may be unmapped; the pages stay what they are. */

@@ -7,16 +7,20 @@ import type { Mapping } from './mapping.ts'
 
 /** Adds pages to what a process has locked: -ENOMEM past its RLIMIT_MEMLOCK. */
 export const charge = (mm: Mm, pages: bigint): number => {
-  const limit = mm.memlockBytes
-  if (limit !== null && mm.lockedPages + pages > limit / PAGE_SIZE) return -ERRNO.ENOMEM
+  if (!mayLock(mm, pages)) return -ERRNO.ENOMEM
   mm.lockedPages += pages
   return 0
 }
 
+const mayLock = ({ memlockBytes: limit, lockedPages }: Mm, pages: bigint): boolean =>
+  limit === null || lockedPages + pages <= limit / PAGE_SIZE
+
 /** All or nothing; a mapping that is pinned already stays so. */
 export const pin = (mapping: Mapping): number => {
   if (mapping.isIommuMapped) return 0
-  if (!mapping.isPinnable) return -ERRNO.EFAULT
+  // Pages are pinned in order, so that the limit may be met before the first that is not there.
+  const there = mapping.pinnablePages
+  if (there < mapping.pages) return mayLock(mapping.owner, there) ? -ERRNO.EFAULT : -ERRNO.ENOMEM
   const charged = charge(mapping.owner, mapping.pages)
   if (charged < 0) return charged
   mapping.isIommuMapped = true
