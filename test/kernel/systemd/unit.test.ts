@@ -1,0 +1,122 @@
+// The unit as it ships, under systemd and on a real kernel: with all of its restrictions the daemon
+// starts, drives a device, and is restarted; with its sockets it is started by whoever connects.
+
+import { execFileSync } from 'node:child_process'
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { connect, type VfiodClient } from '../../../src/client/client.ts'
+import { sendFds } from '../../../src/client/fd-channel.ts'
+import { sys } from '../../../src/os/libc.ts'
+import { memfdCreate } from '../../../src/os/memory.ts'
+import { eduDevices, groupOf } from '../../system/world.ts'
+
+const CHECKOUT = fileURLToPath(new URL('../../..', import.meta.url))
+/** Where the unit can see it, wherever the checkout is: not in /home, not in /tmp. */
+const INSTALLED = '/run/vfiod-checkout'
+const UNITS = '/run/systemd/system'
+const SOCKET = '/run/vfiod/vfiod.sock'
+
+const clients: VfiodClient[] = []
+
+const run = (command: string, ...args: readonly string[]): string =>
+  execFileSync(command, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] })
+
+const systemctl = (...args: readonly string[]): string => run('systemctl', ...args)
+
+const property = (name: string): string =>
+  systemctl('show', '--value', `--property=${name}`, 'vfiod.service').trim()
+
+const client = (): VfiodClient => {
+  const made = connect({ socket: SOCKET })
+  clients.push(made)
+  return made
+}
+
+/** The unit with nothing changed but where the program is. */
+const install = (): void => {
+  const program = `${process.execPath} ${INSTALLED}/dist/daemon/main.js`
+  for (const name of ['vfiod.service', 'vfiod.socket']) {
+    const unit = readFileSync(`${CHECKOUT}systemd/${name}`, 'utf8')
+    writeFileSync(`${UNITS}/${name}`, unit.replace('/usr/bin/vfiod', program))
+  }
+  systemctl('daemon-reload')
+}
+
+beforeAll(() => {
+  mkdirSync(INSTALLED, { recursive: true })
+  run('mount', '--bind', CHECKOUT, INSTALLED)
+  install()
+})
+afterEach(() => {
+  for (const made of clients.splice(0)) made.close()
+  systemctl('stop', 'vfiod.socket', 'vfiod.service')
+})
+afterAll(() => run('umount', INSTALLED))
+
+describe('vfiod.service', () => {
+  test('starts, is ready when systemctl says so, and stops with success', async () => {
+    systemctl('start', 'vfiod.service')
+
+    await expect(client().inventory.listGroups()).resolves.toBeDefined()
+    expect(property('ActiveState')).toBe('active')
+    expect(property('StatusText')).toBe(`serving ${SOCKET}`)
+
+    systemctl('stop', 'vfiod.service')
+    expect(property('Result')).toBe('success')
+    expect(existsSync(SOCKET)).toBe(false)
+  })
+
+  test('drives a device with all of its restrictions: bind, open, map, read', async () => {
+    systemctl('start', 'vfiod.service')
+    const { addressSpace, device, inventory, memory } = client()
+    const [name = ''] = await eduDevices(client())
+
+    await inventory.bindDevices({ devices: [name] })
+    await addressSpace.createSpace({ spaceId: 's' })
+    await addressSpace.addGroup({ spaceId: 's', groupId: await groupOf(client(), name) })
+    await device.openDevice({ spaceId: 's', name })
+    const { ticket } = await memory.registerMemory({ memoryId: 'm' })
+    const memfd = memfdCreate('unit', 1n << 20n)
+    await sendFds(ticket ?? {}, [memfd])
+    sys.closeSync(memfd)
+    const item = { iova: '65536', length: '1048576', memoryId: 'm' }
+    const mapped = await addressSpace.map({
+      spaceId: 's',
+      items: [{ ...item, access: 'ACCESS_READ_WRITE' }],
+    })
+    const { data } = await device.readRegion({ name, region: 7, offset: '0', length: 4 })
+
+    expect(mapped.results).toMatchObject([{ code: 0, reason: '' }])
+    expect(data.readUInt32LE()).toBe(0x11e8_1234)
+    await addressSpace.destroySpace({ spaceId: 's' })
+    await inventory.unbindDevices({ devices: [name] })
+  })
+
+  test('is started again after SIGKILL', async () => {
+    systemctl('start', 'vfiod.service')
+    const first = property('MainPID')
+
+    systemctl('kill', '--signal=SIGKILL', 'vfiod.service')
+    while (property('MainPID') === first || property('ActiveState') !== 'active')
+      await new Promise((resolve) => setTimeout(resolve, 200))
+
+    expect(property('NRestarts')).not.toBe('0')
+    await expect(client().inventory.listGroups()).resolves.toBeDefined()
+  })
+})
+
+describe('vfiod.socket', () => {
+  test('starts the daemon for whoever connects, on either socket', async () => {
+    systemctl('start', 'vfiod.socket')
+    expect(property('ActiveState')).toBe('inactive')
+
+    const { memory } = client()
+    const { ticket } = await memory.registerMemory({ memoryId: 'm' })
+    const memfd = memfdCreate('unit', 4096n)
+
+    await expect(sendFds(ticket ?? {}, [memfd])).resolves.toMatchObject({ ok: true })
+    expect(property('ActiveState')).toBe('active')
+    sys.closeSync(memfd)
+  })
+})
