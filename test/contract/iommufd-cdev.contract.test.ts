@@ -6,10 +6,17 @@ import {
   VFIO_DEVICE_BIND_IOMMUFD,
   VFIO_DEVICE_DETACH_IOMMUFD_PT,
   VFIO_DEVICE_GET_IRQ_INFO,
+  VFIO_DEVICE_GET_PCI_HOT_RESET_INFO,
+  VFIO_DEVICE_PCI_HOT_RESET,
   VFIO_DEVICE_RESET,
+  VFIO_PCI_HOT_RESET_FLAG_DEV_ID,
+  VFIO_PCI_HOT_RESET_FLAG_DEV_ID_OWNED,
+  vfio_pci_dependent_device,
+  vfio_pci_hot_reset,
+  vfio_pci_hot_reset_info,
 } from '../../src/abi/device.ts'
 import { must, said } from './answers.ts'
-import { describeContract } from './backends.ts'
+import { describeContract, unless } from './backends.ts'
 import { getDeviceInfo, setContainer } from './calls.ts'
 import { EduDriver } from './edu-driver.ts'
 import {
@@ -357,6 +364,74 @@ describeContract('a cdev', (machine) => {
       await machine.close(device)
 
       expect((await bind(machine, cdev, elsewhere.fd)).answer).toBe(0)
+    })
+  })
+
+  describe('hot reset', () => {
+    const info = async (device: number) => {
+      const { size } = vfio_pci_hot_reset_info
+      const bytes = vfio_pci_hot_reset_info.encode({ argsz: 64 }, 64 - size)
+      const answer = await kernel.ioctl(device, VFIO_DEVICE_GET_PCI_HOT_RESET_INFO.number, bytes)
+      const { flags, count } = vfio_pci_hot_reset_info.decode(bytes)
+      const ids = Array.from(
+        { length: count },
+        (_, index) =>
+          vfio_pci_dependent_device.decode(bytes, size + index * vfio_pci_dependent_device.size)
+            .group_id,
+      )
+      return { answer: said(answer), flags, ids }
+    }
+    const reset = async (device: number): Promise<unknown> => {
+      const { size: argsz } = vfio_pci_hot_reset
+      const bytes = vfio_pci_hot_reset.encode({ argsz })
+      return said(await kernel.ioctl(device, VFIO_DEVICE_PCI_HOT_RESET.number, bytes))
+    }
+    const OWNED = VFIO_PCI_HOT_RESET_FLAG_DEV_ID | VFIO_PCI_HOT_RESET_FLAG_DEV_ID_OWNED
+
+    test('tells the ids of the devices, and that a group is owned as a whole', async () => {
+      const [first, second] = await sharedGroup()
+      const one = await bound(machine, iommufd, first)
+      expect(await info(one.device)).toEqual({ answer: 0, flags: OWNED, ids: [one.id, 0] })
+
+      const two = await bound(machine, iommufd, second)
+
+      expect(await info(two.device)).toEqual({ answer: 0, flags: OWNED, ids: [one.id, two.id] })
+    })
+
+    test('needs no groups: EINVAL with them', async () => {
+      const [first] = await sharedGroup()
+      const { device } = await bound(machine, iommufd, first)
+      const { size } = vfio_pci_hot_reset
+      const bytes = vfio_pci_hot_reset.encode({ argsz: size + 4, count: 1 }, 4)
+
+      expect(said(await kernel.ioctl(device, VFIO_DEVICE_PCI_HOT_RESET.number, bytes))).toBe(
+        'EINVAL',
+      )
+    })
+
+    unless(
+      machine.backend === 'linux',
+      'the emulated bridge never reports its link up again, which the kernel answers with ENOTTY',
+    )('resets what the iommufd owns', async () => {
+      const [first] = await sharedGroup()
+      const { device } = await bound(machine, iommufd, first)
+
+      expect(await reset(device)).toBe(0)
+    })
+
+    test('is not for functions that another driver has: EINVAL', async () => {
+      const [first, second] = await sharedGroup()
+      await machine.unbind(second)
+      await kernel.writeFile(`/sys/bus/pci/devices/${second}/driver/unbind`, second)
+      const { device } = await bound(machine, iommufd, first)
+
+      const told = await info(device)
+
+      expect(told.flags).toBe(VFIO_PCI_HOT_RESET_FLAG_DEV_ID)
+      expect(told.ids[1]).toBe(0xffff_ffff)
+      expect(await reset(device)).toBe('EINVAL')
+      await machine.close(device)
+      await kernel.writeFile('/sys/bus/pci/drivers_probe', second)
     })
   })
 

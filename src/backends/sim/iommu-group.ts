@@ -77,6 +77,10 @@ export class IommuGroup {
     return false
   }
 
+  isClaimedFor(owner: object): boolean {
+    return this.#owner === owner
+  }
+
   unclaim(): void {
     this.#isClaimed = false
   }

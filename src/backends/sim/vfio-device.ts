@@ -33,8 +33,11 @@ export abstract class VfioDevice implements GroupDevice, FeatureDevice {
   #openCount = 0
   /** Open files of the cdev, bound or not: the driver waits for those as well. */
   #cdevFiles = 0
-  /** While it is bound to an iommufd. */
+  /** While it is bound to an iommufd, and to which. */
   binding: Binding | undefined
+  iommufd: IommufdContext | undefined
+  /** Whether that came through its cdev. */
+  isCdevOpened = false
   /** The file that the group keeps open for as long as the device is. */
   #groupFile: GroupFile | undefined
   #whenClosed: (() => void)[] = []
@@ -83,8 +86,10 @@ export abstract class VfioDevice implements GroupDevice, FeatureDevice {
   openThroughCdev(context: IommufdContext): number {
     if (this.#openCount > 0) return -ERRNO.EINVAL
     const opened = this.#openBound(context)
-    if (opened === 0) this.#openCount = 1
-    return opened
+    if (opened < 0) return opened
+    this.#openCount = 1
+    this.isCdevOpened = true
+    return 0
   }
 
   closeOne(): void {
@@ -131,6 +136,7 @@ export abstract class VfioDevice implements GroupDevice, FeatureDevice {
       : bindPhysical(context, this.group.iommuGroup)
     if (typeof bound === 'number') return bound
     this.binding = bound
+    this.iommufd = context
     const opened = this.openDevice()
     if (opened < 0) this.#unbind()
     return opened
@@ -139,6 +145,8 @@ export abstract class VfioDevice implements GroupDevice, FeatureDevice {
   #unbind(): void {
     this.binding?.unbind()
     this.binding = undefined
+    this.iommufd = undefined
+    this.isCdevOpened = false
   }
 
   #tellIfClosed(): void {

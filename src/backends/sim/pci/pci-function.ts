@@ -14,6 +14,15 @@ import { type Bus, inertRegisters, type Registers } from './registers.ts'
 /** Drivers that leave the group's DMA to whoever owns it. */
 const HANDS_OFF = ['vfio-pci', 'pcieport']
 
+/** What the bus needs to know of the device that vfio-pci makes of a function. */
+interface DeviceInUse {
+  readonly group: VfioGroup
+  /** The id of its object, and the iommufd that it is bound to. */
+  readonly binding: { readonly id: number } | undefined
+  readonly iommufd: object | undefined
+  readonly isCdevOpened: boolean
+}
+
 export class PciFunction implements GroupMember, Bus {
   readonly spec: FunctionSpec
   readonly iommuGroup: IommuGroup
@@ -26,7 +35,7 @@ export class PciFunction implements GroupMember, Bus {
   driver: string | undefined
   driverOverride: string | undefined
   /** While vfio-pci has it. */
-  vfio: { readonly group: VfioGroup } | undefined
+  vfio: DeviceInUse | undefined
   isLowPower = false
 
   constructor(
