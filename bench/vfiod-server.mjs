@@ -26,6 +26,13 @@ const domain = createDomain({ kernel })
 const silent = () => {}
 const log = { debug: silent, info: silent, warn: console.warn, error: console.error }
 const api = await Api.start({
+  grantOf: () => ({ role: 'admin', devices: ['*'], addsGroups: true, quota: {} }),
+  administration: {
+    configuration: () => '',
+    policy: () => '',
+    policyStatus: () => '',
+    drain: () => {},
+  },
   domain,
   log,
   socket: { path, mode: 0o600 },

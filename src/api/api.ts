@@ -4,11 +4,13 @@
  */
 import { once } from 'node:events'
 import { setTimeout as delay } from 'node:timers/promises'
+import type { TLSSocket, Server as TlsServer } from 'node:tls'
 import type { Client } from '../domain/clients.ts'
 import type { Domain } from '../domain/domain.ts'
 import { SeqpacketListener } from '../os/fd-passing.ts'
 import { services } from '../wire/protos.ts'
 import { addressSpaceHandlers } from './address-space.ts'
+import { type Administration, adminHandlers } from './admin.ts'
 import { type CallRules, implementation } from './call.ts'
 import { deviceHandlers } from './device.ts'
 import { FdChannel, fdChannelBinder } from './fd-channel.ts'
@@ -17,7 +19,16 @@ import type { Log } from './log.ts'
 import { memoryHandlers } from './memory.ts'
 import { migrationHandlers } from './migration.ts'
 import { Observation } from './observation.ts'
-import { Peers } from './peer.ts'
+import { ownershipHandlers } from './ownership.ts'
+import { type GrantOf, Peers, type Release } from './peer.ts'
+import { Rates } from './rate.ts'
+import {
+  type Certificates,
+  createRemoteServer,
+  type RemoteOptions,
+  RemotePeers,
+  replaceCertificates,
+} from './remote.ts'
 import { Running } from './running.ts'
 import { Connections, serverBinder } from './server.ts'
 import { placeSocket, removeSocket, type SocketFile } from './socket-file.ts'
@@ -31,6 +42,11 @@ export interface ApiOptions {
   readonly socket: ListenOn
   /** The path is told to clients in tickets. */
   readonly fdSocket: ListenOn
+  /** What the policy grants an identity at this moment. */
+  readonly grantOf: GrantOf
+  readonly administration: Administration
+  /** Where clients of other hosts are served, if they are. */
+  readonly remote?: RemoteOptions
 }
 
 /** How long clients get to close their connections once every call has been answered. */
@@ -47,15 +63,20 @@ export class Api {
   /** The sockets that are ours to remove; not those of whoever listens there already. */
   readonly #placed: SocketFile[] = []
   #fdChannel: FdChannel | undefined
+  #remotePeers: RemotePeers | undefined
+  #remoteServer: TlsServer | undefined
 
   private constructor(options: ApiOptions) {
     const { log } = options
     this.#options = options
-    this.#peers = new Peers((client, why) => this.#released(client, why))
+    const release: Release = (client, why) => this.#released(client, why)
+    const { grantOf } = options
+    this.#peers = new Peers({ release, grantOf })
     this.connections = new Connections({ peers: this.#peers, log })
     const rules: CallRules = {
       clientOf: (peer) => this.connections.clientOf(peer),
       running: this.#running,
+      rates: new Rates(),
       log,
     }
     this.#addServices(rules)
@@ -74,6 +95,7 @@ export class Api {
         log,
       })
       await api.#listen(socket)
+      if (options.remote !== undefined) await api.#listenForRemote(options.remote)
     } catch (error) {
       await api.close()
       throw error
@@ -85,6 +107,7 @@ export class Api {
   async drain(graceMs: number): Promise<void> {
     this.connections.stopAccepting()
     this.#fdChannel?.stopAccepting()
+    this.#remoteServer?.close()
     this.#observation.notServing()
     this.#running.drain()
     await Promise.race([this.#running.idle(), delay(graceMs, undefined, { ref: false })])
@@ -96,6 +119,7 @@ export class Api {
     this.#fdChannel?.close()
     await this.connections.close(CLOSE_MS)
     this.#peers.close()
+    this.#remotePeers?.close()
     for (const file of this.#placed) removeSocket(file)
     await Promise.all(this.#releases)
   }
@@ -109,6 +133,10 @@ export class Api {
     add(services.addressSpace, implementation(rules, 'addressSpace', addressSpaceHandlers(domain)))
     add(services.device, implementation(rules, 'device', deviceHandlers(domain, fdSocket.path)))
     add(services.migration, implementation(rules, 'migration', migrationHandlers(domain)))
+    add(services.ownership, implementation(rules, 'ownership', ownershipHandlers(domain)))
+    const clients = () => [...this.#peers.clients(), ...(this.#remotePeers?.clients() ?? [])]
+    const parts = { domain, administration: this.#options.administration, clients }
+    add(services.admin, implementation(rules, 'admin', adminHandlers(parts)))
   }
 
   #released(client: Client, why: string): void {
@@ -126,6 +154,32 @@ export class Api {
     await domain.releaseClient(client, why)
     await this.#running.idle(client)
     await domain.releaseClient(client, why)
+  }
+
+  /** Use new certificates for the connections that come; those there are go on with the old. */
+  setCertificates(certificates: Certificates): void {
+    if (this.#remoteServer) replaceCertificates(this.#remoteServer, certificates)
+  }
+
+  /** The port that remote clients are served on: the kernel chose one where 0 was configured. */
+  get remotePort(): number | undefined {
+    const address = this.#remoteServer?.address()
+    return typeof address === 'object' ? address?.port : undefined
+  }
+
+  async #listenForRemote(remote: RemoteOptions): Promise<void> {
+    const { grantOf, log } = this.#options
+    const release: Release = (client, why) => this.#released(client, why)
+    const peers = new RemotePeers({ grantOf, leaseMs: remote.leaseMs, release })
+    this.#remotePeers = peers
+    const accept = (socket: TLSSocket, name: string) =>
+      this.connections.serve(socket, {
+        current: () => peers.current(name),
+        disconnected: () => {},
+      })
+    this.#remoteServer = createRemoteServer(remote, accept, log)
+    this.#remoteServer.listen(remote.port, remote.host)
+    await once(this.#remoteServer, 'listening')
   }
 
   async #listenForFds(on: ListenOn): Promise<SeqpacketListener> {

@@ -19,7 +19,9 @@ import { VfiodError } from '../base/error.ts'
 import type { Client } from '../domain/clients.ts'
 import type { Chunk } from '../wire/bulk.ts'
 import { methodsOf, type ServiceName, type Services } from '../wire/protos.ts'
+import { ACCESS, type Access, objectOf, requireRole } from './access.ts'
 import type { Log } from './log.ts'
+import type { Rates } from './rate.ts'
 import type { Running } from './running.ts'
 import { toStatusObject, toVfiodError } from './status.ts'
 
@@ -60,6 +62,7 @@ export interface CallRules {
   /** The client behind `call.getPeer()`; throws UNKNOWN_PEER. */
   readonly clientOf: (peer: string) => Client
   readonly running: Running
+  readonly rates: Rates
   readonly log: Log
 }
 
@@ -72,13 +75,16 @@ const abortReason = ({ reason }: AbortSignal): VfiodError =>
 interface Method {
   readonly name: string
   readonly isEndless: boolean
+  readonly access: Access
 }
 
 /** Runs the work of one call; what it throws is always a VfiodError. */
 const runCall = async <Result>(
-  { clientOf, running, log }: CallRules,
+  { clientOf, running, rates, log }: CallRules,
   method: Method,
   call: AnyCall,
+  /** What the call is about, for the audit; a client stream names it in its first message. */
+  object: () => Readonly<Record<string, unknown>>,
   work: (caller: Caller) => Promise<Result>,
 ): Promise<Result> => {
   const started = performance.now()
@@ -88,6 +94,8 @@ const runCall = async <Result>(
   let failure: VfiodError | undefined
   try {
     client = clientOf(call.getPeer())
+    requireRole(client, method.access.role, method.name)
+    rates.take(client)
     const leave = running.enter({ client, abort, isEndless: method.isEndless })
     try {
       return await work({ client, signal: abort.signal })
@@ -99,7 +107,9 @@ const runCall = async <Result>(
     throw failure
   } finally {
     const ms = Math.round(performance.now() - started)
-    const fields = { method: method.name, client: client?.id, ms }
+    const about = method.access.isAudited ? { audit: true, object: object() } : {}
+    const who = { client: client?.id, identity: client?.identity }
+    const fields = { method: method.name, ...who, ...about, ms }
     if (failure === undefined) log.info(fields, 'call')
     else {
       const { reason, details, message, cause } = failure
@@ -126,7 +136,10 @@ const unary =
   (rules: CallRules, method: Method, handler: AnyHandler) =>
   (call: ServerUnaryCall<object, object>, reply: Reply): void => {
     const work = async (caller: Caller) => (await handler(call.request, caller)) as object
-    void respond(runCall(rules, method, call, work), reply)
+    void respond(
+      runCall(rules, method, call, () => objectOf(call.request), work),
+      reply,
+    )
   }
 
 /**
@@ -148,9 +161,20 @@ async function* received(
 const clientStream =
   (rules: CallRules, method: Method, handler: AnyHandler) =>
   (call: ServerReadableStream<object, object>, reply: Reply): void => {
+    // The first message names what the call is about.
+    let first: object | undefined
+    const requests = async function* (signal: AbortSignal) {
+      for await (const request of received(call, signal)) {
+        first ??= request
+        yield request
+      }
+    }
     const work = async (caller: Caller) =>
-      (await handler(received(call, caller.signal), caller)) as object
-    void respond(runCall(rules, method, call, work), reply)
+      (await handler(requests(caller.signal), caller)) as object
+    void respond(
+      runCall(rules, method, call, () => objectOf(first ?? {}), work),
+      reply,
+    )
   }
 
 /** Resolves when the message is on its way: its buffer may be used again. Rejects when it never will. */
@@ -180,7 +204,7 @@ const serverStream =
       for await (const message of messages) await written(call, message, caller.signal)
       if (caller.signal.aborted) throw abortReason(caller.signal)
     }
-    runCall(rules, method, call, work).then(
+    runCall(rules, method, call, () => objectOf(call.request), work).then(
       () => call.end(),
       (error: unknown) => {
         if (!call.cancelled) call.emit('error', toStatusObject(toVfiodError(error)))
@@ -209,7 +233,10 @@ export const implementation = <Name extends ServiceName>(
     methodsOf(service).map(([name, definition]) => {
       const handler = (handlers as Readonly<Record<string, AnyHandler>>)[name]
       if (handler === undefined) throw new Error(`${definition.path} has no handler`)
-      const method = { name: definition.path.slice(1), isEndless: name.startsWith('Watch') }
+      const access = (ACCESS[service] as Readonly<Record<string, Access>>)[name]
+      if (access === undefined) throw new Error(`${definition.path} has no role`)
+      const isEndless = name.startsWith('Watch')
+      const method = { name: definition.path.slice(1), isEndless, access }
       return [name, serve(rules, definition, method, handler)]
     }),
   )

@@ -13,7 +13,7 @@ import { type MmPin, pinMm } from '../os/mm.ts'
 import { type Peer, peerOf, sameMm } from '../os/peer.ts'
 import { unwatch, watch } from '../os/poller.ts'
 import { closeAll } from '../os/unix-socket.ts'
-import type { Grant } from '../rules/policy.ts'
+import type { Grant, Identity as PolicyIdentity } from '../rules/policy.ts'
 
 /** One process of a client; it stays known for as long as it runs. */
 interface Process {
@@ -31,18 +31,26 @@ class LocalClient implements Client {
   readonly gid: number
   readonly command: string
   readonly identity: string
-  readonly grant: Grant
+  /** Supplementary groups. */
+  readonly groups: readonly number[]
+  readonly #grantOf: GrantOf
   /** Invariant: every one of them shares the mm. Empty once the client is gone. */
   readonly processes = new Set<Process>()
 
-  constructor(id: string, peer: Peer) {
+  constructor(id: string, peer: Peer, grantOf: GrantOf) {
     this.id = id
+    this.#grantOf = grantOf
+    this.groups = peer.groups
     this.pid = peer.pid
     this.uid = peer.uid
     this.gid = peer.gid
     this.command = peer.comm
     this.identity = `uid ${peer.uid}`
-    this.grant = EVERYTHING
+  }
+
+  /** Asked at each use: the policy may have been reloaded. */
+  get grant(): Grant {
+    return this.#grantOf({ kind: 'local', uid: this.uid, gids: [this.gid, ...this.groups] })
   }
 
   isCurrent(): boolean {
@@ -51,20 +59,30 @@ class LocalClient implements Client {
   }
 }
 
-/** Whoever reaches the socket may do everything: its file mode is the policy there is. */
-const EVERYTHING: Grant = { role: 'admin', devices: ['*'], addsGroups: true, quota: {} }
+/** What the policy grants an identity at this moment. */
+export type GrantOf = (identity: PolicyIdentity) => Grant
+
+/** Told of every client that is gone, once. */
+export type Release = (client: Client, why: string) => void
 
 /** A connection's process, or why it has none. */
 export type Identity = Process | VfiodError
 
 export class Peers {
   readonly #processes = new Map<string, Process>()
-  readonly #release: (client: Client, why: string) => void
+  readonly #release: Release
+  readonly #grantOf: GrantOf
   #clientsSeen = 0
 
   /** `release` is told of every client that is gone, once. */
-  constructor(release: (client: Client, why: string) => void) {
-    this.#release = release
+  constructor(parts: { readonly release: Release; readonly grantOf: GrantOf }) {
+    this.#release = parts.release
+    this.#grantOf = parts.grantOf
+  }
+
+  /** Every client that is there. */
+  clients(): Client[] {
+    return [...new Set([...this.#processes.values()].map(({ client }) => client))]
   }
 
   /** Who is at the other end of a connected socket. */
@@ -116,7 +134,7 @@ export class Peers {
 
   #newClient(peer: Peer): LocalClient {
     this.#clientsSeen += 1
-    return new LocalClient(`${peer.pid}-${this.#clientsSeen}`, peer)
+    return new LocalClient(`${peer.pid}-${this.#clientsSeen}`, peer, this.#grantOf)
   }
 
   #clientWithMmOf(peer: Peer): LocalClient | undefined {
@@ -144,6 +162,10 @@ export class Peers {
     process.pin.close()
   }
 }
+
+/** The supplementary groups of a client; none for one on another host. */
+export const groupsOf = (client: Client): readonly number[] =>
+  client instanceof LocalClient ? client.groups : []
 
 /** No two processes of one boot have the same pid and the same start. */
 const keyOf = ({ pid, startTime }: { readonly pid: number; readonly startTime: bigint }): string =>

@@ -3,7 +3,6 @@
  * connection is identified by the kernel when it is accepted, and calls find their client through
  * the connection they came by.
  */
-import { once } from 'node:events'
 import {
   connect as connectSocket,
   createServer,
@@ -21,7 +20,7 @@ import { VfiodError } from '../base/error.ts'
 import { LIMITS } from '../base/limits.ts'
 import type { Client } from '../domain/clients.ts'
 import type { Log } from './log.ts'
-import type { Identity, Peers } from './peer.ts'
+import type { Peers } from './peer.ts'
 import type { Binder } from './socket-file.ts'
 
 /** What a client may have sent and the daemon not yet taken, per call and per connection. */
@@ -93,14 +92,21 @@ const fdOf = (socket: Socket): number => {
   return fd
 }
 
+/** Who is at the other end of a connection. */
+export interface Caller {
+  /** The client, at each call; throws when it is not what it was when it connected. */
+  current(): Client
+  disconnected(): void
+}
+
 export class Connections {
   readonly grpc = new WideServer(OPTIONS)
   readonly listening: NetServer
   readonly #injector: ConnectionInjector
   readonly #peers: Peers
   readonly #log: Log
-  /** By the token that stands for the address of the peer; see `#accept`. */
-  readonly #identities = new Map<string, Identity>()
+  /** Who calls, by the token that stands for the address of the peer; see `#serve`. */
+  readonly #callers = new Map<string, Caller>()
   readonly sockets: ReadonlySet<Socket>
   readonly #sockets = new Set<Socket>()
   #accepted = 0
@@ -117,8 +123,8 @@ export class Connections {
 
   /** The client behind `call.getPeer()`, which is the token of its connection. */
   clientOf(token: string): Client {
-    const identity = this.#identities.get(token)
-    if (identity !== undefined) return this.#peers.current(identity)
+    const caller = this.#callers.get(token)
+    if (caller !== undefined) return caller.current()
     throw new VfiodError(
       'UNKNOWN_PEER',
       'Cannot tell who calls: the connection is closed; connect again',
@@ -140,23 +146,35 @@ export class Connections {
   }
 
   async #allClosed(): Promise<void> {
-    await Promise.all([...this.#sockets].map((socket) => once(socket, 'close')))
+    // Not events.once: it rejects for a socket that fails before it closes, as resets do.
+    const closed = (socket: Socket) => new Promise((resolve) => socket.once('close', resolve))
+    await Promise.all([...this.#sockets].map(closed))
   }
 
   #accept(socket: Socket): void {
-    this.#accepted += 1
     const identity = this.#peers.identify(fdOf(socket))
     if (identity instanceof VfiodError)
       this.#log.warn({ refusal: identity.message }, 'unknown peer')
+    this.serve(socket, {
+      current: () => this.#peers.current(identity),
+      disconnected: () => this.#peers.disconnected(identity),
+    })
+  }
+
+  /** Serve a connection whose other end somebody has identified. */
+  serve(socket: Socket, caller: Caller): void {
+    this.#accepted += 1
     // The address of a Unix peer is undefined, for every one; grpc-js hands on what it finds here.
     const token = `connection:${this.#accepted}`
     Object.defineProperty(socket, 'remoteAddress', { value: token })
-    this.#identities.set(token, identity)
+    // Of a TCP peer it would hand on the port as well.
+    Object.defineProperty(socket, 'remotePort', { value: undefined })
+    this.#callers.set(token, caller)
     this.#sockets.add(socket)
     socket.once('close', () => {
-      this.#identities.delete(token)
+      this.#callers.delete(token)
       this.#sockets.delete(socket)
-      this.#peers.disconnected(identity)
+      caller.disconnected()
     })
     this.#injector.injectConnection(socket)
   }

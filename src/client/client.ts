@@ -1,11 +1,13 @@
 /** A connection to the daemon: every service as typed promises. Used by vfioctl, demo and tests. */
-import { Client, credentials } from '@grpc/grpc-js'
+import { type ChannelCredentials, Client, credentials } from '@grpc/grpc-js'
 import { LIMITS } from '../base/limits.ts'
 import type { AddressSpaceServiceClient } from '../proto/vfiod/v1/AddressSpaceService.ts'
+import type { AdminServiceClient } from '../proto/vfiod/v1/AdminService.ts'
 import type { DeviceServiceClient } from '../proto/vfiod/v1/DeviceService.ts'
 import type { InventoryServiceClient } from '../proto/vfiod/v1/InventoryService.ts'
 import type { MemoryServiceClient } from '../proto/vfiod/v1/MemoryService.ts'
 import type { MigrationServiceClient } from '../proto/vfiod/v1/MigrationService.ts'
+import type { OwnershipServiceClient } from '../proto/vfiod/v1/OwnershipService.ts'
 import { methodsOf, type ServiceName } from '../wire/protos.ts'
 import { type Calls, clientStreamCall, serverStreamCall, unaryCall } from './calls.ts'
 
@@ -21,6 +23,8 @@ export interface VfiodClient {
   readonly addressSpace: Calls<AddressSpaceServiceClient>
   readonly device: Calls<DeviceServiceClient>
   readonly migration: Calls<MigrationServiceClient>
+  readonly ownership: Calls<OwnershipServiceClient>
+  readonly admin: Calls<AdminServiceClient>
   /** The connection itself, for services that are not vfiod's: health and reflection. */
   readonly channel: Client
   close(): void
@@ -29,6 +33,10 @@ export interface VfiodClient {
 export interface ConnectOptions {
   /** Path of the daemon's socket. */
   readonly socket?: string
+  /** `HOST:PORT` of a daemon on another host, instead of a socket; needs `credentials`. */
+  readonly address?: string
+  /** The certificates to show and to trust; the daemon takes no connection over TCP without. */
+  readonly credentials?: ChannelCredentials
 }
 
 const callOf = (channel: Client, [, method]: ReturnType<typeof methodsOf>[number]) => {
@@ -46,8 +54,9 @@ const callsOf = <GeneratedClient>(channel: Client, service: ServiceName): Calls<
   ) as Calls<GeneratedClient>
 
 /** Connects when the first call is made; each client has a connection of its own. */
-export const connect = ({ socket = DEFAULT_SOCKET }: ConnectOptions = {}): VfiodClient => {
-  const channel = new Client(`unix:${socket}`, credentials.createInsecure(), {
+export const connect = (options: ConnectOptions = {}): VfiodClient => {
+  const address = options.address ?? `unix:${options.socket ?? DEFAULT_SOCKET}`
+  const channel = new Client(address, options.credentials ?? credentials.createInsecure(), {
     'grpc-node.flow_control_window': FLOW_CONTROL_WINDOW,
     'grpc.max_receive_message_length': LIMITS.messageBytes,
     'grpc.max_send_message_length': LIMITS.messageBytes,
@@ -62,6 +71,8 @@ export const connect = ({ socket = DEFAULT_SOCKET }: ConnectOptions = {}): Vfiod
     addressSpace: callsOf(channel, 'addressSpace'),
     device: callsOf(channel, 'device'),
     migration: callsOf(channel, 'migration'),
+    ownership: callsOf(channel, 'ownership'),
+    admin: callsOf(channel, 'admin'),
     channel,
     close: () => channel.close(),
   }

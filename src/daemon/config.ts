@@ -6,6 +6,7 @@ import { readFileSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { parse } from 'smol-toml'
 import { z } from 'zod'
+import { ConfigError } from './config-error.ts'
 
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error'] as const
 
@@ -39,6 +40,22 @@ export const configSchema = z.strictObject({
       'With `sim`: the TOML file that describes the machine; a small default one if unset.',
     ),
   log_level: z.enum(LOG_LEVELS).default('info').describe('The least level that is logged.'),
+  policy: path
+    .optional()
+    .describe('The policy file (docs/policy.md); the built-in policy if unset.'),
+  listen: z
+    .string()
+    .optional()
+    .describe('`HOST:PORT` for clients on other hosts, by mutual TLS only; none if unset.'),
+  tls_ca: path.optional().describe('PEM: who signs the certificates of remote clients.'),
+  tls_cert: path.optional().describe('PEM: the certificate of the daemon.'),
+  tls_key: path.optional().describe('PEM: its private key.'),
+  lease_ms: z
+    .int()
+    .min(100)
+    .max(3_600_000)
+    .default(30_000)
+    .describe('How long the things of a remote client last without a call from it.'),
   drain_ms: z
     .int()
     .min(0)
@@ -60,11 +77,6 @@ export interface Overrides {
   /** True for the default machine, else its file. */
   readonly sim: string | boolean | undefined
   readonly logLevel: string | undefined
-}
-
-/** A configuration that cannot be used: for people, without a stack. */
-export class ConfigError extends Error {
-  override readonly name = 'ConfigError'
 }
 
 /** The environment variable of each override. */
@@ -129,14 +141,4 @@ export const loadConfig = (flags: Overrides, env: Environment): Config => {
     throw new ConfigError(`Cannot use the configuration:\n${z.prettifyError(parsed.error)}`)
   const config = parsed.data
   return { ...config, fd_socket: config.fd_socket ?? join(dirname(config.socket), 'fds.sock') }
-}
-
-/** The number of a group: as it is, or from /etc/group. */
-export const groupNumber = (group: string | undefined): number | undefined => {
-  if (group === undefined) return undefined
-  if (/^\d+$/.test(group)) return Number(group)
-  const lines = readFileSync('/etc/group', 'utf8').split('\n')
-  const fields = lines.map((line) => line.split(':')).find(([name]) => name === group)
-  if (fields?.[2] === undefined) throw new ConfigError(`Cannot use group "${group}": there is none`)
-  return Number(fields[2])
 }

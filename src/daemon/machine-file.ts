@@ -20,7 +20,7 @@ import {
   RESERVED_KINDS,
 } from '../backends/sim/machine.ts'
 import { U64_MAX } from '../base/units.ts'
-import { ConfigError } from './config.ts'
+import { ConfigError } from './config-error.ts'
 
 /** A number of 64 bits: TOML's own integers end at 2^63, so longer ones are written as text. */
 const u64 = z

@@ -1,16 +1,22 @@
 /** The life of the daemon: configure, listen, say so, and end in order. */
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
+import { stringify } from 'smol-toml'
+import type { Administration } from '../api/admin.ts'
 import { Api } from '../api/api.ts'
 import { createDomain, type Domain } from '../domain/domain.ts'
 import { tuneMalloc } from '../os/limits.ts'
 import { notify } from '../os/notify.ts'
 import { onError } from '../os/poller.ts'
 import { kernelOf } from './compose.ts'
-import { type Config, ConfigError, loadConfig, type Overrides } from './config.ts'
+import { type Config, loadConfig, type Overrides } from './config.ts'
+import { ConfigError } from './config-error.ts'
 import { createLogging, type Logging } from './logging.ts'
+import { PolicyStore } from './policy-file.ts'
+import { onReload, reload } from './reload.ts'
+import { remoteOptionsOf } from './remote-options.ts'
 import { onSignals, shutDown } from './shutdown.ts'
-import { socketsOf } from './sockets.ts'
+import { socketGid, socketsOf } from './sockets.ts'
 
 /** sysexits.h. */
 const EX_SOFTWARE = 70
@@ -52,6 +58,7 @@ const runWith = async (config: Config): Promise<number> => {
   try {
     return await serve(config, logging)
   } catch (error) {
+    if (error instanceof ConfigError) throw error
     logging.logger.error({ err: error }, 'cannot serve')
     process.stderr.write(`vfiod: ${error instanceof Error ? error.message : error}\n`)
     return EX_SOFTWARE
@@ -62,23 +69,48 @@ const runWith = async (config: Config): Promise<number> => {
 
 const serve = async (config: Config, logging: Logging): Promise<number> => {
   const { logger: log } = logging
-  // From before it is ready: whoever reads that it is may tell it to stop in the next moment.
-  const stopped = new Promise<string>((stop) => {
-    onSignals(stop, (code) => exitNow(logging, code))
+  const policy = new PolicyStore({ path: config.policy, socketGid: socketGid(config) })
+  const remote = remoteOptionsOf(config)
+  let stop = (_why: string): void => {}
+  const stopped = new Promise<string>((resolve) => {
+    stop = resolve
   })
+  // From before it is ready: whoever reads that it is may tell it to stop in the next moment.
+  onSignals(stop, (code) => exitNow(logging, code))
   const domain: Domain = createDomain({
     kernel: await kernelOf(config),
-    log: (event, fields) => log.info(fields, event),
+    log: (event, fields) => log.info({ audit: true, ...fields }, event),
+    totalQuota: policy.total,
   })
-  const api = await Api.start({ domain, log, ...socketsOf(config) })
+  const api = await Api.start({
+    domain,
+    log,
+    grantOf: policy.grantOf,
+    administration: administrationOf(config, policy, () => stop('an administrator said so')),
+    ...socketsOf(config),
+    ...(remote === undefined ? {} : { remote }),
+  })
   const { socket, backend, drain_ms: drainMs } = config
   log.info({ socket, backend, version: version() }, 'ready')
   notify(`READY=1\nSTATUS=serving ${socket}`)
   process.stdout.write(`vfiod: ready on ${socket}\n`)
 
+  onReload(() => reload({ config, policy, api, log }))
   await shutDown(await stopped, { api, domain, log, drainMs })
   return 0
 }
+
+const administrationOf = (
+  config: Config,
+  policy: PolicyStore,
+  drain: () => void,
+): Administration => ({
+  configuration: () => stringify(config),
+  policy: () => policy.text,
+  policyStatus: () => policy.status,
+  // After the answer is on its way.
+  drain: () => void setImmediate(drain),
+})
 
 const exitNow = (logging: Logging, code: number): never => {
   logging.flush()

@@ -2,7 +2,8 @@
 import type { ListenOn } from '../api/api.ts'
 import { listenFds } from '../os/notify.ts'
 import { socketOption } from '../os/unix-socket.ts'
-import { type Config, groupNumber } from './config.ts'
+import type { Config } from './config.ts'
+import { groupNumber } from './names.ts'
 
 const SO_TYPE = 3
 const SOCK_STREAM = 1
@@ -17,10 +18,14 @@ const typeOf = (fd: number): number => {
 const inherited = (type: number): number | undefined =>
   listenFds().find(({ fd }) => typeOf(fd) === type)?.fd
 
+/** The group that may connect: its members operate, unless a policy says otherwise. */
+export const socketGid = ({ socket_group: group }: Config): number | undefined =>
+  group === undefined ? undefined : groupNumber(group)
+
 const listenOn = (config: Config, path: string, type: number): ListenOn => {
   const inheritedFd = inherited(type)
   if (inheritedFd !== undefined) return { path, inheritedFd }
-  return { path, mode: config.socket_mode, gid: groupNumber(config.socket_group) }
+  return { path, mode: config.socket_mode, gid: socketGid(config) }
 }
 
 export const socketsOf = (config: Config): { socket: ListenOn; fdSocket: ListenOn } => ({

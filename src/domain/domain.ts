@@ -8,7 +8,7 @@ import type { Quota } from '../rules/policy.ts'
 import { Binding } from './binding.ts'
 import { type Client, clientText } from './clients.ts'
 import { Devices } from './devices.ts'
-import { type EventKind, Events } from './events.ts'
+import { type Event, type EventKind, Events } from './events.ts'
 import { Handovers } from './handover.ts'
 import { Inventory } from './inventory.ts'
 import { Irqs } from './irqs.ts'
@@ -37,13 +37,20 @@ export interface Domain {
   readonly migration: Migration
   readonly tickets: Tickets
   readonly quotas: Quotas
-  readonly events: Events
+  /** What happens from this call on, of what is wanted, until the signal: it must be aborted. */
+  watchEvents(
+    client: Client,
+    isWanted: (event: Event) => boolean,
+    signal: AbortSignal,
+  ): AsyncIterable<Event>
   /** Offer everything the client owns; the token is for the next owner. */
   handOver(client: Client, deadlineMs: number): { token: string; deadlineMs: number }
   /** Become the owner of what a token is for. */
   adopt(client: Client, token: string): Promise<Counts>
   /** The client is gone: release everything it owns, in the legal order, unless it is handed over. */
   releaseClient(client: Client, why: string): Promise<void>
+  /** Release everything a client owns, offered or not, although it is there. */
+  evict(client: Client, why: string): Promise<void>
   /** Release everything: the daemon is going away. */
   releaseAll(why: string): Promise<void>
 }
@@ -133,7 +140,13 @@ export function createDomain(parts: {
     migration,
     tickets,
     quotas,
-    events,
+    watchEvents: (client, isWanted, signal) => {
+      quotas.take(client, { watches: 1n })
+      const giveBack = () => quotas.give(client, { watches: 1n })
+      signal.addEventListener('abort', giveBack, { once: true })
+      return events.watch(isWanted, signal)
+    },
+    evict: release,
     handOver: (client, deadlineMs) => {
       const offer = handovers.offer(client, deadlineMs)
       const why = `for ${offer.deadlineMs} ms`

@@ -35,35 +35,44 @@ export class Events {
     for (const listener of this.#listeners) listener(event)
   }
 
-  /** Events from now on, until the signal; a watcher that lags too far behind is ended. */
-  async *watch(
-    isWanted: (event: Event) => boolean,
-    signal: AbortSignal,
-  ): AsyncGenerator<Event, void> {
+  /** Events from this call on, until the signal; a watcher that lags too far behind is ended. */
+  watch(isWanted: (event: Event) => boolean, signal: AbortSignal): AsyncGenerator<Event, void> {
     const waiting: Event[] = []
-    let wake = () => {}
+    const watcher = { wake: () => {} }
     const listener = (event: Event) => {
       if (isWanted(event)) waiting.push(event)
-      wake()
+      watcher.wake()
     }
-    const onAbort = () => wake()
-    this.#listeners.add(listener)
-    signal.addEventListener('abort', onAbort)
-    try {
-      while (!signal.aborted) {
-        if (waiting.length > LIMITS.eventBacklog) throw laggard(waiting.length)
-        const next = waiting.shift()
-        if (next !== undefined) yield next
-        else {
-          await new Promise<void>((resolve) => {
-            wake = resolve
-          })
-        }
-      }
-    } finally {
-      signal.removeEventListener('abort', onAbort)
+    const end = () => {
       this.#listeners.delete(listener)
+      watcher.wake()
     }
+    this.#listeners.add(listener)
+    signal.addEventListener('abort', end, { once: true })
+    return drainInto(waiting, watcher, signal, end)
+  }
+}
+
+async function* drainInto(
+  waiting: Event[],
+  watcher: { wake: () => void },
+  signal: AbortSignal,
+  end: () => void,
+): AsyncGenerator<Event, void> {
+  try {
+    while (!signal.aborted) {
+      if (waiting.length > LIMITS.eventBacklog) throw laggard(waiting.length)
+      const next = waiting.shift()
+      if (next !== undefined) yield next
+      else {
+        await new Promise<void>((resolve) => {
+          watcher.wake = resolve
+        })
+      }
+    }
+  } finally {
+    signal.removeEventListener('abort', end)
+    end()
   }
 }
 

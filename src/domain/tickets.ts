@@ -43,6 +43,12 @@ export class Tickets {
 
   /** A ticket that lets `client`, and nobody else, run `redeem` once. */
   issue(client: Client, redeem: Redeem): Ticket {
+    if (client.remote !== undefined) {
+      throw new VfiodError(
+        'UNSUPPORTED',
+        'Cannot issue a ticket: file descriptors do not pass to another host; call from a process of this one',
+      )
+    }
     const held = [...this.#entries.values()].filter((entry) => entry.client.id === client.id).length
     if (held >= LIMITS.ticketsPerClient) {
       throw new VfiodError(

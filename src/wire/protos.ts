@@ -7,10 +7,12 @@ import { fileURLToPath } from 'node:url'
 import type { MessageTypeDefinition, MethodDefinition, PackageDefinition } from '@grpc/proto-loader'
 import { loadSync } from '@grpc/proto-loader'
 import type { AddressSpaceServiceDefinition } from '../proto/vfiod/v1/AddressSpaceService.ts'
+import type { AdminServiceDefinition } from '../proto/vfiod/v1/AdminService.ts'
 import type { DeviceServiceDefinition } from '../proto/vfiod/v1/DeviceService.ts'
 import type { InventoryServiceDefinition } from '../proto/vfiod/v1/InventoryService.ts'
 import type { MemoryServiceDefinition } from '../proto/vfiod/v1/MemoryService.ts'
 import type { MigrationServiceDefinition } from '../proto/vfiod/v1/MigrationService.ts'
+import type { OwnershipServiceDefinition } from '../proto/vfiod/v1/OwnershipService.ts'
 import type { ReadSessionResponse } from '../proto/vfiod/v1/ReadSessionResponse.ts'
 import type { WriteSessionRequest } from '../proto/vfiod/v1/WriteSessionRequest.ts'
 import { readSessionSerializer, writeSessionSerializer } from './bulk.ts'
@@ -32,6 +34,8 @@ export interface Services {
   readonly addressSpace: AddressSpaceServiceDefinition
   readonly device: DeviceServiceDefinition
   readonly migration: MigrationServiceDefinition
+  readonly ownership: OwnershipServiceDefinition
+  readonly admin: AdminServiceDefinition
 }
 
 export type ServiceName = keyof Services
@@ -45,6 +49,8 @@ export const services: Services = {
   addressSpace: definitionOf('vfiod.v1.AddressSpaceService'),
   device: definitionOf('vfiod.v1.DeviceService'),
   migration: definitionOf('vfiod.v1.MigrationService'),
+  ownership: definitionOf('vfiod.v1.OwnershipService'),
+  admin: definitionOf('vfiod.v1.AdminService'),
 }
 
 /** A message of google.rpc or vfiod.v1 by its full name, with its serializer. */

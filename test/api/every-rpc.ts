@@ -124,6 +124,25 @@ export const EXPECTED: Readonly<Record<string, Outcomes>> = {
   'migration.EstimateSize': OF_DEVICE,
   'migration.GetPrecopyInfo': OF_DEVICE,
   'migration.ReadSession': OF_DEVICE,
+  'ownership.WhoAmI': HARMLESS,
+  // A deadline of any length is cut to the longest there is.
+  'ownership.HandOver': {
+    ...noSuch('OK'),
+    'foreign ids': 'OK',
+    'own ids, huge numbers': 'OK',
+    'own ids, unaligned numbers': 'OK',
+  },
+  'ownership.Adopt': { ...noSuch('BAD_TICKET'), 'foreign ids': 'BAD_TICKET' },
+  // A local client has no lease.
+  'ownership.KeepAlive': { empty: 'UNSUPPORTED' },
+  'ownership.WatchEvents': HARMLESS,
+
+  'admin.ListClients': HARMLESS,
+  'admin.ReleaseClient': { ...noSuch('BAD_ARGUMENT'), 'foreign ids': 'BAD_ARGUMENT' },
+  'admin.GetUsage': HARMLESS,
+  'admin.GetConfiguration': HARMLESS,
+  'admin.Drain': HARMLESS,
+
   'migration.WriteSession': {
     ...OF_DEVICE,
     'own ids, huge numbers': 'NO_SUCH_SESSION',

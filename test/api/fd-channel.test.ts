@@ -167,7 +167,8 @@ describe('every fd that is refused', () => {
     connection.send(Buffer.from(ticket.ticket), [memfd, memfd])
 
     expect(await answerOf(connection)).toMatchObject({ ok: false, reason: 'BAD_ARGUMENT' })
-    expect(openFds()).toBe(before)
+    // A connection of an earlier test may be closed only now, so there may be fewer.
+    expect(openFds()).toBeLessThanOrEqual(before)
     connection.close()
   })
 })

@@ -5,12 +5,16 @@
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import type { Administration } from '../../src/api/admin.ts'
 import { Api } from '../../src/api/api.ts'
 import type { Log } from '../../src/api/log.ts'
+import type { GrantOf } from '../../src/api/peer.ts'
+import type { RemoteOptions } from '../../src/api/remote.ts'
 import { defaultMachine } from '../../src/backends/sim/default-machine.ts'
 import { createSim } from '../../src/backends/sim/sim.ts'
 import { connect, type VfiodClient } from '../../src/client/client.ts'
 import { createDomain, type Domain } from '../../src/domain/domain.ts'
+import type { Grant } from '../../src/rules/policy.ts'
 
 export interface LogLine {
   readonly level: keyof Log
@@ -39,8 +43,28 @@ const keepIn = (lines: LogLine[]): Log => {
 /** What a test puts in the place of a part of the domain: the verbs that are called, no others. */
 export type Change = Readonly<Partial<Record<keyof Domain, object>>>
 
+export interface ServerOptions {
+  /** What an identity may do; everything where nothing is said. */
+  readonly grantOf?: GrantOf
+  readonly remote?: RemoteOptions
+}
+
+/** An administration that tells nothing and ends nothing. */
+export const NO_ADMINISTRATION: Administration = {
+  configuration: () => '',
+  policy: () => '',
+  policyStatus: () => '',
+  // Whoever wants to see the daemon end starts a daemon.
+  drain: () => {},
+}
+
+export const EVERYTHING: Grant = { role: 'admin', devices: ['*'], addsGroups: true, quota: {} }
+
 /** `change` is for what no simulated machine does on demand. */
-export const startServer = async (change: Change = {}): Promise<TestServer> => {
+export const startServer = async (
+  change: Change = {},
+  options: ServerOptions = {},
+): Promise<TestServer> => {
   const directory = mkdtempSync(join(tmpdir(), 'vfiod-api-'))
   // Clients of other users connect as well.
   chmodSync(directory, 0o755)
@@ -55,6 +79,9 @@ export const startServer = async (change: Change = {}): Promise<TestServer> => {
     log: keepIn(lines),
     socket: { path: socket, mode: 0o666 },
     fdSocket: { path: fdSocket, mode: 0o666 },
+    grantOf: options.grantOf ?? (() => EVERYTHING),
+    administration: NO_ADMINISTRATION,
+    ...(options.remote === undefined ? {} : { remote: options.remote }),
   })
   const clients: VfiodClient[] = []
   return {

@@ -12,7 +12,7 @@ import { createDomain } from '../../src/domain/domain.ts'
 import { sys } from '../../src/os/libc.ts'
 import { listenUnix, SOCK_SEQPACKET } from '../../src/os/unix-socket.ts'
 import { isRoot } from './client-process.ts'
-import { refusal } from './server.ts'
+import { EVERYTHING, NO_ADMINISTRATION, refusal } from './server.ts'
 
 let directory: string
 const started: Api[] = []
@@ -40,6 +40,8 @@ const start = async (
     log,
     socket: { path: pathOf('vfiod.sock'), mode, gid },
     fdSocket: { path: pathOf('fds.sock'), mode, gid },
+    grantOf: () => EVERYTHING,
+    administration: NO_ADMINISTRATION,
   })
   started.push(api)
   return api

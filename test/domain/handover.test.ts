@@ -174,7 +174,7 @@ test('events tell a watcher what happened, and only what it wants', async () => 
   const seen: Event[] = []
   const watching = (async () => {
     const wanted = (event: Event) => event.clients.includes(bob.id)
-    for await (const event of at.domain.events.watch(wanted, stop.signal)) seen.push(event)
+    for await (const event of at.domain.watchEvents(bob, wanted, stop.signal)) seen.push(event)
   })()
   await at.domain.adopt(bob, at.domain.handOver(alice, 0).token)
   await at.domain.releaseClient(bob, 'it has exited')

@@ -1,0 +1,130 @@
+/**
+ * Which role each call needs, and whether it changes anything: what does goes into the audit. The
+ * table is total by its type: a new RPC does not compile without a row.
+ */
+import { VfiodError } from '../base/error.ts'
+import type { Client } from '../domain/clients.ts'
+import { hasRole, type Role } from '../rules/policy.ts'
+import type { ServiceName, Services } from '../wire/protos.ts'
+
+export interface Access {
+  readonly role: Role
+  /** Whether it changes something, so that the log keeps who did it to what. */
+  readonly isAudited: boolean
+}
+
+/** Looks, and changes nothing. */
+const LOOK: Access = { role: 'observe', isAudited: false }
+/** Looks at what the caller owns. */
+const LOOK_AT_OWN: Access = { role: 'operate', isAudited: false }
+/** Changes what the caller owns. */
+const OPERATE: Access = { role: 'operate', isAudited: true }
+const ADMIN: Access = { role: 'admin', isAudited: true }
+const ADMIN_LOOK: Access = { role: 'admin', isAudited: false }
+
+/** Generated services have index signatures besides their methods; only the methods count. */
+type MethodsOf<Service> = Extract<
+  { [Name in keyof Service]: string extends Name ? never : Name }[keyof Service],
+  string
+>
+
+export const ACCESS: {
+  readonly [Name in ServiceName]: Readonly<Record<MethodsOf<Services[Name]>, Access>>
+} = {
+  inventory: {
+    ListGroups: LOOK,
+    GetGroup: LOOK,
+    ListDevices: LOOK,
+    GetDevice: LOOK,
+    BindDevices: ADMIN,
+    UnbindDevices: ADMIN,
+    WatchGroups: LOOK,
+  },
+  memory: {
+    RegisterMemory: OPERATE,
+    AllocateMemory: OPERATE,
+    ExportMemory: OPERATE,
+    ListMemory: LOOK_AT_OWN,
+    ReleaseMemory: OPERATE,
+  },
+  addressSpace: {
+    CreateSpace: OPERATE,
+    GetSpace: LOOK,
+    ListSpaces: LOOK,
+    DestroySpace: OPERATE,
+    AddGroup: OPERATE,
+    RemoveGroup: OPERATE,
+    Map: OPERATE,
+    Unmap: OPERATE,
+    InvalidateVaddr: OPERATE,
+    UpdateVaddr: OPERATE,
+    ListMappings: LOOK_AT_OWN,
+  },
+  device: {
+    OpenDevice: OPERATE,
+    CloseDevice: OPERATE,
+    GetDeviceInfo: LOOK_AT_OWN,
+    // Reading a register may have effects in the device; it changes nothing of vfiod's.
+    ReadRegion: LOOK_AT_OWN,
+    WriteRegion: OPERATE,
+    ResetDevice: OPERATE,
+    WatchIrqs: OPERATE,
+    SetIrqEventfds: OPERATE,
+    DisableIrqs: OPERATE,
+    SetIrqMask: OPERATE,
+    TriggerIrq: OPERATE,
+    ExportFd: OPERATE,
+  },
+  migration: {
+    GetMigrationCapabilities: LOOK_AT_OWN,
+    GetMigrationState: LOOK_AT_OWN,
+    SetMigrationState: OPERATE,
+    EstimateSize: LOOK_AT_OWN,
+    GetPrecopyInfo: LOOK_AT_OWN,
+    ReadSession: OPERATE,
+    WriteSession: OPERATE,
+  },
+  ownership: {
+    WhoAmI: LOOK,
+    HandOver: OPERATE,
+    Adopt: OPERATE,
+    KeepAlive: LOOK,
+    WatchEvents: LOOK,
+  },
+  admin: {
+    ListClients: ADMIN_LOOK,
+    ReleaseClient: ADMIN,
+    GetUsage: ADMIN_LOOK,
+    GetConfiguration: ADMIN_LOOK,
+    Drain: ADMIN,
+  },
+}
+
+/** Throw ROLE_NEEDED unless the policy grants the client what the call needs. */
+export function requireRole(client: Client, needed: Role, method: string): void {
+  if (hasRole(client.grant, needed)) return
+  throw new VfiodError(
+    'ROLE_NEEDED',
+    `Cannot call ${method}: it needs role ${needed} and the policy grants ${client.identity} ${client.grant.role}; ask an administrator`,
+    { resource: { type: 'rpc', name: method } },
+  )
+}
+
+/** Fields that name what a call is about; nothing else of a request is logged, tokens least of all. */
+const OBJECT_FIELDS = [
+  'spaceId',
+  'memoryId',
+  'groupId',
+  'name',
+  'devices',
+  'state',
+  'clientId',
+] as const
+
+/** What a request is about: `{ spaceId: 'vm-7', groupId: 26 }`. */
+export function objectOf(request: object): Readonly<Record<string, unknown>> {
+  const fields = request as Readonly<Record<string, unknown>>
+  return Object.fromEntries(
+    OBJECT_FIELDS.flatMap((field) => (fields[field] ? [[field, fields[field]]] : [])),
+  )
+}

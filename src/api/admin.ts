@@ -1,0 +1,71 @@
+/** AdminService: who uses the daemon, how much, how it is configured, and its end. */
+import { badArgument } from '../base/error.ts'
+import type { Client } from '../domain/clients.ts'
+import type { Domain } from '../domain/domain.ts'
+import type { AdminServiceHandlers } from '../proto/vfiod/v1/AdminService.ts'
+import type { ClientInfo } from '../proto/vfiod/v1/ClientInfo.ts'
+import type { Handlers } from './call.ts'
+import { roleToProto, usageToProto } from './ownership.ts'
+
+/** What the daemon tells of itself, and lets an administrator do with it. */
+export interface Administration {
+  /** TOML, every default filled in. */
+  configuration(): string
+  /** TOML. */
+  policy(): string
+  /** When the policy was loaded, and what was wrong with a newer one. */
+  policyStatus(): string
+  /** End in good order; answers at once. */
+  drain(): void
+}
+
+export interface AdminParts {
+  readonly domain: Domain
+  readonly administration: Administration
+  readonly clients: () => readonly Client[]
+}
+
+const infoOf = (domain: Domain, client: Client): ClientInfo => {
+  const isHis = ({ owner }: { readonly owner: Client }) => owner.id === client.id
+  const spaces = domain.spaces.list().filter(isHis)
+  return {
+    clientId: client.id,
+    identity: client.identity,
+    pid: client.pid,
+    command: client.command,
+    role: roleToProto(client.grant.role),
+    spaceIds: spaces.map(({ id }) => id),
+    memoryIds: domain.memories.list(client).map(({ id }) => id),
+    devices: spaces.flatMap(({ devices }) => [...devices]),
+    usage: usageToProto(domain.quotas.usage(client)),
+  }
+}
+
+export const adminHandlers = ({
+  domain,
+  administration,
+  clients,
+}: AdminParts): Handlers<AdminServiceHandlers> => ({
+  ListClients: () => ({ clients: clients().map((client) => infoOf(domain, client)) }),
+
+  ReleaseClient: async ({ clientId }, { client: admin }) => {
+    const client = clients().find(({ id }) => id === clientId)
+    if (client === undefined)
+      throw badArgument('client_id', `Cannot release "${clientId}": there is no such client`)
+    await domain.evict(client, `${admin.identity} said so`)
+    return {}
+  },
+
+  GetUsage: () => ({ usage: usageToProto(domain.quotas.totalUsage()) }),
+
+  GetConfiguration: () => ({
+    configuration: administration.configuration(),
+    policy: administration.policy(),
+    policyStatus: administration.policyStatus(),
+  }),
+
+  Drain: () => {
+    administration.drain()
+    return {}
+  },
+})

@@ -1,0 +1,84 @@
+/** OwnershipService: who the caller is, handing over, leases, what happened. */
+import { VfiodError } from '../base/error.ts'
+import { type Client, clientText } from '../domain/clients.ts'
+import type { Domain } from '../domain/domain.ts'
+import type { Event } from '../domain/events.ts'
+import type { Usage } from '../domain/quotas.ts'
+import type { EventKind } from '../proto/vfiod/v1/EventKind.ts'
+import type { OwnershipServiceHandlers } from '../proto/vfiod/v1/OwnershipService.ts'
+import type { QuotaUsage } from '../proto/vfiod/v1/QuotaUsage.ts'
+import type { Role as ProtoRole } from '../proto/vfiod/v1/Role.ts'
+import type { WatchEventsResponse } from '../proto/vfiod/v1/WatchEventsResponse.ts'
+import { hasRole, type Role } from '../rules/policy.ts'
+import type { Handlers } from './call.ts'
+import { groupsOf } from './peer.ts'
+import { leaseMsOf } from './remote.ts'
+
+const ROLE: Record<Role, ProtoRole> = {
+  none: 'ROLE_NONE',
+  observe: 'ROLE_OBSERVE',
+  operate: 'ROLE_OPERATE',
+  admin: 'ROLE_ADMIN',
+}
+
+const EVENT: Record<Event['kind'], EventKind> = {
+  released: 'EVENT_KIND_RELEASED',
+  'handover-offered': 'EVENT_KIND_HANDOVER_OFFERED',
+  'handover-expired': 'EVENT_KIND_HANDOVER_EXPIRED',
+  adopted: 'EVENT_KIND_ADOPTED',
+  'vaddr-restored': 'EVENT_KIND_VADDR_RESTORED',
+  'lease-expired': 'EVENT_KIND_LEASE_EXPIRED',
+}
+
+export const roleToProto = (role: Role): ProtoRole => ROLE[role]
+
+export const usageToProto = (usage: readonly Usage[]): QuotaUsage[] =>
+  usage.map(({ name, current, max }) => ({
+    name,
+    current: String(current),
+    max: String(max ?? 0n),
+    unlimited: max === undefined,
+  }))
+
+/** The lease of a remote client, which the call itself has just renewed. */
+function requireLease(client: Client): number {
+  if (client.remote !== undefined) return leaseMsOf(client)
+  throw new VfiodError(
+    'UNSUPPORTED',
+    `Cannot renew a lease: ${clientText(client)} is of this host and has none; its things last as long as its process`,
+  )
+}
+
+export const ownershipHandlers = (domain: Domain): Handlers<OwnershipServiceHandlers> => ({
+  WhoAmI: (_request, { client }) => ({
+    clientId: client.id,
+    identity: client.identity,
+    pid: client.pid,
+    uid: client.uid,
+    gid: client.gid,
+    groups: [...groupsOf(client)],
+    role: roleToProto(client.grant.role),
+    devices: [...client.grant.devices],
+    addsGroups: client.grant.addsGroups,
+    usage: usageToProto(domain.quotas.usage(client)),
+    leaseMs: leaseMsOf(client),
+  }),
+
+  HandOver: ({ deadlineMs }, { client }) => domain.handOver(client, deadlineMs),
+
+  Adopt: ({ token }, { client }) => domain.adopt(client, token),
+
+  KeepAlive: (_request, { client }) => ({ leaseMs: requireLease(client) }),
+
+  WatchEvents: async function* (
+    _request,
+    { client, signal },
+  ): AsyncGenerator<WatchEventsResponse, void> {
+    const concerns = (event: Event) =>
+      hasRole(client.grant, 'admin') || event.clients.includes(client.id)
+    const events = domain.watchEvents(client, concerns, signal)
+    yield { watching: true }
+    for await (const { kind, client: whom, why, spaces, memories } of events)
+      yield { happened: { kind: EVENT[kind], client: whom, why, spaces, memories } }
+  },
+})

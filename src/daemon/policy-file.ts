@@ -1,0 +1,177 @@
+/**
+ * The policy file: TOML, checked before it is taken. docs/policy.md describes every key and is held
+ * equal to this. A file that is wrong is never half taken: the policy before it stays in force.
+ */
+import { readFileSync } from 'node:fs'
+import { parse, stringify } from 'smol-toml'
+import { z } from 'zod'
+import {
+  defaultPolicy,
+  type Grant,
+  grantOf,
+  type Identity,
+  type Policy,
+  QUOTAS,
+  type Quota,
+  ROLES,
+  type Rule,
+} from '../rules/policy.ts'
+import { ConfigError } from './config-error.ts'
+import { groupNumber, userNumber } from './names.ts'
+
+const quotaSchema = z
+  .strictObject(
+    Object.fromEntries(QUOTAS.map((name) => [name, z.int().min(0).optional()])) as Record<
+      (typeof QUOTAS)[number],
+      z.ZodOptional<z.ZodInt>
+    >,
+  )
+  .default({})
+
+export const ruleSchema = z
+  .strictObject({
+    user: z
+      .union([z.string(), z.int().min(0)])
+      .optional()
+      .describe('A local user, by name or uid.'),
+    group: z
+      .union([z.string(), z.int().min(0)])
+      .optional()
+      .describe('A local group, primary or supplementary, by name or gid.'),
+    remote: z
+      .string()
+      .min(1)
+      .optional()
+      .describe('The name in the certificate of a client on another host; `*` for every name.'),
+    role: z.enum(ROLES).describe('`none`, `observe`, `operate` or `admin`.'),
+    devices: z
+      .array(z.string().min(1))
+      .default(['*'])
+      .describe('Devices it may use: addresses, `vendor:device`, mdev types, or `*`.'),
+    adds_groups: z
+      .boolean()
+      .default(true)
+      .describe('Whether it may add groups to its address spaces, or an admin does that for it.'),
+    quota: quotaSchema.describe('What its identity may use; what is not named is unlimited.'),
+  })
+  .refine(({ user, group, remote }) => remote === undefined || (user ?? group) === undefined, {
+    error: 'a rule is about local clients (user, group) or remote ones (remote), not both',
+  })
+
+export const policySchema = z.strictObject({
+  rule: z
+    .array(ruleSchema)
+    .default([])
+    .describe('Rules, in order; the first that matches decides.'),
+  total: quotaSchema.describe('What all identities may use together.'),
+})
+
+const quotaOf = (table: Partial<Record<string, number | undefined>>): Quota =>
+  Object.fromEntries(
+    Object.entries(table).flatMap(([name, max]) =>
+      max === undefined ? [] : [[name, BigInt(max)]],
+    ),
+  )
+
+function ruleOf(rule: z.infer<typeof ruleSchema>): Rule {
+  const { user, group, remote, role, devices, adds_groups: addsGroups, quota } = rule
+  const rest = { role, devices, addsGroups, quota: quotaOf(quota) }
+  if (remote === '*') return { who: { kind: 'remote' }, ...rest }
+  if (remote !== undefined) return { who: { kind: 'remote', name: remote }, ...rest }
+  const uid = user === undefined ? undefined : userNumber(String(user))
+  const gid = group === undefined ? undefined : groupNumber(String(group))
+  const who = {
+    kind: 'local' as const,
+    ...(uid === undefined ? {} : { uid }),
+    ...(gid === undefined ? {} : { gid }),
+  }
+  return { who, ...rest }
+}
+
+/** The policy that a text says, or a ConfigError that names what is wrong and where. */
+export function parsePolicy(text: string, path: string): Policy {
+  let table: unknown
+  try {
+    table = parse(text)
+  } catch (error) {
+    throw new ConfigError(`Cannot read ${path}: ${(error as Error).message}`)
+  }
+  const parsed = policySchema.safeParse(table)
+  if (!parsed.success)
+    throw new ConfigError(`Cannot use the policy ${path}:\n${z.prettifyError(parsed.error)}`)
+  return { rules: parsed.data.rule.map(ruleOf), total: quotaOf(parsed.data.total) }
+}
+
+/** The policy in force: loaded once at start, where it must be right, and again when told to. */
+export class PolicyStore {
+  readonly #path: string | undefined
+  #policy: Policy
+  #status: string
+
+  /** Without a file: root is admin and the group of the socket operates. */
+  constructor(options: {
+    readonly path: string | undefined
+    readonly socketGid: number | undefined
+  }) {
+    this.#path = options.path
+    this.#policy =
+      options.path === undefined
+        ? defaultPolicy({ gid: options.socketGid })
+        : this.#read(options.path)
+    this.#status =
+      options.path === undefined ? 'the built-in policy' : `loaded from ${options.path}`
+  }
+
+  grantOf = (identity: Identity): Grant => grantOf(this.#policy, identity)
+
+  total = (): Quota => this.#policy.total
+
+  get status(): string {
+    return this.#status
+  }
+
+  /** The policy as TOML, names as numbers. */
+  get text(): string {
+    return stringify(tableOf(this.#policy))
+  }
+
+  /** Read the file again; answers what is wrong with it, and then nothing has changed. */
+  reload(): string | undefined {
+    if (this.#path === undefined) return undefined
+    try {
+      this.#policy = this.#read(this.#path)
+      this.#status = `loaded from ${this.#path}`
+      return undefined
+    } catch (error) {
+      if (!(error instanceof ConfigError)) throw error
+      this.#status = `an older one: ${error.message}`
+      return error.message
+    }
+  }
+
+  #read(path: string): Policy {
+    let text: string
+    try {
+      text = readFileSync(path, 'utf8')
+    } catch (error) {
+      throw new ConfigError(`Cannot read ${path}: ${(error as NodeJS.ErrnoException).code}`)
+    }
+    return parsePolicy(text, path)
+  }
+}
+
+const quotaTable = (quota: Quota): Record<string, number> =>
+  Object.fromEntries(Object.entries(quota).map(([name, max]) => [name, Number(max)]))
+
+function tableOf({ rules, total }: Policy): Record<string, unknown> {
+  const rule = rules.map(({ who, role, devices, addsGroups, quota }) => ({
+    ...(who.kind === 'remote' ? { remote: who.name ?? '*' } : {}),
+    ...(who.kind === 'local' && who.uid !== undefined ? { user: who.uid } : {}),
+    ...(who.kind === 'local' && who.gid !== undefined ? { group: who.gid } : {}),
+    role,
+    devices: [...devices],
+    adds_groups: addsGroups,
+    quota: quotaTable(quota),
+  }))
+  return { rule, total: quotaTable(total) }
+}

@@ -1,0 +1,208 @@
+// Clients of other hosts: mutual TLS 1.3 or nothing, identity from the certificate, ownership by lease.
+
+import { connect as connectTcp } from 'node:net'
+import { connect as connectTls, type SecureVersion } from 'node:tls'
+import { credentials } from '@grpc/grpc-js'
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { type Certificates, nameIn } from '../../src/api/remote.ts'
+import { connect, type VfiodClient } from '../../src/client/client.ts'
+import { type Grant, grantOf, type Policy } from '../../src/rules/policy.ts'
+import { Authority } from './certificates.ts'
+import { EVERYTHING, startServer, type TestServer, until } from './server.ts'
+
+const LEASE_MS = 300
+const OPERATE: Grant = { ...EVERYTHING, role: 'operate' }
+
+let authority: Authority
+let daemon: Certificates
+let server: TestServer
+let policy: Policy
+const clients: VfiodClient[] = []
+
+const remote = (certificates: Certificates): VfiodClient => {
+  const { ca, cert, key } = certificates
+  const client = connect({
+    address: `localhost:${server.api.remotePort}`,
+    credentials: credentials.createSsl(Buffer.from(ca), Buffer.from(key), Buffer.from(cert)),
+  })
+  clients.push(client)
+  return client
+}
+
+beforeAll(async () => {
+  authority = new Authority()
+  daemon = authority.issue('DNS:localhost')
+  server = await startServer(
+    {},
+    {
+      grantOf: (identity) => grantOf(policy, identity),
+      remote: { host: '127.0.0.1', port: 0, certificates: daemon, leaseMs: LEASE_MS },
+    },
+  )
+})
+beforeEach(() => {
+  policy = {
+    rules: [
+      { who: { kind: 'remote', name: 'spiffe://host-b' }, ...OPERATE },
+      { who: { kind: 'local' }, ...EVERYTHING },
+    ],
+    total: {},
+  }
+})
+afterAll(async () => {
+  for (const client of clients) client.close()
+  await server.stop()
+  authority.remove()
+})
+
+describe('a remote client', () => {
+  test('is who its certificate says, whatever its metadata says', async () => {
+    const client = remote(authority.issue('URI:spiffe://host-b,DNS:other'))
+
+    const who = await client.ownership.whoAmI({}, { headers: { 'x-vfiod-identity': 'uid 0' } })
+
+    expect(who).toMatchObject({
+      identity: 'remote spiffe://host-b',
+      pid: 0,
+      role: 'ROLE_OPERATE',
+    })
+    expect(who.leaseMs).toBeGreaterThan(0)
+  })
+
+  test('without a rule in the policy may do nothing', async () => {
+    const client = remote(authority.issue('URI:spiffe://stranger'))
+
+    await expect(client.inventory.listGroups()).rejects.toMatchObject({ reason: 'ROLE_NEEDED' })
+  })
+
+  test('is refused from the next call on when the policy no longer has it', async () => {
+    const client = remote(authority.issue('URI:spiffe://host-b'))
+    await client.inventory.listGroups()
+    policy = { rules: [], total: {} }
+
+    await expect(client.inventory.listGroups()).rejects.toMatchObject({ reason: 'ROLE_NEEDED' })
+  })
+
+  test('gets no ticket: fds do not pass to another host', async () => {
+    const client = remote(authority.issue('URI:spiffe://host-b'))
+
+    await expect(client.memory.registerMemory({})).rejects.toMatchObject({ reason: 'UNSUPPORTED' })
+  })
+
+  test('keeps what it owns for as long as it calls, over new connections too', async () => {
+    const certificates = authority.issue('URI:spiffe://host-b')
+    await remote(certificates).addressSpace.createSpace({ spaceId: 'leased' })
+    const again = remote(certificates)
+    for (let n = 0; n < 5; n += 1) {
+      await new Promise((resolve) => setTimeout(resolve, LEASE_MS / 4))
+      const { leaseMs } = await again.ownership.keepAlive()
+      expect(leaseMs).toBeGreaterThan(LEASE_MS / 2)
+    }
+
+    const { spaces } = await again.addressSpace.listSpaces()
+
+    expect(spaces).toMatchObject([{ spaceId: 'leased' }])
+  })
+
+  test('loses it when its lease runs out, and an event says why', async () => {
+    const watching = server.client().ownership.watchEvents()
+    const events = watching[Symbol.asyncIterator]()
+    expect((await events.next()).value).toMatchObject({ watching: true })
+    const client = remote(authority.issue('URI:spiffe://host-b'))
+    await client.addressSpace.createSpace({ spaceId: 'forgotten' })
+
+    await until(() => !server.domain.spaces.list().some(({ id }) => id === 'forgotten'))
+
+    const { value } = await events.next()
+    expect(value.happened).toMatchObject({
+      kind: 'EVENT_KIND_RELEASED',
+      client: 'remote spiffe://host-b',
+      why: 'its lease ran out',
+    })
+    watching.cancel()
+  })
+})
+
+describe('the port for remote clients refuses', () => {
+  const refused = (client: VfiodClient) =>
+    expect(client.inventory.listGroups({}, { timeoutMs: 5000 })).rejects.toMatchObject({
+      status: 'UNAVAILABLE',
+    })
+
+  test('a client without a certificate', async () => {
+    const client = connect({
+      address: `localhost:${server.api.remotePort}`,
+      credentials: credentials.createSsl(Buffer.from(daemon.ca)),
+    })
+    clients.push(client)
+
+    await refused(client)
+  })
+
+  test('a certificate of another authority', async () => {
+    const other = new Authority()
+    const { cert, key } = other.issue('URI:spiffe://host-b')
+
+    await refused(remote({ ca: daemon.ca, cert, key }))
+    other.remove()
+  })
+
+  test('a certificate without a name', async () => {
+    await refused(remote(authority.issue('IP:127.0.0.1')))
+  })
+
+  test('plain text', async () => {
+    const socket = connectTcp({ host: '127.0.0.1', port: server.api.remotePort ?? 0 })
+    socket.write('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n')
+
+    await new Promise((resolve) => socket.once('close', resolve).once('error', () => {}))
+    expect(socket.destroyed).toBe(true)
+  })
+
+  test('TLS 1.2', async () => {
+    const { ca, cert, key } = authority.issue('URI:spiffe://host-b')
+    const maxVersion: SecureVersion = 'TLSv1.2'
+    const port = server.api.remotePort ?? 0
+    const socket = connectTls({ ca, cert, key, port, host: 'localhost', maxVersion })
+
+    const error = await new Promise<Error>((resolve) => socket.once('error', resolve))
+    expect(error.message).toMatch(/protocol version|alert/)
+  })
+})
+
+test('new certificates hold for new connections, and the weakest version stays', async () => {
+  const old = remote(authority.issue('URI:spiffe://host-b'))
+  await old.inventory.listGroups()
+  const other = new Authority()
+  server.api.setCertificates(other.issue('DNS:localhost'))
+
+  await old.inventory.listGroups()
+  const { ca, cert, key } = other.issue('URI:spiffe://host-b')
+  await remote({ ca, cert, key }).inventory.listGroups()
+  const socket = connectTls({
+    ca,
+    cert,
+    key,
+    port: server.api.remotePort ?? 0,
+    host: 'localhost',
+    maxVersion: 'TLSv1.2',
+  })
+  const error = await new Promise<Error>((resolve) => socket.once('error', resolve))
+
+  expect(error.message).toMatch(/protocol version|alert/)
+  server.api.setCertificates(daemon)
+  other.remove()
+})
+
+describe('nameIn', () => {
+  test.each([
+    ['DNS:a, URI:spiffe://b', 'spiffe://b'],
+    ['IP Address:127.0.0.1, DNS:a, DNS:b', 'a'],
+    ['IP Address:127.0.0.1', undefined],
+    ['', undefined],
+    [undefined, undefined],
+    ['URI:"spiffe://a, DNS:b"', undefined],
+  ])('of %s is %s', (subjectAltName, name) => {
+    expect(nameIn(subjectAltName)).toBe(name)
+  })
+})

@@ -1,0 +1,157 @@
+// The policy file: what is taken, what is refused, and that the document tells the truth about it.
+
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, describe, expect, test } from 'vitest'
+import { PolicyStore, parsePolicy, ruleSchema } from '../../src/daemon/policy-file.ts'
+import { grantOf, type Identity, QUOTAS } from '../../src/rules/policy.ts'
+
+const directory = mkdtempSync(join(tmpdir(), 'vfiod-policy-'))
+afterAll(() => rmSync(directory, { recursive: true }))
+
+const document = readFileSync(new URL('../../docs/policy.md', import.meta.url), 'utf8')
+const local = (uid: number, ...gids: number[]): Identity => ({ kind: 'local', uid, gids })
+const remote = (name: string): Identity => ({ kind: 'remote', name })
+const roleIn = (toml: string, identity: Identity) => grantOf(parsePolicy(toml, 'p'), identity).role
+
+describe('a policy', () => {
+  test('names users and groups by name or number', () => {
+    const toml = `
+      [[rule]]
+      user = "root"
+      role = "admin"
+      [[rule]]
+      group = "daemon"
+      role = "operate"
+      [[rule]]
+      user = 1000
+      group = 50
+      role = "observe"`
+
+    expect(roleIn(toml, local(0, 0))).toBe('admin')
+    expect(roleIn(toml, local(5, 7, 1))).toBe('operate')
+    expect(roleIn(toml, local(1000, 50))).toBe('observe')
+    expect(roleIn(toml, local(1000, 51))).toBe('none')
+  })
+
+  test('takes * for every remote name, and nothing else for a pattern', () => {
+    expect(roleIn('[[rule]]\nremote = "*"\nrole = "observe"', remote('a'))).toBe('observe')
+    expect(roleIn('[[rule]]\nremote = "a*"\nrole = "observe"', remote('ab'))).toBe('none')
+    expect(roleIn('[[rule]]\nremote = "*"\nrole = "observe"', local(0))).toBe('none')
+  })
+
+  test('counts in whole numbers, and leaves unlimited what it does not name', () => {
+    const { rules, total } = parsePolicy(
+      '[[rule]]\nrole = "operate"\n[rule.quota]\ndevices = 2\n[total]\nmappings = 0',
+      'p',
+    )
+
+    expect(rules[0]?.quota).toEqual({ devices: 2n })
+    expect(total).toEqual({ mappings: 0n })
+  })
+
+  test.each([
+    ['an unknown key', '[[rule]]\nrole = "admin"\nuid = 0', 'uid'],
+    ['an unknown role', '[[rule]]\nrole = "root"', 'role'],
+    ['no role', '[[rule]]\nuser = 0', 'role'],
+    ['an unknown quota', '[total]\nbytes = 1', 'bytes'],
+    ['a negative quota', '[total]\ndevices = -1', 'devices'],
+    [
+      'a user that does not exist',
+      '[[rule]]\nuser = "no-such-user"\nrole = "admin"',
+      'no-such-user',
+    ],
+    [
+      'a rule for local and remote at once',
+      '[[rule]]\nuser = 0\nremote = "a"\nrole = "admin"',
+      'not both',
+    ],
+    ['what is no TOML', '[[rule', 'Cannot read'],
+  ])('with %s is refused, and says so', (_name, toml, text) => {
+    expect(() => parsePolicy(toml, 'p')).toThrow(text)
+  })
+})
+
+describe('PolicyStore', () => {
+  const path = join(directory, 'policy.toml')
+  const store = (text: string) => {
+    writeFileSync(path, text)
+    return new PolicyStore({ path, socketGid: undefined })
+  }
+  const OBSERVE = '[[rule]]\nuser = 1000\nrole = "observe"'
+
+  test('without a file makes root admin and lets the group of the socket operate', () => {
+    const builtIn = new PolicyStore({ path: undefined, socketGid: 50 })
+
+    expect(builtIn.grantOf(local(0)).role).toBe('admin')
+    expect(builtIn.grantOf(local(1000, 50)).role).toBe('operate')
+    expect(builtIn.grantOf(local(1000)).role).toBe('none')
+    expect(builtIn.grantOf(remote('a')).role).toBe('none')
+    expect(builtIn.reload()).toBeUndefined()
+  })
+
+  test('takes a new file', () => {
+    const policy = store(OBSERVE)
+    writeFileSync(path, OBSERVE.replace('observe', 'operate'))
+
+    expect(policy.reload()).toBeUndefined()
+    expect(policy.grantOf(local(1000)).role).toBe('operate')
+  })
+
+  test('keeps the old one when the new file is wrong or gone, and says so', () => {
+    const policy = store(OBSERVE)
+    writeFileSync(path, 'nonsense = true')
+
+    expect(policy.reload()).toContain('nonsense')
+    expect(policy.status).toContain('an older one')
+    expect(policy.grantOf(local(1000)).role).toBe('observe')
+    rmSync(path)
+    expect(policy.reload()).toContain('ENOENT')
+    expect(policy.grantOf(local(1000)).role).toBe('observe')
+  })
+
+  test('refuses to start with a wrong file', () => {
+    expect(() => store('rule = 1')).toThrow('Cannot use the policy')
+  })
+
+  test('tells the policy in force, which reads as the same policy', () => {
+    const policy = store(`${OBSERVE}\n[[rule]]\nremote = "*"\nrole = "none"\n[total]\ndevices = 3`)
+
+    expect(parsePolicy(policy.text, 'p').total).toEqual({ devices: 3n })
+    expect(roleIn(policy.text, local(1000))).toBe('observe')
+  })
+})
+
+describe('docs/policy.md', () => {
+  const rowsOf = (pattern: RegExp) => document.match(pattern) ?? []
+
+  test('has a row for every key of a rule, as the schema describes it', () => {
+    const rows = Object.entries(ruleSchema.shape).map(
+      ([key, schema]) => `| \`${key}\` | ${schema.description} |`,
+    )
+
+    for (const row of rows) expect(document).toContain(row)
+  })
+
+  test('has a row for every quota, and no other', () => {
+    const section = document.slice(document.indexOf('| quota | counts |'))
+    const names = rowsOf(/^\| `[a-z_]+` \|/gm).filter((row) => section.includes(row))
+
+    expect(names.slice(-QUOTAS.length)).toEqual(QUOTAS.map((name) => `| \`${name}\` |`))
+  })
+
+  test('has an example that is a policy', () => {
+    const [, example = ''] = /```toml\n([\s\S]*?)```/.exec(document) ?? []
+    const policy = parsePolicy(example, 'docs/policy.md')
+
+    expect(grantOf(policy, local(0)).role).toBe('admin')
+    expect(grantOf(policy, local(1001))).toMatchObject({
+      role: 'operate',
+      addsGroups: false,
+      quota: { devices: 2n },
+    })
+    expect(grantOf(policy, remote('spiffe://example/migration')).role).toBe('operate')
+    expect(grantOf(policy, local(4711)).role).toBe('observe')
+  })
+})
