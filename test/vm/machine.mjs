@@ -55,9 +55,18 @@ function makeInitrd(folder) {
   return join(folder, 'initrd.gz')
 }
 
-function qemuArguments({ kernel, initrd, job, iommu, append }) {
+function qemuArguments({ kernel, initrd, job, iommu, append, processors }) {
   return [
-    ...['-machine', 'q35,kernel-irqchip=split,accel=tcg', '-cpu', 'max', '-smp', '2', '-m', '3G'],
+    ...[
+      '-machine',
+      'q35,kernel-irqchip=split,accel=tcg',
+      '-cpu',
+      'max',
+      '-smp',
+      processors,
+      '-m',
+      '3G',
+    ],
     ...['-nodefaults', '-no-reboot', '-display', 'none'],
     // The kernel talks into a file, the job to our stdout: neither breaks the other's lines.
     ...['-serial', `file:${join(job, 'console')}`, '-serial', 'stdio'],
@@ -106,7 +115,7 @@ function runQemu(args, { timeoutMs, onLine }) {
  * when there is none: the machine hung, crashed or did not come up. Output goes to our stdout as
  * it comes, or line by line to `onLine`.
  */
-export async function boot({ kernel, command, environment, iommu, append, ...watch }) {
+export async function boot({ kernel, command, environment, iommu, append, processors, ...watch }) {
   const folder = mkdtempSync(join(tmpdir(), 'vfiod-vm-'))
   try {
     const job = join(folder, 'job')
@@ -115,7 +124,14 @@ export async function boot({ kernel, command, environment, iommu, append, ...wat
     writeFileSync(join(job, 'environment'), environment)
     writeFileSync(join(job, 'command'), command)
 
-    const args = qemuArguments({ kernel, initrd: makeInitrd(folder), job, iommu, append })
+    const args = qemuArguments({
+      kernel,
+      initrd: makeInitrd(folder),
+      job,
+      iommu,
+      append,
+      processors,
+    })
     const killedBy = await runQemu(args, watch)
     const status = fileIn(job, 'status')
     if (killedBy !== null) throw died(job, killedBy)

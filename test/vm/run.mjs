@@ -7,6 +7,8 @@
 //   --timeout SECONDS  after which a guest is killed and the run fails (default 1200)
 //   --iommu KIND       for CMD: intel (default), amd or none; iommufd's mock domain wants none
 //   --init KIND        for CMD: job (default), or systemd to run it under systemd as PID 1
+//   --processors N   how many processors the machine has (default 2); QEMU 7.2 may send one of
+//                    two to a wrong device while the other changes what memory is where
 //   --append WORDS     more words for the kernel's command line
 
 import { dirname, resolve } from 'node:path'
@@ -32,6 +34,7 @@ function parse(argv) {
       iommu: { type: 'string', default: 'intel' },
       init: { type: 'string', default: 'job' },
       append: { type: 'string', default: '' },
+      processors: { type: 'string', default: '2' },
     },
   })
   const command = split < 0 ? null : argv.slice(split + 1)
@@ -66,6 +69,7 @@ function run(kernel, wanted, words, onLine) {
     environment: `INIT=${wanted.init}\nHIDE_TMP=${neededInTmp ? 'no' : 'yes'}\n`,
     iommu: wanted.iommu,
     append: wanted.append,
+    processors: wanted.processors,
     timeoutMs: Number(wanted.timeout) * 1000,
     onLine,
   })
