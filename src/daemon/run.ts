@@ -1,7 +1,6 @@
 /** The life of the daemon: configure, listen, say so, and end in order. */
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
-import { stringify } from 'smol-toml'
 import type { Administration } from '../api/admin.ts'
 import { Api } from '../api/api.ts'
 import { createDomain, type Domain } from '../domain/domain.ts'
@@ -9,7 +8,7 @@ import { tuneMalloc } from '../os/limits.ts'
 import { notify } from '../os/notify.ts'
 import { onError } from '../os/poller.ts'
 import { kernelOf } from './compose.ts'
-import { type Config, loadConfig, type Overrides } from './config.ts'
+import { type Config, configText, loadConfig, type Overrides } from './config.ts'
 import { ConfigError } from './config-error.ts'
 import { createLogging, type Logging } from './logging.ts'
 import { PolicyStore } from './policy-file.ts'
@@ -105,7 +104,7 @@ const administrationOf = (
   policy: PolicyStore,
   drain: () => void,
 ): Administration => ({
-  configuration: () => stringify(config),
+  configuration: () => configText(config),
   policy: () => policy.text,
   policyStatus: () => policy.status,
   // After the answer is on its way.
