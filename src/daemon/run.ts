@@ -68,6 +68,12 @@ const runWith = async (config: Config): Promise<number> => {
 
 const serve = async (config: Config, logging: Logging): Promise<number> => {
   const { logger: log } = logging
+  let canReload = (_how: () => void): void => {}
+  onReload(
+    new Promise((resolve) => {
+      canReload = resolve
+    }),
+  )
   const policy = new PolicyStore({ path: config.policy, socketGid: socketGid(config) })
   const remote = remoteOptionsOf(config)
   let stop = (_why: string): void => {}
@@ -90,11 +96,12 @@ const serve = async (config: Config, logging: Logging): Promise<number> => {
     ...(remote === undefined ? {} : { remote }),
   })
   const { socket, backend, drain_ms: drainMs } = config
-  log.info({ socket, backend, version: version() }, 'ready')
+  canReload(() => reload({ config, policy, api, log }))
+  const { remotePort: port } = api
+  log.info({ socket, backend, version: version(), ...(port && { remotePort: port }) }, 'ready')
   notify(`READY=1\nSTATUS=serving ${socket}`)
   process.stdout.write(`vfiod: ready on ${socket}\n`)
 
-  onReload(() => reload({ config, policy, api, log }))
   await shutDown(await stopped, { api, domain, log, drainMs })
   return 0
 }
