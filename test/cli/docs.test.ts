@@ -60,6 +60,7 @@ const steady = (text: string): string => {
   let clients = 0
   return text
     .replaceAll(/vfioctl-[0-9a-f]{6}/g, 'vfioctl-3f9a1c')
+    .replaceAll(/^[0-9a-f]{64}$/gm, 'TOKEN')
     .replaceAll(/pid \d+/g, 'pid 4711')
     .replaceAll(/uid \d+/g, 'uid 1000')
     .replaceAll(/^\d+-\d+: pid \d+/gm, () => {
@@ -93,10 +94,13 @@ describe('the examples of docs/vfioctl.md', () => {
   const replay = async (block: string): Promise<string> => {
     const lines: string[] = []
     const background: Running[] = []
+    // What the documents call TOKEN: the one that was printed last.
+    let token = 'TOKEN'
     for (const line of block.split('\n').filter((each) => each.startsWith('$ vfioctl '))) {
       const [, , ...plain] = line.split(' ')
       const client = plain.includes('4711-1') ? await holder() : '4711-1'
-      const words = plain.map((word) => (word === '4711-1' ? client : word))
+      const real: Readonly<Record<string, string>> = { '4711-1': client, TOKEN: token }
+      const words = plain.map((word) => real[word] ?? word)
       const options = { socket: daemon.socket, cwd }
       if (words.at(-1) === '&') {
         const running = start(words.slice(0, -1), options)
@@ -105,6 +109,7 @@ describe('the examples of docs/vfioctl.md', () => {
         lines.push(line)
       } else {
         const { stdout, stderr } = await run(words, options)
+        token = /^[0-9a-f]{64}$/m.exec(stdout)?.[0] ?? token
         const said = `${stdout}${stderr}`
           .replaceAll(dirname(daemon.socket), '/run/vfiod')
           .replaceAll(client, '4711-1')
