@@ -10,18 +10,18 @@ export const USAGE = `usage: npm run bench -- [--smoke] [--no-peer] [--out FILE]
 const MIB = 1 << 20
 
 const FULL = {
-  rounds: 7,
+  rounds: 15,
   /** When to be content with fewer rounds; see rounds.mjs. */
-  sectionMs: 22_000,
+  sectionMs: 24_000,
   /** How long a unary measurement lasts. */
-  unaryMs: 700,
+  unaryMs: 500,
   /** Calls in flight for the rate under load. */
   inFlight: 16,
   /** Calls with one item each. */
-  singleCalls: 1000,
+  singleCalls: 500,
   batchItems: 512,
-  batchCalls: 16,
-  sessionBytes: 256 * MIB,
+  batchCalls: 8,
+  sessionBytes: 128 * MIB,
   bigMapBytes: 4096 * MIB,
   bigMapRounds: 4,
 }

@@ -1,7 +1,7 @@
 /** The servers of the bench: each a process of its own that says `ready` once it listens. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, openSync, readFileSync } from 'node:fs'
+import { closeSync, openSync, readdirSync, readFileSync } from 'node:fs'
 
 const running = new Set()
 
@@ -11,7 +11,7 @@ const STOP_MS = 5000
 /** As the unit file sets it: Node 20 reads it before any script runs. */
 const ENVIRONMENT = { ...process.env, UV_THREADPOOL_SIZE: '64' }
 
-/** Starts a server whose stderr goes to the file `log`, and waits until it says that it is ready. */
+/** Starts a server whose stderr goes to the file `log`, and waits until it says that it is ready; its pid. */
 export const startServer = async (command, args, { log }) => {
   const stdio = ['ignore', 'pipe', openSync(log, 'w')]
   const child = spawn(command, args, { stdio, env: ENVIRONMENT })
@@ -30,6 +30,17 @@ export const startServer = async (command, args, { log }) => {
       resolve()
     })
   })
+  return child.pid
+}
+
+/** Milliseconds that the threads of a process have run, however long they had to wait for a core. */
+export const cpuMs = (pid) => {
+  let nanoseconds = 0
+  for (const thread of readdirSync(`/proc/${pid}/task`)) {
+    const [ran] = readFileSync(`/proc/${pid}/task/${thread}/schedstat`, 'utf8').split(' ')
+    nanoseconds += Number(ran)
+  }
+  return nanoseconds / 1e6
 }
 
 const stop = async (child) => {

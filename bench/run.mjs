@@ -23,34 +23,39 @@ import { unaryRows } from './unary.mjs'
 const LIMIT_MS = 230_000
 
 const here = (name) => fileURLToPath(new URL(name, import.meta.url))
-const DAEMON = here('../dist/daemon/main.js')
+const DAEMON = '../dist/daemon/main.js'
 
 const VFIOD = 'vfiod'
 const PEER = 'C++ gRPC'
 
 const start = async (folder, { scale, withPeer }) => {
   const built = withPeer ? buildPeer() : undefined
-  const socket = (name) => join(folder, `${name}.sock`)
   const bytes = String(scale.sessionBytes)
-  const node = (name, file, args) =>
-    startServer(process.execPath, [file, ...args], { log: join(folder, `${name}.log`) })
-  const own = async (name, choice = []) => {
-    await node(name, here('vfiod-server.mjs'), [socket(name), bytes, ...choice])
-    return new VfiodTarget(socket(name)).prepare()
+  /** Where it listens, and its pid. */
+  const run = async (name, command, args) => {
+    const socket = join(folder, `${name}.sock`)
+    const log = join(folder, `${name}.log`)
+    return { socket, pid: await startServer(command, args(socket), { log }) }
   }
-  await node('daemon', DAEMON, ['--sim', MACHINE_FILE, '--socket', socket('daemon')])
-  await node('raw', here('raw-server.mjs'), [socket('raw'), bytes])
+  const node = (name, file, args) =>
+    run(name, process.execPath, (socket) => [here(file), ...args(socket)])
+  const own = (name, choice = []) =>
+    node(name, 'vfiod-server.mjs', (socket) => [socket, bytes, ...choice])
+  const prepared = async (server) => new VfiodTarget(await server).prepare()
+
+  const ownServer = await own('own')
   const targets = {
-    daemon: await new VfiodTarget(socket('daemon')).prepare(),
-    own: await own('own'),
-    byLoader: await own('by-loader', ['proto-loader']),
-    narrow: await own('narrow', ['64k-window']),
-    plainReader: new PlainReader(socket('own')),
-    rawSocket: socket('raw'),
+    daemon: await prepared(
+      node('daemon', DAEMON, (socket) => ['--sim', MACHINE_FILE, '--socket', socket]),
+    ),
+    own: await prepared(ownServer),
+    byLoader: await prepared(own('by-loader', ['proto-loader'])),
+    narrow: await prepared(own('narrow', ['64k-window'])),
+    plainReader: new PlainReader(ownServer),
+    raw: await node('raw', 'raw-server.mjs', (socket) => [socket, bytes]),
   }
   if (built === undefined) return { targets }
-  await startServer(built.path, [socket('peer'), bytes], { log: join(folder, 'peer.log') })
-  const peer = new PeerTarget(socket('peer'))
+  const peer = new PeerTarget(await run('peer', built.path, (socket) => [socket, bytes]))
   return { targets: { ...targets, peer }, peerVersion: built.version }
 }
 
@@ -62,16 +67,16 @@ const beside = (vfiod, peer, others = {}) => ({
 })
 
 const measure = async (targets, scale) => {
-  const { daemon, own, byLoader, narrow, plainReader, peer, rawSocket } = targets
+  const { daemon, own, byLoader, narrow, plainReader, peer, raw } = targets
   const say = (what) =>
     console.error(`${(performance.now() / 1000).toFixed(0).padStart(4)} s: measuring ${what} ...`)
   const stateOf = (target) => target && (() => target.state())
-  const raw = await rawPing(rawSocket)
+  const { ping, close } = await rawPing(raw.socket)
   const bigMapBytes = Math.min(scale.bigMapBytes, 2 ** Math.floor(Math.log2(freemem() / 3)))
   try {
     say('unary calls')
     const unary = await unaryRows(
-      beside(stateOf(daemon), stateOf(peer), { 'raw socket': raw.ping }),
+      beside(stateOf(daemon), stateOf(peer), { 'raw socket': ping }),
       scale,
     )
     say('map and unmap')
@@ -82,12 +87,12 @@ const measure = async (targets, scale) => {
       'a client with 64 KiB': plainReader,
     })
     const writers = beside(own, peer, { 'a daemon with 64 KiB': narrow })
-    const sessions = await sessionRows({ readers, writers, rawSocket }, scale)
+    const sessions = await sessionRows({ readers, writers, raw }, scale)
     say('unary calls during a map')
     const busy = await busyRows(beside(own, peer), { ...scale, bigMapBytes })
     return [...unary, ...mapping, ...sessions, ...busy]
   } finally {
-    raw.close()
+    close()
     for (const target of [daemon, own, byLoader, narrow, plainReader, peer]) target?.close()
   }
 }

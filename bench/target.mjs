@@ -50,8 +50,9 @@ const bytesOf = async (messages) => {
 
 /** What both have. */
 class Target {
-  constructor(socket) {
+  constructor({ socket, pid }) {
     this.client = connect({ socket })
+    this.pid = pid
   }
 
   state() {
@@ -148,9 +149,9 @@ export class PlainReader extends VfiodTarget {
   #channel
   #read
 
-  constructor(socket) {
-    super(socket)
-    this.#channel = new Client(`unix:${socket}`, credentials.createInsecure(), {
+  constructor(server) {
+    super(server)
+    this.#channel = new Client(`unix:${server.socket}`, credentials.createInsecure(), {
       'grpc.use_local_subchannel_pool': 1,
     })
     this.#read = serverStreamCall(this.#channel, services.migration.ReadSession)

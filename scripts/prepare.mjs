@@ -15,7 +15,8 @@ if (major < 20 || (major === 20 && minor < 19)) {
 
 const installed = `${root}node_modules/.package-lock.json`
 const stale =
-  !existsSync(installed) || statSync(installed).mtimeMs < statSync(`${root}package-lock.json`).mtimeMs
+  !existsSync(installed) ||
+  statSync(installed).mtimeMs < statSync(`${root}package-lock.json`).mtimeMs
 if (stale) {
   console.log('Installing the locked packages (npm ci) ...')
   execFileSync('npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error'], {

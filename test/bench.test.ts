@@ -38,6 +38,8 @@ const isPositive = ({ median, samples }: Figure): boolean =>
 test('npm run bench measures every row, beside its peers, and writes it down', async () => {
   const { report, stdout } = await runSmoke()
 
+  const readPeers = ["proto-loader's serializer", 'a client with 64 KiB', 'raw socket']
+  const writePeers = ['a daemon with 64 KiB', 'raw socket']
   const peersOf = Object.fromEntries(
     report.rows.map(({ name, peers }) => [name, peers.map((peer) => peer.name)]),
   )
@@ -50,8 +52,10 @@ test('npm run bench measures every row, beside its peers, and writes it down', a
     'unmap, 1 item per call': [],
     'map, 8 items per call': [],
     'unmap, 8 items per call': [],
-    'session read': ["proto-loader's serializer", 'a client with 64 KiB', 'raw socket'],
-    'session write': ['a daemon with 64 KiB', 'raw socket'],
+    'session read': readPeers,
+    'session read, CPU of the server': readPeers,
+    'session write': writePeers,
+    'session write, CPU of the server': writePeers,
     'unary latency during a map of 256 MiB, median': ['vfiod without a map'],
     'unary latency during a map of 256 MiB, p99': ['vfiod without a map'],
     'unary latency during a map of 256 MiB, worst': ['vfiod without a map'],

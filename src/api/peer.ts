@@ -5,6 +5,9 @@
  *
  * A client ends when the last of its processes has exited or has become another image (exec). The
  * loss of a connection ends nothing: a client may reconnect and finds what it owned.
+ *
+ * A connected socket is a capability: whoever it was left or passed to calls in the name of the
+ * process that connected, until that one is gone. HTTP/2 over a stream does not tell who wrote.
  */
 import { errnoName } from '../base/errno.ts'
 import { VfiodError } from '../base/error.ts'

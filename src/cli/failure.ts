@@ -67,13 +67,19 @@ const kernelText = ({ op, errno }: Details): string => {
   return errno === undefined ? ` (${op})` : ` (${op}: ${errno})`
 }
 
-const unreachable = (error: RpcError, socket: string): Failure => {
-  const { reason, status, method, details } = error
-  const cause = causeText(error.message)
-  const message = `Cannot reach the daemon on ${socket}: ${cause}`
-  const advice = cause.includes('EACCES')
+const adviceToReach = (place: string, cause: string): string => {
+  if (!place.startsWith('/') && place.includes(':'))
+    return 'See that the daemon listens there and that each side has a certificate the other trusts.'
+  return cause.includes('EACCES')
     ? 'Ask for access to the socket; socket_group of the daemon says who has it.'
     : 'Start vfiod, or name its socket with --socket or $VFIOD_SOCKET.'
+}
+
+const unreachable = (error: RpcError, place: string): Failure => {
+  const { reason, status, method, details } = error
+  const cause = causeText(error.message)
+  const message = `Cannot reach the daemon on ${place}: ${cause}`
+  const advice = adviceToReach(place, cause)
   return {
     exitCode: EXIT_FAILED,
     message,
@@ -82,9 +88,9 @@ const unreachable = (error: RpcError, socket: string): Failure => {
   }
 }
 
-const refusedCall = (error: RpcError, socket: string): Failure => {
+const refusedCall = (error: RpcError, place: string): Failure => {
   const { message, reason, status, method, details } = error
-  if (reason === '' && status === 'UNAVAILABLE') return unreachable(error, socket)
+  if (reason === '' && status === 'UNAVAILABLE') return unreachable(error, place)
   const advice = adviceOn(reason)
   const lines = detailLines(details)
   if (advice !== '') lines.push(['to do', advice])
@@ -111,9 +117,9 @@ const usage = (error: CommanderError): Failure => {
   }
 }
 
-const own = (error: CliError, socket: string): Failure => {
+const own = (error: CliError, place: string): Failure => {
   const { message, note, cause } = error
-  const refused = cause instanceof RpcError ? refusedCall(cause, socket) : undefined
+  const refused = cause instanceof RpcError ? refusedCall(cause, place) : undefined
   const lines: Line[] = [...(refused?.lines ?? [])]
   if (note !== '') lines.push(['note', note])
   return {
@@ -125,9 +131,9 @@ const own = (error: CliError, socket: string): Failure => {
 }
 
 /** What to say of an error; undefined for one that is a mistake of vfioctl. */
-export const failureOf = (error: unknown, socket: string): Failure | undefined => {
-  if (error instanceof RpcError) return refusedCall(error, socket)
-  if (error instanceof CliError) return own(error, socket)
+export const failureOf = (error: unknown, place: string): Failure | undefined => {
+  if (error instanceof RpcError) return refusedCall(error, place)
+  if (error instanceof CliError) return own(error, place)
   if (error instanceof CommanderError) return usage(error)
   return undefined
 }

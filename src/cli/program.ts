@@ -2,11 +2,13 @@
 import { readFileSync } from 'node:fs'
 import { Command } from 'commander'
 import { DEFAULT_SOCKET } from '../client/client.ts'
+import { addAdminCommands } from './commands/admin.ts'
 import { addBindCommands } from './commands/bind.ts'
 import { addDeviceCommands } from './commands/device.ts'
 import { addGroupsCommands } from './commands/groups.ts'
 import { addIrqCommands } from './commands/irq.ts'
 import { addMigrateCommands } from './commands/migrate.ts'
+import { addOwnershipCommands } from './commands/ownership.ts'
 import { addRegionCommands } from './commands/region.ts'
 import { addSpacesCommands } from './commands/spaces.ts'
 
@@ -26,6 +28,10 @@ export const buildProgram = (): Command => {
   const program = new Command('vfioctl')
     .description('talk to vfiod, the daemon that owns VFIO on this host')
     .option('--socket <path>', `the daemon's socket (default: $VFIOD_SOCKET or ${DEFAULT_SOCKET})`)
+    .option('--address <host:port>', 'a daemon on another host; needs the next three')
+    .option('--ca <file>', 'PEM: who signed the certificate of that daemon')
+    .option('--cert <file>', 'PEM: the certificate that says who this is')
+    .option('--key <file>', 'PEM: its private key')
     .option('--json', "print the API's messages; errors are JSON on stderr as well")
     .version(version(), '--version', 'print the version')
     .addHelpText('after', ABOUT)
@@ -40,5 +46,7 @@ export const buildProgram = (): Command => {
   addRegionCommands(program)
   addIrqCommands(program)
   addMigrateCommands(program)
+  addOwnershipCommands(program)
+  addAdminCommands(program)
   return program
 }

@@ -1,10 +1,10 @@
 /** What every command works with: a connection, an output, and the wish of the user to stop. */
 import type { Command } from 'commander'
-import { connect, DEFAULT_SOCKET, type VfiodClient } from '../client/client.ts'
+import type { VfiodClient } from '../client/client.ts'
+import { type ConnectionOptions, connectTo, keepLease } from './connection.ts'
 import { Output } from './output.ts'
 
-export interface GlobalOptions {
-  readonly socket?: string
+export interface GlobalOptions extends ConnectionOptions {
   readonly json?: boolean
 }
 
@@ -14,9 +14,6 @@ export interface Session {
   /** Aborted by Ctrl-C or SIGTERM: calls end, and what was taken is given back. */
   readonly signal: AbortSignal
 }
-
-export const socketOf = ({ socket }: GlobalOptions): string =>
-  socket ?? process.env.VFIOD_SOCKET ?? DEFAULT_SOCKET
 
 /** The second Ctrl-C ends the process at once; the daemon then releases what it owned. */
 const abortOnSignals = (): AbortSignal => {
@@ -31,12 +28,15 @@ export const action = <Args extends unknown[]>(
 ) =>
   async function (this: Command, ...args: [...Args, Command]): Promise<void> {
     const options = this.optsWithGlobals<GlobalOptions>()
-    const client = connect({ socket: socketOf(options) })
+    const client = connectTo(options)
     const output = new Output({ isJson: options.json === true })
+    const done = new AbortController()
     try {
       const own = args.slice(0, -1) as unknown as Args
+      if (options.address !== undefined) keepLease(client, done.signal).catch(() => {})
       await work({ client, output, signal: abortOnSignals() }, ...own)
     } finally {
+      done.abort()
       client.close()
     }
   }

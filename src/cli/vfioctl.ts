@@ -2,9 +2,10 @@
 /** vfioctl, the command line client of vfiod. See docs/vfioctl.md. */
 import { CommanderError } from 'commander'
 import { tuneCollector } from '../os/limits.ts'
+import { placeOf } from './connection.ts'
 import { EXIT_USAGE, failureJson, failureOf, failureText } from './failure.ts'
 import { buildProgram } from './program.ts'
-import { type GlobalOptions, socketOf } from './session.ts'
+import type { GlobalOptions } from './session.ts'
 
 // What others see as the owner of what this process takes.
 process.title = 'vfioctl'
@@ -31,7 +32,7 @@ const exitCodeAfter = (error: unknown): number => {
   const helped = exitCodeAfterHelp(error)
   if (helped !== undefined) return helped
   const options = program.opts<GlobalOptions>()
-  const failure = failureOf(error, socketOf(options))
+  const failure = failureOf(error, placeOf(options))
   // A mistake of vfioctl: the stack is what helps.
   if (failure === undefined) throw error
   const isJson = options.json === true || process.argv.includes('--json')

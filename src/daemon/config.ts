@@ -4,7 +4,7 @@
  */
 import { readFileSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
-import { parse } from 'smol-toml'
+import { parse, stringify } from 'smol-toml'
 import { z } from 'zod'
 import { ConfigError } from './config-error.ts'
 
@@ -142,3 +142,7 @@ export const loadConfig = (flags: Overrides, env: Environment): Config => {
   const config = parsed.data
   return { ...config, fd_socket: config.fd_socket ?? join(dirname(config.socket), 'fds.sock') }
 }
+
+/** The configuration as the file would say it, every default filled in. */
+export const configText = (config: Config): string =>
+  stringify({ ...config, socket_mode: config.socket_mode.toString(8).padStart(4, '0') })

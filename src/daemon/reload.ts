@@ -10,8 +10,12 @@ import { ConfigError } from './config-error.ts'
 import type { PolicyStore } from './policy-file.ts'
 import { certificatesOf } from './remote-options.ts'
 
-export const onReload = (reloadNow: () => void): void => {
-  process.on('SIGHUP', reloadNow)
+/**
+ * From before the daemon is ready, because SIGHUP ends a process that does not wait for it. What is
+ * asked for early is done when it can be.
+ */
+export const onReload = (ready: Promise<() => void>): void => {
+  process.on('SIGHUP', () => void ready.then((reloadNow) => reloadNow()))
 }
 
 export const reload = (parts: {
@@ -21,10 +25,16 @@ export const reload = (parts: {
   readonly log: Log
 }): void => {
   const { config, policy, api, log } = parts
-  const wrong = policy.reload() ?? reloadCertificates(config, api)
-  if (wrong === undefined) log.info({ audit: true, policy: policy.status }, 'reloaded')
-  else log.error({ audit: true, refusal: wrong }, 'not reloaded: what was in force stays')
-  notify(`STATUS=${wrong === undefined ? `serving ${config.socket}` : 'serving; not reloaded'}`)
+  const wrong = [policy.reload(), reloadCertificates(config, api)].filter(
+    (each) => each !== undefined,
+  )
+  if (wrong.length === 0) log.info({ audit: true, policy: policy.status }, 'reloaded')
+  for (const refusal of wrong)
+    log.error({ audit: true, refusal }, 'not reloaded: what was in force stays')
+  const [first] = wrong
+  // One line: systemctl shows no more.
+  const status = first?.split('\n', 1)[0] ?? `serving ${config.socket}`
+  notify(`STATUS=${first === undefined ? status : `serving, not reloaded: ${status}`}`)
 }
 
 function reloadCertificates(config: Config, api: Api): string | undefined {

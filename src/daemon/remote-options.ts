@@ -1,4 +1,5 @@
 /** Where remote clients are served, and by which certificates: complete, or not at all. */
+import { X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { createSecureContext } from 'node:tls'
 import type { Certificates, RemoteOptions } from '../api/remote.ts'
@@ -22,6 +23,8 @@ export function certificatesOf(config: Config): Certificates {
     )
   const certificates = { ca: read(ca), cert: read(cert), key: read(key) }
   try {
+    // createSecureContext takes any text for a list of authorities; the empty one as well.
+    void new X509Certificate(certificates.ca)
     createSecureContext({ ...certificates, minVersion: 'TLSv1.3' })
   } catch (error) {
     throw new ConfigError(`Cannot use the certificates: ${(error as Error).message}`)

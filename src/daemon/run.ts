@@ -1,7 +1,6 @@
 /** The life of the daemon: configure, listen, say so, and end in order. */
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
-import { stringify } from 'smol-toml'
 import type { Administration } from '../api/admin.ts'
 import { Api } from '../api/api.ts'
 import { createDomain, type Domain } from '../domain/domain.ts'
@@ -9,7 +8,7 @@ import { tuneMalloc } from '../os/limits.ts'
 import { notify } from '../os/notify.ts'
 import { onError } from '../os/poller.ts'
 import { kernelOf } from './compose.ts'
-import { type Config, loadConfig, type Overrides } from './config.ts'
+import { type Config, configText, loadConfig, type Overrides } from './config.ts'
 import { ConfigError } from './config-error.ts'
 import { createLogging, type Logging } from './logging.ts'
 import { PolicyStore } from './policy-file.ts'
@@ -69,6 +68,12 @@ const runWith = async (config: Config): Promise<number> => {
 
 const serve = async (config: Config, logging: Logging): Promise<number> => {
   const { logger: log } = logging
+  let canReload = (_how: () => void): void => {}
+  onReload(
+    new Promise((resolve) => {
+      canReload = resolve
+    }),
+  )
   const policy = new PolicyStore({ path: config.policy, socketGid: socketGid(config) })
   const remote = remoteOptionsOf(config)
   let stop = (_why: string): void => {}
@@ -91,11 +96,12 @@ const serve = async (config: Config, logging: Logging): Promise<number> => {
     ...(remote === undefined ? {} : { remote }),
   })
   const { socket, backend, drain_ms: drainMs } = config
-  log.info({ socket, backend, version: version() }, 'ready')
+  canReload(() => reload({ config, policy, api, log }))
+  const { remotePort: port } = api
+  log.info({ socket, backend, version: version(), ...(port && { remotePort: port }) }, 'ready')
   notify(`READY=1\nSTATUS=serving ${socket}`)
   process.stdout.write(`vfiod: ready on ${socket}\n`)
 
-  onReload(() => reload({ config, policy, api, log }))
   await shutDown(await stopped, { api, domain, log, drainMs })
   return 0
 }
@@ -105,7 +111,7 @@ const administrationOf = (
   policy: PolicyStore,
   drain: () => void,
 ): Administration => ({
-  configuration: () => stringify(config),
+  configuration: () => configText(config),
   policy: () => policy.text,
   policyStatus: () => policy.status,
   // After the answer is on its way.

@@ -111,10 +111,8 @@ export class Memories {
         { field: 'length' },
       )
     }
-    const same = this.#memories.get(id)
-    if (same?.owner.id === client.id && same.isAllocated) {
-      if (same.length === length && same.hugePage === hugePage) return same
-    }
+    const same = this.#same(client, wanted)
+    if (same !== undefined) return same
     this.#requireFreeId(client, id)
     this.#requireRoom(client)
     const fd = memfdCreate(`vfiod:${id}`, length, hugePage === undefined ? {} : { hugePage })
@@ -123,6 +121,9 @@ export class Memories {
       return await this.#add({ id, client, fd, hugePage, isAllocated: true })
     } catch (error) {
       sys.closeSync(fd)
+      // The same call made twice at once: the other one was faster.
+      const made = this.#same(client, wanted)
+      if (made !== undefined) return made
       throw error
     }
   }
@@ -240,10 +241,6 @@ export class Memories {
     const file = requireMappable(id, fd)
     const segment = await mapFd(fd, { offset: 0n, length: file.size, access: 'read-write' })
     if (typeof segment === 'number') throw cannotHold('map', file.size, segment)
-    if (this.#memories.has(id)) {
-      freeSegment(segment)
-      throw idInUse(id)
-    }
     const memory: Memory = {
       id,
       owner: client,
@@ -258,6 +255,8 @@ export class Memories {
       mappings: 0,
     }
     try {
+      // Somebody may have taken the id while the file was mapped.
+      this.#requireFreeId(client, id)
       this.#quotas.take(client, priceOf(memory))
     } catch (error) {
       memory.window.drop()
@@ -265,6 +264,16 @@ export class Memories {
     }
     this.#memories.set(id, memory)
     return memory
+  }
+
+  /** What the client has allocated by the same call. */
+  #same(
+    client: Client,
+    { id, length, hugePage }: Pick<Memory, 'id' | 'length' | 'hugePage'>,
+  ): Memory | undefined {
+    const memory = this.#memories.get(id)
+    if (memory?.owner.id !== client.id || !memory.isAllocated) return undefined
+    return memory.length === length && memory.hugePage === hugePage ? memory : undefined
   }
 
   #requireFreeId(client: Client, id: string): void {

@@ -154,6 +154,10 @@ if (canSkip && !hasCompiler()) {
   })
 }
 
+test.runIf(!canSkip)('there are the headers of 6.12, where CI is to check against them', () => {
+  expect(found.map(({ version }) => version)).toContain('6.12')
+})
+
 const titled = found.map((headers) => [headers.version, headers.directory, headers] as const)
 
 describe.runIf(hasCompiler()).each(titled)('the headers of %s in %s', (_, __, headers) => {

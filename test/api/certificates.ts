@@ -1,9 +1,14 @@
 /** Certificates for tests, made by openssl: an authority, and whoever it vouches for. */
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Certificates } from '../../src/api/remote.ts'
+
+const hasOpenssl = spawnSync('openssl', ['version']).status === 0
+
+/** Whether tests must do without certificates; never in CI, which installs what they need. */
+export const lacksOpenssl = !hasOpenssl && !process.env.CI
 
 export class Authority {
   readonly directory = mkdtempSync(join(tmpdir(), 'vfiod-ca-'))

@@ -3,12 +3,23 @@
 import { connect as connectTcp } from 'node:net'
 import { connect as connectTls, type SecureVersion } from 'node:tls'
 import { credentials } from '@grpc/grpc-js'
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import {
+  afterAll,
+  beforeAll,
+  beforeEach,
+  describe as describeAlways,
+  expect,
+  test as testAlways,
+} from 'vitest'
 import { type Certificates, nameIn } from '../../src/api/remote.ts'
 import { connect, type VfiodClient } from '../../src/client/client.ts'
 import { type Grant, grantOf, type Policy } from '../../src/rules/policy.ts'
-import { Authority } from './certificates.ts'
+import { Authority, lacksOpenssl } from './certificates.ts'
 import { EVERYTHING, startServer, type TestServer, until } from './server.ts'
+
+// The titles of skipped tests tell what was not tried.
+const describe = lacksOpenssl ? describeAlways.skip : describeAlways
+const test = lacksOpenssl ? testAlways.skip : testAlways
 
 const LEASE_MS = 300
 const OPERATE: Grant = { ...EVERYTHING, role: 'operate' }
@@ -30,6 +41,7 @@ const remote = (certificates: Certificates): VfiodClient => {
 }
 
 beforeAll(async () => {
+  if (lacksOpenssl) return
   authority = new Authority()
   daemon = authority.issue('DNS:localhost')
   server = await startServer(
@@ -51,8 +63,8 @@ beforeEach(() => {
 })
 afterAll(async () => {
   for (const client of clients) client.close()
-  await server.stop()
-  authority.remove()
+  await server?.stop()
+  authority?.remove()
 })
 
 describe('a remote client', () => {
@@ -194,8 +206,8 @@ test('new certificates hold for new connections, and the weakest version stays',
   other.remove()
 })
 
-describe('nameIn', () => {
-  test.each([
+describeAlways('nameIn', () => {
+  testAlways.each([
     ['DNS:a, URI:spiffe://b', 'spiffe://b'],
     ['IP Address:127.0.0.1, DNS:a, DNS:b', 'a'],
     ['IP Address:127.0.0.1', undefined],

@@ -5,7 +5,7 @@
 
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Command } from 'commander'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
@@ -56,15 +56,29 @@ describe('docs/vfioctl.md', () => {
 })
 
 /** What differs from run to run, replaced by something that does not. */
-const steady = (text: string): string =>
-  text
+const steady = (text: string): string => {
+  let clients = 0
+  return text
     .replaceAll(/vfioctl-[0-9a-f]{6}/g, 'vfioctl-3f9a1c')
+    .replaceAll(/^[0-9a-f]{64}$/gm, 'TOKEN')
     .replaceAll(/pid \d+/g, 'pid 4711')
     .replaceAll(/uid \d+/g, 'uid 1000')
+    .replaceAll(/^\d+-\d+: pid \d+/gm, () => {
+      clients += 1
+      const pid = 4610 + 101 * clients
+      return `${pid}-${clients}: pid ${pid}`
+    })
+}
 
 describe('the examples of docs/vfioctl.md', () => {
   let daemon: Daemon
   let cwd: string
+
+  /** The name of the client that the documents call 4711-1: whoever holds an address space. */
+  const holder = async (): Promise<string> => {
+    const { clients } = await daemon.client().admin.listClients()
+    return clients.find(({ spaceIds }) => spaceIds.length > 0)?.clientId ?? '4711-1'
+  }
 
   beforeAll(async () => {
     daemon = await startDaemon()
@@ -80,8 +94,13 @@ describe('the examples of docs/vfioctl.md', () => {
   const replay = async (block: string): Promise<string> => {
     const lines: string[] = []
     const background: Running[] = []
+    // What the documents call TOKEN: the one that was printed last.
+    let token = 'TOKEN'
     for (const line of block.split('\n').filter((each) => each.startsWith('$ vfioctl '))) {
-      const [, , ...words] = line.split(' ')
+      const [, , ...plain] = line.split(' ')
+      const client = plain.includes('4711-1') ? await holder() : '4711-1'
+      const real: Readonly<Record<string, string>> = { '4711-1': client, TOKEN: token }
+      const words = plain.map((word) => real[word] ?? word)
       const options = { socket: daemon.socket, cwd }
       if (words.at(-1) === '&') {
         const running = start(words.slice(0, -1), options)
@@ -90,7 +109,11 @@ describe('the examples of docs/vfioctl.md', () => {
         lines.push(line)
       } else {
         const { stdout, stderr } = await run(words, options)
-        lines.push(line, steady(`${stdout}${stderr}`).trimEnd())
+        token = /^[0-9a-f]{64}$/m.exec(stdout)?.[0] ?? token
+        const said = `${stdout}${stderr}`
+          .replaceAll(dirname(daemon.socket), '/run/vfiod')
+          .replaceAll(client, '4711-1')
+        lines.push(line, steady(said).trimEnd())
       }
     }
     for (const running of background) {

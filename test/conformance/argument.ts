@@ -80,7 +80,7 @@ export class ArgumentMaker {
       if (typeof value === 'string' && !value.startsWith('0x')) hidden.push([offset, size])
     }
     const tail = (op.bytes?.length ?? 0) + 4 * (op.fds?.length ?? 0)
-    if (call.fields.argsz) put(call.size + tail, call.fields.argsz.offset, 4)
+    if (call.sizeAt !== undefined) put(call.size + tail, call.sizeAt, 4)
     for (const [name, value] of Object.entries(op.in ?? {})) {
       const field = call.fields[name]
       if (!field) throw new Error(`${op.call} has no field ${name}`)

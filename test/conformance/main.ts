@@ -13,6 +13,7 @@ import { Duel, type Result } from './duel.ts'
 import { LinuxSide } from './linux-side.ts'
 import { boundAddresses, MDEVS } from './machine.ts'
 import { Memory } from './memory.ts'
+import { record } from './record.ts'
 import { differenceText } from './report.ts'
 import { SimSide } from './sim-side.ts'
 
@@ -74,7 +75,8 @@ const runArea = async ({ name, sequence }: Area, duel: Duel): Promise<boolean> =
   return true
 }
 
-const wanted = process.argv.slice(2)
+const isRecording = process.argv.includes('--record')
+const wanted = process.argv.slice(2).filter((word) => !word.startsWith('-'))
 prepare()
 const duel = new Duel(
   new Actor(await SimSide.make(await Memory.make())),
@@ -84,7 +86,10 @@ let failed = 0
 let passed = 0
 for (const area of areas) {
   if (wanted.length > 0 && !wanted.includes(area.name)) continue
-  if (await runArea(area, duel)) passed += 1
+  if (isRecording) {
+    for (const line of await record(area, duel, SEED))
+      console.log(`golden ${area.name} ${line.replaceAll('\n', '')}`)
+  } else if (await runArea(area, duel)) passed += 1
   else failed += 1
 }
 console.log(`${passed} passed, ${failed} failed`)

@@ -7,6 +7,7 @@ import { sys } from '../../src/os/libc.ts'
 import { allocPages, freeSegment, mapFd, memfdCreate, type Segment } from '../../src/os/memory.ts'
 
 const PAGE = 4096
+const LARGE_PAGE = 0x20_0000
 const PROT_NONE = 0
 const PRIVATE_ANONYMOUS = 0x22
 const FIXED_NOREPLACE = 0x10_0000
@@ -29,14 +30,21 @@ const reserve = (pages: number): number => {
 const guard = (at: number): boolean =>
   sys.mmapSync(at, PAGE, PROT_NONE, PRIVATE_ANONYMOUS | FIXED_NOREPLACE, -1, 0n) === at
 
-/** Makes segments until one has room for a guard on either side; a new one lands below the last. */
-const guarded = async (make: () => Promise<Segment>): Promise<Segment> => {
+/**
+ * Makes segments until one has room for a guard on either side and begins where a large page does,
+ * for iommufd chooses iovas by how addresses are aligned. A new mapping lands below the last one.
+ */
+const guarded = async (pages: number, make: () => Promise<Segment>): Promise<Segment> => {
   for (let attempt = 0; attempt < 200; attempt++) {
-    const above = reserve(1)
+    const below = reserve(1) - pages * PAGE
+    const above = below % LARGE_PAGE === 0 ? below : reserve((below % LARGE_PAGE) / PAGE)
     const made = await make()
-    const end = Number(made.address) + made.length
-    const isGuardedAbove = end === above || guard(end)
-    if (isGuardedAbove && guard(Number(made.address) - PAGE)) return made
+    const start = Number(made.address)
+    const isAligned = start % LARGE_PAGE === 0 && above >= start
+    const end = start + made.length
+    // What lies above is reserved already, or must be.
+    if (isAligned && (end === above || end === above + pages * PAGE || guard(end)))
+      if (guard(start - PAGE)) return made
   }
   throw new Error('Cannot place memory between two guards')
 }
@@ -68,10 +76,10 @@ export class Memory {
       return made
     }
     const segments = new Map<AreaName, Segment>([
-      ['ram', await guarded(() => plain(RAM_PAGES))],
-      ['bits', await guarded(() => plain(BITS_PAGES))],
-      ['edge', await guarded(() => plain(1))],
-      ['ro', await guarded(readOnly)],
+      ['ram', await guarded(RAM_PAGES, () => plain(RAM_PAGES))],
+      ['bits', await guarded(BITS_PAGES, () => plain(BITS_PAGES))],
+      ['edge', await guarded(1, () => plain(1))],
+      ['ro', await guarded(RO_PAGES, readOnly)],
     ])
     return new Memory(segments, reserve(16))
   }

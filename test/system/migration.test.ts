@@ -2,7 +2,7 @@
 
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import type { VfiodClient } from '../../src/client/client.ts'
-import { type Daemon, mttyDevices, openIn, startDaemon } from './world.ts'
+import { type Daemon, mttyDevices, openIn, removeMttyDevices, startDaemon } from './world.ts'
 
 /** The scratch register of the first port: a byte that goes along with the state. */
 const SCRATCH = { region: 0, offset: '7' } as const
@@ -29,6 +29,7 @@ beforeEach(async () => {
 
 afterAll(async () => {
   expect(await daemon?.stop()).toBe(0)
+  removeMttyDevices()
 })
 
 const setState = (name: string, state: Parameters<typeof client.migration.setMigrationState>[0]) =>

@@ -109,6 +109,15 @@ export async function mttyDevices(client: VfiodClient): Promise<[string, string]
   return [a, b]
 }
 
+/** On the real kernel the instances that were made are removed: other tests count what is left. */
+export function removeMttyDevices(): void {
+  if (backend !== 'linux') return
+  for (const uuid of UUIDS) {
+    const device = `/sys/bus/mdev/devices/${uuid}`
+    if (existsSync(device)) writeFileSync(`${device}/remove`, '1')
+  }
+}
+
 /** The group of a device. */
 export async function groupOf(client: VfiodClient, name: string): Promise<number> {
   const { device } = await client.inventory.getDevice({ name })

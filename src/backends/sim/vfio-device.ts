@@ -76,7 +76,8 @@ export abstract class VfioDevice implements GroupDevice, FeatureDevice {
     if (this.#openCount === 0) {
       const opened = iommufd ? this.#openInIommufd(iommufd.context) : this.#openInContainer()
       if (opened < 0) return opened
-      this.#groupFile = file.get()
+      // A container keeps the group open for its devices; an iommufd does not.
+      if (!iommufd) this.#groupFile = file.get()
     }
     this.#openCount += 1
     return new DeviceFile(this)

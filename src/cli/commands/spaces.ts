@@ -6,7 +6,7 @@ import type { Access } from '../../proto/vfiod/v1/Access.ts'
 import type { AddressSpace__Output as AddressSpace } from '../../proto/vfiod/v1/AddressSpace.ts'
 import type { HugePage } from '../../proto/vfiod/v1/HugePage.ts'
 import type { IovaRange__Output as IovaRange } from '../../proto/vfiod/v1/IovaRange.ts'
-import { withSpace } from '../borrowed-device.ts'
+import { newSpaceId, withSpace } from '../borrowed-device.ts'
 import { CliError } from '../failure.ts'
 import { bytesText, parseNumber, parseSmall } from '../numbers.ts'
 import { action, type Session } from '../session.ts'
@@ -17,8 +17,13 @@ Makes an address space, adds the groups, allocates memory, maps it, and prints w
 do: whether a group can be used, how much may be mapped and where. With --hold it keeps all of it
 until Ctrl-C, so that others can look at it (vfioctl spaces).
 
-There is no command to unmap: whatever a process maps in vfiod belongs to that process and ends
-with it. Here that is the end of this command.`
+Whatever a process maps in vfiod belongs to that process and ends with it. With --hand-over it is
+kept without a process until somebody adopts it by the token that is printed (vfioctl unmap), or
+until the deadline.`
+
+const ABOUT_UNMAP = `
+Becomes the owner of everything the token is for, unmaps all of it or one range, prints what was
+unmapped and what is left, and gives the rest back as it ends.`
 
 const ACCESS = {
   read: 'ACCESS_READ',
@@ -104,6 +109,7 @@ interface MapOptions {
   readonly access: keyof typeof ACCESS
   readonly huge?: keyof typeof HUGE
   readonly hold?: boolean
+  readonly handOver?: number
 }
 
 /** Keeps what was made. An open stream tells when there is no daemon any more. */
@@ -116,30 +122,80 @@ const hold = async ({ client, output, signal }: Session): Promise<void> => {
   }
 }
 
-const map = (session: Session, options: MapOptions): Promise<void> => {
+const map = (session: Session, options: MapOptions): Promise<void> =>
+  options.handOver === undefined
+    ? withSpace(session, (spaceId) => mapInto(session, options, spaceId))
+    : mapAndLeave(session, options, options.handOver)
+
+/** What was mapped outlives this process, which must not destroy it. */
+const mapAndLeave = async (
+  session: Session,
+  options: MapOptions,
+  deadlineMs: number,
+): Promise<void> => {
   const { client, output, signal } = session
-  return withSpace(session, async (spaceId) => {
-    const { length, access, huge } = options
-    for (const groupId of options.group)
-      await client.addressSpace.addGroup({ spaceId, groupId }, { signal })
-    const { space: empty } = await client.addressSpace.getSpace({ spaceId }, { signal })
-    const iova = options.iova ?? firstFit(empty, length)
-    const hugePage = huge === undefined ? {} : { hugePage: HUGE[huge] }
-    const allocated = await client.memory.allocateMemory(
-      { length: String(length), ...hugePage },
+  const spaceId = newSpaceId()
+  await client.addressSpace.createSpace({ spaceId }, { signal })
+  await mapInto(session, options, spaceId)
+  const offer = await client.ownership.handOver({ deadlineMs }, { signal })
+  output.answer(
+    offer,
+    () => `\nkept for ${offer.deadlineMs} ms; its next owner presents\n${offer.token}`,
+  )
+}
+
+const mapInto = async (session: Session, options: MapOptions, spaceId: string): Promise<void> => {
+  const { client, output, signal } = session
+  const { length, access, huge } = options
+  for (const groupId of options.group)
+    await client.addressSpace.addGroup({ spaceId, groupId }, { signal })
+  const { space: empty } = await client.addressSpace.getSpace({ spaceId }, { signal })
+  const iova = options.iova ?? firstFit(empty, length)
+  const hugePage = huge === undefined ? {} : { hugePage: HUGE[huge] }
+  const allocated = await client.memory.allocateMemory(
+    { length: String(length), ...hugePage },
+    { signal },
+  )
+  const memoryId = allocated.memory?.memoryId ?? ''
+  const item = { iova: String(iova), length: String(length), memoryId, access: ACCESS[access] }
+  const mapped = await client.addressSpace.map({ spaceId, items: [item] }, { signal })
+  requireItems('vfiod.v1.AddressSpaceService/Map', mapped.results)
+  const { space } = await client.addressSpace.getSpace({ spaceId }, { signal })
+  output.answer({ space, mapping: item }, () => {
+    const range = rangeText({ start: iova, last: iova + length - 1n } as never)
+    return `${space === null ? '' : spaceText(space)}\n\nmapped ${bytesText(length)} at ${range}, ${access}`
+  })
+  if (options.hold === true) await hold(session)
+}
+
+interface UnmapOptions {
+  readonly iova?: bigint
+  readonly length?: bigint
+}
+
+const unmap = async (session: Session, token: string, options: UnmapOptions): Promise<void> => {
+  const { client, output, signal } = session
+  const { iova, length } = options
+  if ((iova === undefined) !== (length === undefined))
+    throw new CliError('Cannot unmap a range: --iova and --length belong together')
+  await client.ownership.adopt({ token }, { signal })
+  const { spaces } = await client.addressSpace.listSpaces({}, { signal })
+  const mine = spaces.filter(({ owner }) => owner?.pid === process.pid)
+  const what =
+    iova === undefined ? { all: true } : { items: [{ iova: `${iova}`, length: `${length}` }] }
+  for (const { spaceId } of mine) {
+    const { results, unmappedBytes } = await client.addressSpace.unmap(
+      { spaceId, ...what },
       { signal },
     )
-    const memoryId = allocated.memory?.memoryId ?? ''
-    const item = { iova: String(iova), length: String(length), memoryId, access: ACCESS[access] }
-    const mapped = await client.addressSpace.map({ spaceId, items: [item] }, { signal })
-    requireItems('vfiod.v1.AddressSpaceService/Map', mapped.results)
+    requireItems('vfiod.v1.AddressSpaceService/Unmap', results)
     const { space } = await client.addressSpace.getSpace({ spaceId }, { signal })
-    output.answer({ space, mapping: item }, () => {
-      const range = rangeText({ start: iova, last: iova + length - 1n } as never)
-      return `${space === null ? '' : spaceText(space)}\n\nmapped ${bytesText(length)} at ${range}, ${access}`
+    output.answer({ space, unmappedBytes }, () => {
+      const left = `${space?.mappings ?? 0} mappings left`
+      return `${spaceId}: unmapped ${bytesText(unmappedBytes)}, ${left}`
     })
-    if (options.hold === true) await hold(session)
-  })
+    await client.addressSpace.destroySpace({ spaceId }, { signal })
+  }
 }
 
 export const addSpacesCommands = (program: Command): void => {
@@ -162,6 +218,15 @@ export const addSpacesCommands = (program: Command): void => {
       new Option('--huge <size>', 'allocate huge pages of this size').choices(Object.keys(HUGE)),
     )
     .option('--hold', 'keep it until Ctrl-C')
+    .option('--hand-over <ms>', 'keep it for that long, for whoever has the token', parseSmall)
     .addHelpText('after', ABOUT_MAP)
     .action(action(map))
+  program
+    .command('unmap')
+    .description('adopt what was handed over, and unmap it')
+    .argument('<token>', 'as `map --hand-over` printed it')
+    .option('--iova <address>', 'unmap only from here on', parseNumber)
+    .option('--length <bytes>', 'and so many bytes', parseNumber)
+    .addHelpText('after', ABOUT_UNMAP)
+    .action(action(unmap))
 }

@@ -8,7 +8,7 @@ import { dataView, type FieldType, type Struct, type Values } from '../../../abi
 import { ERRNO } from '../../../base/errno.ts'
 import type { IoctlArg } from '../../../kernel/port.ts'
 import type { Answer, Caller } from '../open-file.ts'
-import { argBytes, copyOut } from '../user-memory.ts'
+import { argAfter, argBytes, copyOut } from '../user-memory.ts'
 import type { IommufdContext } from './context.ts'
 
 type Fields = Readonly<Record<string, FieldType>>
@@ -31,6 +31,15 @@ export interface Operation {
   run(context: IommufdContext, caller: Caller, arg: IoctlArg): Answer
 }
 
+/** Up to the first byte that is not zero: whether there is memory behind it is not looked at. */
+const checkTail = (arg: IoctlArg, from: number, to: number): number => {
+  for (let at = from; at < to; at++) {
+    const byte = argBytes(argAfter(arg, at), 1)?.[0]
+    if (byte !== 0) return byte === undefined ? -ERRNO.EFAULT : -ERRNO.E2BIG
+  }
+  return 0
+}
+
 export const operation = <F extends Fields>(
   { number }: Ioctl<FdKind & 'iommufd'>,
   since: `${number}.${number}`,
@@ -46,12 +55,13 @@ export const operation = <F extends Fields>(
     if (head === undefined) return -ERRNO.EFAULT
     const userSize = dataView(head).getUint32(0, true)
     if (userSize < min) return -ERRNO.EINVAL
-    const bytes = argBytes(arg, userSize)
+    const tail = checkTail(arg, codec.size, userSize)
+    if (tail < 0) return tail
+    const bytes = argBytes(arg, Math.min(userSize, codec.size))
     if (bytes === undefined) return -ERRNO.EFAULT
-    if (bytes.subarray(codec.size).some((byte) => byte !== 0)) return -ERRNO.E2BIG
 
     const whole = new Uint8Array(codec.size)
-    whole.set(bytes.subarray(0, codec.size))
+    whole.set(bytes)
     const cmd = codec.decode(whole)
     const respond = (): number =>
       copyOut(arg, codec.encode(cmd as Partial<Values<F>>), Math.min(userSize, codec.size))

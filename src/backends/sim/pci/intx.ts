@@ -13,6 +13,8 @@ export class IntxLine {
   readonly #isPresent: boolean
   #isRaised = false
   #isMasked = false
+  /** The client set PCI_COMMAND_INTX_DISABLE: nothing is signalled, whoever asks for it. */
+  #isDisabled = false
   /** Null trigger: enabled, and signalling nobody. */
   #enabled: { trigger: Eventfd | null } | null = null
   #unmaskWhen: { readonly eventfd: Eventfd; readonly stop: () => void } | null = null
@@ -29,6 +31,13 @@ export class IntxLine {
   setLevel(isRaised: boolean): void {
     this.#isRaised = isRaised
     this.#deliver()
+  }
+
+  setDisabled(isDisabled: boolean): void {
+    if (isDisabled === this.#isDisabled) return
+    this.#isDisabled = isDisabled
+    if (isDisabled) this.#isMasked = true
+    else this.#unmask()
   }
 
   setMask(data: IrqData): number {
@@ -54,7 +63,7 @@ export class IntxLine {
     if (!isAlone || data.start !== 0 || data.count !== 1) return -ERRNO.EINVAL
     if (data.kind === 'eventfd') return this.#setTriggerEventfd(data.fds[0] ?? -1)
     if (!this.#enabled) return -ERRNO.EINVAL
-    if (data.fires(0)) this.#enabled.trigger?.signal()
+    if (data.fires(0) && !this.#isDisabled) this.#enabled.trigger?.signal()
     return 0
   }
 
@@ -73,6 +82,7 @@ export class IntxLine {
     const trigger = fd >= 0 ? Eventfd.of(fd) : null
     if (typeof trigger === 'number') return trigger
     if (!this.#isPresent) return -ERRNO.ENODEV
+    if (this.#enabled === null) this.#isMasked = this.#isDisabled
     this.#enabled?.trigger?.put()
     this.#enabled = { trigger }
     this.#deliver()
@@ -104,6 +114,7 @@ export class IntxLine {
   }
 
   #unmask(): void {
+    if (this.#isDisabled) return
     this.#isMasked = false
     this.#deliver()
   }

@@ -99,6 +99,7 @@ export class PciIrqs {
   /** The device is closed. */
   disable(): void {
     this.intx.disable()
+    this.intx.setDisabled(false)
     this.#disableMessages()
     for (const single of this.#singles.values()) single.put()
     this.#singles.clear()

@@ -110,7 +110,9 @@ export class PciFunction implements GroupMember, Bus {
   }
 
   writeConfig(offset: number, from: Uint8Array): number {
-    return this.config.write(offset, from)
+    const answer = this.config.write(offset, from)
+    this.irqs.intx.setDisabled(this.config.isIntxDisabled)
+    return answer
   }
 
   setIntx(isRaised: boolean): void {

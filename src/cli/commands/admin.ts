@@ -1,0 +1,80 @@
+/** clients, release, usage, config, drain: what administrators see of the daemon and do with it. */
+import type { Command } from 'commander'
+import type { ClientInfo__Output as ClientInfo } from '../../proto/vfiod/v1/ClientInfo.ts'
+import { action, type Session } from '../session.ts'
+import { enumText, indented, propertiesText } from '../table.ts'
+import { ROLE, usageText } from './ownership.ts'
+
+const nameOf = ({ identity, pid, command }: ClientInfo): string =>
+  pid === 0 ? identity : `pid ${pid} (${command}), ${identity}`
+
+const clientText = (client: ClientInfo): string => {
+  const { clientId, role, spaceIds, memoryIds, devices } = client
+  const owned = propertiesText([
+    ['address spaces', spaceIds.join(', ')],
+    ['memories', memoryIds.length],
+    ['devices', devices.join(', ')],
+  ])
+  return `${clientId}: ${nameOf(client)}, ${enumText(ROLE, role)}\n${indented(owned)}`
+}
+
+const listClients = async ({ client, output, signal }: Session): Promise<void> => {
+  const response = await client.admin.listClients({}, { signal })
+  output.answer(response, () => response.clients.map(clientText).join('\n'))
+}
+
+const release = async ({ client, output, signal }: Session, clientId: string): Promise<void> => {
+  await client.admin.releaseClient({ clientId }, { signal })
+  output.answer({ clientId, released: true }, () => `everything of ${clientId} is released`)
+}
+
+const showUsage = async ({ client, output, signal }: Session): Promise<void> => {
+  const response = await client.admin.getUsage({}, { signal })
+  output.answer(response, () => usageText(response.usage))
+}
+
+const comment = (text: string): string =>
+  text
+    .split('\n')
+    .map((line) => `# ${line}`.trimEnd())
+    .join('\n')
+
+const showConfiguration = async ({ client, output, signal }: Session): Promise<void> => {
+  const response = await client.admin.getConfiguration({}, { signal })
+  const { configuration, policy, policyStatus } = response
+  output.answer(response, () =>
+    [
+      comment('The configuration in force.'),
+      configuration.trim(),
+      '',
+      comment(`The policy in force: ${policyStatus}`),
+      policy.trim(),
+    ].join('\n'),
+  )
+}
+
+const drain = async ({ client, output, signal }: Session): Promise<void> => {
+  await client.admin.drain({}, { signal })
+  output.answer({ draining: true }, () => 'the daemon ends when the calls under way have')
+}
+
+export const addAdminCommands = (program: Command): void => {
+  program
+    .command('clients')
+    .description('list the clients of the daemon, and what they own')
+    .action(action(listClients))
+  program
+    .command('release')
+    .description('release everything that a client owns, as if it were gone')
+    .argument('<client>', 'its name in the list of clients')
+    .action(action(release))
+  program
+    .command('usage')
+    .description('show what all clients use together, and what they may')
+    .action(action(showUsage))
+  program
+    .command('config')
+    .description('show the configuration and the policy in force')
+    .action(action(showConfiguration))
+  program.command('drain').description('end the daemon in good order').action(action(drain))
+}
