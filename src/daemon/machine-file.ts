@@ -26,6 +26,7 @@ import {
 } from '../backends/sim/machine.ts'
 import { U64_MAX } from '../base/units.ts'
 import { ConfigError } from './config-error.ts'
+import { faultTable } from './machine-faults.ts'
 
 /** A number of 64 bits: TOML's own integers end at 2^63, so longer ones are written as text. */
 const u64 = z
@@ -196,6 +197,7 @@ const machineSchema = z
     functions: z.array(pciFunction).default([]),
     mdev_parents: z.array(mdevParent).default([]),
     mdevs: z.array(mdev).default([]),
+    faults: z.array(faultTable).default([]),
   })
   .transform(
     (file): MachineSpec => ({
@@ -208,6 +210,7 @@ const machineSchema = z
       functions: file.functions,
       mdevParents: file.mdev_parents,
       mdevs: file.mdevs,
+      faults: file.faults,
     }),
   )
   .superRefine((machine, context) => {

@@ -20,6 +20,29 @@ const refusalOf = (text: string): string => {
 const edu = (more: string): string =>
   `[[functions]]\naddress = "0000:00:04.0"\nkind = "edu"\ngroup = 3\n${more}`
 
+describe('faults and profiles of a machine file', () => {
+  const device = `[[functions]]\naddress = "0000:00:09.0"\nkind = "mlx5-like"\ngroup = 9\nbound_driver = "vfio-pci"\n`
+  const workload = 'workload = { range = { start = 0, last = 0xffff }, pages_per_step = 3 }\n'
+  const fault = (effect: string): string => `[[faults]]\nname = "x"\ncall = "open"\n${effect}\n`
+
+  test('strike from the start', async () => {
+    const spec = parseMachine(device + workload + fault('effect = { errno = "EMFILE" }'), 'm')
+    const { kernel } = createSim(spec, { time: 'poked' })
+
+    expect(spec.functions[0]?.workload).toMatchObject({ pagesPerStep: 3, pattern: 'sequential' })
+    expect(await kernel.open('/dev/vfio/vfio', 2)).toBe(-24)
+    expect(await kernel.open('/dev/vfio/vfio', 2)).toBeGreaterThan(0)
+  })
+
+  test('are refused where they make no sense', () => {
+    expect(refusalOf(fault('effect = { errno = "ENONSENSE" }'))).toContain('faults[0]')
+    expect(refusalOf(fault('request = "VFIO_X"\neffect = { stall = 1 }'))).toContain(
+      'no such request',
+    )
+    expect(refusalOf(edu('state = { bytes = 4096 }\n'))).toContain('"edu" has none')
+  })
+})
+
 describe('the example of docs/machine-file.md', () => {
   test('describes what it says', () => {
     const machine = parseMachine(example, 'example')

@@ -18,8 +18,11 @@ export interface Call {
   readonly request?: number
 }
 
-/** Answers -errno for a call that is to fail without being made, or undefined. */
-export type Fault = (call: Call) => number | undefined
+/** -errno for a call that is to fail without being made, how short it is to be, or nothing. */
+export type FaultAnswer = number | { readonly atMost: number } | undefined
+
+/** What is to become of a call; a promise holds it back. */
+export type Fault = (call: Call) => FaultAnswer | Promise<FaultAnswer>
 
 export class SimKernel implements Kernel {
   readonly #vfs: Vfs
@@ -50,23 +53,25 @@ export class SimKernel implements Kernel {
   }
 
   pread(fd: number, into: Uint8Array, offset: bigint): Promise<number> {
-    return this.#onFile(fd, { name: 'pread' }, (file) =>
-      offset < 0n ? -ERRNO.EINVAL : file.pread(into, offset),
+    return this.#onFile(fd, { name: 'pread' }, (file, atMost) =>
+      offset < 0n ? -ERRNO.EINVAL : file.pread(into.subarray(0, atMost), offset),
     )
   }
 
   pwrite(fd: number, from: Uint8Array, offset: bigint): Promise<number> {
-    return this.#onFile(fd, { name: 'pwrite' }, (file) =>
-      offset < 0n ? -ERRNO.EINVAL : file.pwrite(from, offset),
+    return this.#onFile(fd, { name: 'pwrite' }, (file, atMost) =>
+      offset < 0n ? -ERRNO.EINVAL : file.pwrite(from.subarray(0, atMost), offset),
     )
   }
 
   read(fd: number, into: Uint8Array): Promise<number> {
-    return this.#onFile(fd, { name: 'read' }, (file) => file.read(into))
+    return this.#onFile(fd, { name: 'read' }, (file, atMost) => file.read(into.subarray(0, atMost)))
   }
 
   write(fd: number, from: Uint8Array): Promise<number> {
-    return this.#onFile(fd, { name: 'write' }, (file) => file.write(from))
+    return this.#onFile(fd, { name: 'write' }, (file, atMost) =>
+      file.write(from.subarray(0, atMost)),
+    )
   }
 
   /** A simulated file is nothing that another process could hold. */
@@ -90,16 +95,26 @@ export class SimKernel implements Kernel {
     return this.#call({ name: 'readLink', path }, () => this.#vfs.readLink(path))
   }
 
-  #onFile(fd: number, call: Call, act: (file: OpenFile) => Answer): Promise<number> {
+  #onFile(
+    fd: number,
+    call: Call,
+    act: (file: OpenFile, atMost: number | undefined) => Answer,
+  ): Promise<number> {
     const file = this.#process.fileOf(fd)
     if (file === undefined) return Promise.resolve(-ERRNO.EBADF)
     // The call keeps the file open, whatever else is closed meanwhile.
     file.get()
-    const done = this.#call({ ...call, file }, () => act(file))
+    const done = this.#call({ ...call, file }, (atMost) => act(file, atMost))
     return done.finally(() => file.put())
   }
 
-  async #call<T>(call: Call, act: () => T | Promise<T>): Promise<T | number> {
-    return this.#fault(call) ?? (await act())
+  async #call<T>(
+    call: Call,
+    act: (atMost: number | undefined) => T | Promise<T>,
+  ): Promise<T | number> {
+    const decided = this.#fault(call)
+    // Nothing is awaited where nothing is wrong: a call is made in the moment that it is called.
+    const fault = decided instanceof Promise ? await decided : decided
+    return typeof fault === 'number' ? fault : await act(fault?.atMost)
   }
 }

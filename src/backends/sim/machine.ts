@@ -7,6 +7,7 @@
  */
 
 import type { Range } from '../../rules/range-map.ts'
+import type { FaultSpec } from './fault-spec.ts'
 
 /** Kinds that behave as the devices of some driver do: vendor/profile.ts. */
 export const VENDOR_KINDS = [
@@ -172,4 +173,6 @@ export interface MachineSpec {
   readonly functions: readonly FunctionSpec[]
   readonly mdevParents: readonly MdevParentSpec[]
   readonly mdevs: readonly MdevSpec[]
+  /** What goes wrong from the start. */
+  readonly faults?: readonly FaultSpec[]
 }

@@ -1,6 +1,7 @@
 /** The handle on a simulated machine: its kernel, and what only a simulator can do. */
 
 import type { Kernel } from '../../kernel/port.ts'
+import { Faults } from './faults.ts'
 import { type Fault, SimKernel } from './kernel.ts'
 import type { MachineSpec } from './machine.ts'
 import { Machine } from './machine-state.ts'
@@ -8,6 +9,7 @@ import { Mm, User } from './mm.ts'
 import { Process } from './process.ts'
 import { fileTree } from './sysfs/tree.ts'
 import type { VendorDevice } from './vendor/vendor-device.ts'
+import type { VfioDevice } from './vfio-device.ts'
 import { Vfs } from './vfs.ts'
 
 export interface SimProcess {
@@ -38,7 +40,9 @@ export interface Sim extends SimProcess {
   barAddress(address: string): bigint
   /** The firmware refuses the next arc of a vendor-like function. */
   failNextArc(address: string, errno: number): void
-  /** What is asked before every call: a number is the call's answer. */
+  /** Faults by name. */
+  readonly faults: Faults
+  /** What is asked before every call, and before the faults by name. */
   fault: Fault | undefined
 }
 
@@ -55,7 +59,7 @@ export const createSim = (
     const { memlockBytes = spec.memlockBytes, mayRaiseLimits = true } = options
     const mm = new Mm(memlockBytes, user)
     const process = new Process(mm, { mayRaiseLimits })
-    const kernel = new SimKernel(vfs, process, (call) => sim.fault?.(call))
+    const kernel = new SimKernel(vfs, process, (call) => sim.fault?.(call) ?? faults.decide(call))
     const handle: SimProcess = {
       kernel,
       get lockedPages() {
@@ -81,6 +85,24 @@ export const createSim = (
     return vendor
   }
 
+  const deviceAt = (name: string): VfioDevice | undefined =>
+    [...machine.vfio.devices.values()].find((device) => device.name === name)
+  const faults = new Faults(
+    {
+      lose: (name) => deviceAt(name)?.lose(),
+      aer: (name) => deviceAt(name)?.reportError(),
+      failNextArc: (name, errno) => vendorAt(name).migration?.failNextArc(-errno),
+      has: (name, effect) => {
+        const fn = machine.pci.functions.get(name)
+        return effect === 'arc'
+          ? fn?.vendor?.migration !== undefined
+          : (fn ?? deviceAt(name)) !== undefined
+      },
+    },
+    machine.pending,
+  )
+  for (const fault of spec.faults ?? []) faults.inject(fault)
+
   const { handle: first, process } = processOf({})
   const sim: Sim = {
     kernel: first.kernel,
@@ -92,6 +114,7 @@ export const createSim = (
     },
     receive: first.receive,
     exit: first.exit,
+    faults,
     step: () => machine.pending.step(),
     barAddress: (address) => vendorAt(address).engine.address,
     failNextArc: (address, errno) => vendorAt(address).migration?.failNextArc(-errno),

@@ -38,6 +38,8 @@ export abstract class VfioDevice implements GroupDevice, FeatureDevice {
   iommufd: IommufdContext | undefined
   /** Whether that came through its cdev. */
   isCdevOpened = false
+  /** The hardware is gone, with its driver still there: nothing works but closing. */
+  isLost = false
   /** The file that the group keeps open for as long as the device is. */
   #groupFile: GroupFile | undefined
   #whenClosed: (() => void)[] = []
@@ -61,6 +63,15 @@ export abstract class VfioDevice implements GroupDevice, FeatureDevice {
   abstract ioctl(caller: Caller, request: number, arg: IoctlArg): Answer
   abstract read(into: Uint8Array, offset: bigint): Answer
   abstract write(from: Uint8Array, offset: bigint): Answer
+
+  /** Surprise removal. */
+  lose(): void {
+    this.isLost = true
+    this.request()
+  }
+
+  /** An uncorrectable error was reported for it, and its user is told if it can be. */
+  reportError(): void {}
 
   /** The driver asks its user to let go of the device. */
   request(): void {}
@@ -115,7 +126,7 @@ export abstract class VfioDevice implements GroupDevice, FeatureDevice {
 
   #openInContainer(): number {
     if (this.group.container?.type1 === undefined) return -ERRNO.EINVAL
-    const opened = this.openDevice()
+    const opened = this.isLost ? -ERRNO.ENODEV : this.openDevice()
     if (opened === 0) this.group.containerUsers += 1
     return opened
   }
@@ -138,7 +149,7 @@ export abstract class VfioDevice implements GroupDevice, FeatureDevice {
     if (typeof bound === 'number') return bound
     this.binding = bound
     this.iommufd = context
-    const opened = this.openDevice()
+    const opened = this.isLost ? -ERRNO.ENODEV : this.openDevice()
     if (opened < 0) this.#unbind()
     return opened
   }
@@ -173,25 +184,26 @@ export class DeviceFile extends OpenFile {
   }
 
   override ioctl(caller: Caller, request: number, arg: IoctlArg): Answer {
+    if (this.device.isLost) return -ERRNO.ENODEV
     if (request === VFIO_DEVICE_BIND_IOMMUFD.number) return bindIommufd(arg)
     if (request === VFIO_DEVICE_FEATURE.number) return deviceFeature(this.device, caller, arg)
     return this.device.ioctl(caller, request, arg)
   }
 
   override pread(into: Uint8Array, offset: bigint): Answer {
-    return this.device.read(into, offset)
+    return this.device.isLost ? -ERRNO.EIO : this.device.read(into, offset)
   }
 
   override pwrite(from: Uint8Array, offset: bigint): Answer {
-    return this.device.write(from, offset)
+    return this.device.isLost ? -ERRNO.EIO : this.device.write(from, offset)
   }
 
   override read(into: Uint8Array): Answer {
-    return this.#advance(this.device.read(into, this.#position))
+    return this.#advance(this.pread(into, this.#position))
   }
 
   override write(from: Uint8Array): Answer {
-    return this.#advance(this.device.write(from, this.#position))
+    return this.#advance(this.pwrite(from, this.#position))
   }
 
   async #advance(answer: Answer): Promise<number> {

@@ -96,6 +96,11 @@ export class PciIrqs {
     return listener !== undefined
   }
 
+  /** AER: an uncorrectable error of the function. */
+  reportError(): void {
+    this.#singles.get(VFIO_PCI_ERR_IRQ_INDEX)?.signal()
+  }
+
   /** The device is closed. */
   disable(): void {
     this.intx.disable()

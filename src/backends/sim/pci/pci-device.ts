@@ -57,6 +57,17 @@ export class PciDevice extends VfioDevice {
     this.pci.vendor?.close()
   }
 
+  override lose(): void {
+    super.lose()
+    // Its sessions end with it, and it masters no bus any more.
+    this.pci.vendor?.close()
+    this.pci.config.setBusMaster(false)
+  }
+
+  override reportError(): void {
+    this.pci.irqs.reportError()
+  }
+
   override request(): void {
     this.pci.irqs.request()
   }
