@@ -10,14 +10,19 @@ import {
   EDU_FUNCTION,
   MSI_WINDOW,
   PLAIN_FUNCTION,
+  vendorFunction,
 } from '../backends/sim/default-machine.ts'
 import {
   BAR_KINDS,
+  DMA_PATTERNS,
   FUNCTION_KINDS,
+  type FunctionKind,
   type FunctionSpec,
   type GroupSpec,
   type MachineSpec,
   RESERVED_KINDS,
+  V1_ORDERS,
+  VENDOR_KINDS,
 } from '../backends/sim/machine.ts'
 import { U64_MAX } from '../base/units.ts'
 import { ConfigError } from './config-error.ts'
@@ -78,6 +83,30 @@ const pciAddress = z
     'an address such as "0000:00:04.0" is needed',
   )
 
+const state = z
+  .strictObject({
+    bytes: u64.refine((n) => n > 0n && n <= 2n ** 32n, 'it must be between 1 and 4 GiB'),
+    initial_bytes: u64.default(0n),
+    dirty_pages_per_step: unsigned(20).default(0),
+  })
+  .transform(({ bytes, initial_bytes, dirty_pages_per_step }) => ({
+    bytes,
+    initialBytes: initial_bytes,
+    dirtyPagesPerStep: dirty_pages_per_step,
+  }))
+
+const workload = z
+  .strictObject({
+    range,
+    pages_per_step: unsigned(16),
+    pattern: z.enum(DMA_PATTERNS).default('sequential'),
+  })
+  .transform(({ range: where, pages_per_step, pattern }) => ({
+    range: where,
+    pagesPerStep: pages_per_step,
+    pattern,
+  }))
+
 const pciFunction = z
   .strictObject({
     address: pciAddress,
@@ -99,6 +128,9 @@ const pciFunction = z
     parent: pciAddress.optional(),
     native_driver: z.string().optional(),
     bound_driver: z.string().optional(),
+    state: state.optional(),
+    workload: workload.optional(),
+    v1_order: z.enum(V1_ORDERS).optional(),
   })
   .transform((given): FunctionSpec => {
     const named = {
@@ -118,12 +150,21 @@ const pciFunction = z
       parent: given.parent,
       nativeDriver: given.native_driver,
       boundDriver: given.bound_driver,
+      state: given.state,
+      workload: given.workload,
+      v1Order: given.v1_order,
     }
     const { address, kind, group: id } = given
-    const base = kind === 'edu' ? EDU_FUNCTION : PLAIN_FUNCTION
+    const base = baseOf(kind)
     const own = Object.fromEntries(Object.entries(named).filter(([, value]) => value !== undefined))
     return { ...base, ...own, address, kind, group: id }
   })
+
+const baseOf = (kind: FunctionKind) => {
+  const vendor = VENDOR_KINDS.find((name) => name === kind)
+  if (vendor) return vendorFunction(vendor)
+  return kind === 'edu' ? EDU_FUNCTION : PLAIN_FUNCTION
+}
 
 const mdevType = z.strictObject({
   id: z.string().min(1),
@@ -247,6 +288,13 @@ const functionContradictions = (
     message,
   })
   const found: Contradiction[] = []
+  if (!VENDOR_KINDS.some((kind) => kind === fn.kind))
+    for (const [key, value] of Object.entries({
+      state: fn.state,
+      workload: fn.workload,
+      v1_order: fn.v1Order,
+    }))
+      if (value !== undefined) found.push(at(key, `a function of kind "${fn.kind}" has none`))
   const { boundDriver, nativeDriver, parent } = fn
   if (parent !== undefined) {
     const bridge = machine.functions.find(({ address }) => address === parent)

@@ -3,7 +3,8 @@
  * Intel IOMMU of 39 bits, in groups and with devices of the same kinds.
  */
 
-import type { FunctionSpec, GroupSpec, MachineSpec, ReservedRegion } from './machine.ts'
+import type { FunctionSpec, GroupSpec, MachineSpec, ReservedRegion, VendorKind } from './machine.ts'
+import { PROFILES } from './vendor/profile.ts'
 
 const QEMU = { subsystemVendor: 0x1af4, subsystemDevice: 0x1100 }
 
@@ -36,6 +37,19 @@ export const EDU_FUNCTION = {
   hasIntx: true,
   msiVectors: 1,
 } as const satisfies Partial<FunctionSpec>
+
+/** A device of a vendor-like kind, ready to be described further. */
+export const vendorFunction = (kind: VendorKind) =>
+  ({
+    ...PLAIN_FUNCTION,
+    kind,
+    ...PROFILES[kind].ids,
+    classCode: 0x020000,
+    bars: [{ index: 0, size: 0x1000n, kind: 'memory' }],
+    msiVectors: 1,
+    isPcie: true,
+    hasReset: true,
+  }) as const satisfies Partial<FunctionSpec>
 
 const edu = (address: string, group: number): FunctionSpec => ({ ...EDU_FUNCTION, address, group })
 

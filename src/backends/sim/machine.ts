@@ -8,8 +8,19 @@
 
 import type { Range } from '../../rules/range-map.ts'
 
+/** Kinds that behave as the devices of some driver do: vendor/profile.ts. */
+export const VENDOR_KINDS = [
+  'mlx5-like',
+  'hisilicon-like',
+  'pds-like',
+  'v1-ndma',
+  'v1-queue',
+  'hostile',
+] as const
+export type VendorKind = (typeof VENDOR_KINDS)[number]
+
 /** edu: QEMU's teaching device, with DMA and interrupts. inert: config space and BARs, no more. */
-export const FUNCTION_KINDS = ['edu', 'inert'] as const
+export const FUNCTION_KINDS = ['edu', 'inert', ...VENDOR_KINDS] as const
 export type FunctionKind = (typeof FUNCTION_KINDS)[number]
 
 /** Kinds of /sys/kernel/iommu_groups/N/reserved_regions. */
@@ -66,6 +77,28 @@ export interface BarSpec {
   readonly kind: (typeof BAR_KINDS)[number]
 }
 
+export const DMA_PATTERNS = ['sequential', 'random', 'hot'] as const
+
+/** What a vendor-like device writes while time goes on, once it masters the bus. */
+export interface WorkloadSpec {
+  readonly range: Range<bigint>
+  readonly pagesPerStep: number
+  readonly pattern: (typeof DMA_PATTERNS)[number]
+}
+
+/** The internal state of a vendor-like device. */
+export interface StateSpec {
+  readonly bytes: bigint
+  /** What has to be sent first for pre-copy to make sense. */
+  readonly initialBytes: bigint
+  /** Pages of the state that change while the device runs. */
+  readonly dirtyPagesPerStep: number
+}
+
+/** In which order several bits of a v1 device_state take effect: it was never agreed. */
+export const V1_ORDERS = ['rfc-v2', 'rfc-v3', 'dec13'] as const
+export type V1Order = (typeof V1_ORDERS)[number]
+
 export interface FunctionSpec {
   /** `0000:00:04.0` */
   readonly address: string
@@ -95,6 +128,10 @@ export interface FunctionSpec {
   readonly nativeDriver?: string
   /** The driver that has it when the machine starts. */
   readonly boundDriver?: string
+  /** Of vendor-like kinds only, as the two below. */
+  readonly state?: StateSpec
+  readonly workload?: WorkloadSpec
+  readonly v1Order?: V1Order
 }
 
 export interface MdevTypeSpec {

@@ -7,6 +7,7 @@ import { Machine } from './machine-state.ts'
 import { Mm, User } from './mm.ts'
 import { Process } from './process.ts'
 import { fileTree } from './sysfs/tree.ts'
+import type { VendorDevice } from './vendor/vendor-device.ts'
 import { Vfs } from './vfs.ts'
 
 export interface SimProcess {
@@ -33,6 +34,10 @@ export interface Sim extends SimProcess {
   step(): boolean
   /** Another process on the machine, with a memory map and fds of its own. */
   spawn(options?: SpawnOptions): SimProcess
+  /** Where BAR 0 of a vendor-like function is in this process: what mmap of the BAR would answer. */
+  barAddress(address: string): bigint
+  /** The firmware refuses the next arc of a vendor-like function. */
+  failNextArc(address: string, errno: number): void
   /** What is asked before every call: a number is the call's answer. */
   fault: Fault | undefined
 }
@@ -70,6 +75,12 @@ export const createSim = (
     return { handle, process }
   }
 
+  const vendorAt = (address: string): VendorDevice => {
+    const vendor = machine.pci.functions.get(address)?.vendor
+    if (!vendor) throw new Error(`Cannot find ${address}: it is no vendor-like function`)
+    return vendor
+  }
+
   const { handle: first, process } = processOf({})
   const sim: Sim = {
     kernel: first.kernel,
@@ -82,6 +93,8 @@ export const createSim = (
     receive: first.receive,
     exit: first.exit,
     step: () => machine.pending.step(),
+    barAddress: (address) => vendorAt(address).engine.address,
+    failNextArc: (address, errno) => vendorAt(address).migration?.failNextArc(-errno),
     spawn: (options = {}) => processOf(options).handle,
     fault: undefined,
   }

@@ -16,6 +16,7 @@ import {
   VFIO_PCI_NUM_REGIONS,
   VFIO_PCI_ROM_REGION_INDEX,
   VFIO_REGION_INFO_CAP_MSIX_MAPPABLE,
+  VFIO_REGION_INFO_CAP_TYPE,
   VFIO_REGION_INFO_FLAG_CAPS,
   VFIO_REGION_INFO_FLAG_MMAP,
   VFIO_REGION_INFO_FLAG_READ,
@@ -23,14 +24,20 @@ import {
   vfio_device_info,
   vfio_irq_info,
   vfio_region_info,
+  vfio_region_info_cap_type,
 } from '../../../abi/device.ts'
+import {
+  PROPOSED_NDMA,
+  VFIO_REGION_SUBTYPE_MIGRATION_DEPRECATED,
+  VFIO_REGION_TYPE_MIGRATION_DEPRECATED,
+} from '../../../abi/mig-v1.ts'
 import { ERRNO } from '../../../base/errno.ts'
 import { PAGE_SIZE } from '../../../base/units.ts'
 import type { IoctlArg } from '../../../kernel/port.ts'
 import { capChain } from '../cap-chain.ts'
 import { copyIn, copyOut } from '../user-memory.ts'
 import type { PciFunction } from './pci-function.ts'
-import { barOf, regionOffset } from './regions.ts'
+import { barOf, MIG_V1_REGION_INDEX, regionOffset } from './regions.ts'
 
 const DEVICE_INFO_MIN = vfio_device_info.offsets.cap_offset
 const RW = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE
@@ -42,7 +49,7 @@ export const deviceInfo = (pci: PciFunction, arg: IoctlArg): number => {
   const answer = vfio_device_info.encode({
     argsz: info.argsz,
     flags: VFIO_DEVICE_FLAGS_PCI | (pci.spec.hasReset ? VFIO_DEVICE_FLAGS_RESET : 0),
-    num_regions: VFIO_PCI_NUM_REGIONS,
+    num_regions: VFIO_PCI_NUM_REGIONS + (pci.vendor?.v1 ? 1 : 0),
     num_irqs: VFIO_PCI_NUM_IRQS,
   })
   return copyOut(arg, answer, Math.min(info.argsz, answer.length))
@@ -79,6 +86,9 @@ interface Region {
 const NO_REGION: Region = { size: 0n, flags: 0, caps: [] }
 
 const region = (pci: PciFunction, index: number): Region | undefined => {
+  const v1 = pci.vendor?.v1
+  if (v1 && index === MIG_V1_REGION_INDEX)
+    return { size: BigInt(v1.size), flags: RW, caps: migV1Caps(v1.hasNdma) }
   if (index === VFIO_PCI_CONFIG_REGION_INDEX)
     return { size: BigInt(pci.config.size), flags: RW, caps: [] }
   if (index === VFIO_PCI_ROM_REGION_INDEX) return NO_REGION
@@ -97,6 +107,17 @@ const region = (pci: PciFunction, index: number): Region | undefined => {
     flags: RW | (mayMap ? VFIO_REGION_INFO_FLAG_MMAP : 0),
     caps: mayMap && hasTable ? [mappable] : [],
   }
+}
+
+const migV1Caps = (hasNdma: boolean): Uint8Array[] => {
+  const type = vfio_region_info_cap_type.encode({
+    'header.id': VFIO_REGION_INFO_CAP_TYPE,
+    'header.version': 1,
+    type: VFIO_REGION_TYPE_MIGRATION_DEPRECATED,
+    subtype: VFIO_REGION_SUBTYPE_MIGRATION_DEPRECATED,
+  })
+  const ndma = vfio_info_cap_header.encode({ id: PROPOSED_NDMA.regionInfoCap, version: 1 })
+  return hasNdma ? [type, ndma] : [type]
 }
 
 export const irqInfo = (pci: PciFunction, arg: IoctlArg): number => {

@@ -12,9 +12,11 @@ import {
 } from '../../../abi/device.ts'
 import { ERRNO } from '../../../base/errno.ts'
 import type { IoctlArg } from '../../../kernel/port.ts'
+import type { DmaLoggingOps } from '../dma-logging.ts'
 import type { FeatureCall } from '../feature-call.ts'
 import type { VfioGroup } from '../group.ts'
 import { irqSet } from '../irq-set.ts'
+import type { MigrationOps } from '../migration-feature.ts'
 import type { Caller } from '../open-file.ts'
 import { VfioDevice } from '../vfio-device.ts'
 import { pciFeature } from './features.ts'
@@ -25,10 +27,14 @@ import { readRegion, writeRegion } from './regions.ts'
 
 export class PciDevice extends VfioDevice {
   readonly pci: PciFunction
+  override readonly migration: MigrationOps | undefined
+  override readonly dmaLogging: DmaLoggingOps | undefined
 
   constructor(pci: PciFunction, group: VfioGroup, index: number) {
     super(pci.name, group, index)
     this.pci = pci
+    this.migration = pci.vendor?.migration
+    this.dmaLogging = pci.vendor?.dmaLog
   }
 
   /** Only functions of an SR-IOV device take options behind the name, and there are none here. */
@@ -40,6 +46,7 @@ export class PciDevice extends VfioDevice {
 
   protected override openDevice(): number {
     this.pci.config.enable(this.pci.spec)
+    this.pci.vendor?.open()
     return 0
   }
 
@@ -47,6 +54,7 @@ export class PciDevice extends VfioDevice {
     this.pci.config.setBusMaster(false)
     this.pci.irqs.disable()
     this.pci.isLowPower = false
+    this.pci.vendor?.close()
   }
 
   override request(): void {

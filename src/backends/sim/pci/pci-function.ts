@@ -3,8 +3,9 @@
 import { ERRNO } from '../../../base/errno.ts'
 import type { VfioGroup } from '../group.ts'
 import type { GroupMember, IommuGroup } from '../iommu-group.ts'
-import type { FunctionSpec } from '../machine.ts'
+import { type FunctionSpec, VENDOR_KINDS } from '../machine.ts'
 import type { Pending } from '../pending.ts'
+import { VendorDevice } from '../vendor/vendor-device.ts'
 import { ConfigSpace } from './config-space.ts'
 import { Edu } from './edu.ts'
 import { IntxLine } from './intx.ts'
@@ -31,6 +32,8 @@ export class PciFunction implements GroupMember, Bus {
   readonly #others: () => Iterable<PciFunction>
   readonly irqs: PciIrqs
   config: ConfigSpace
+  /** What a function of a vendor-like kind has besides registers. */
+  readonly vendor: VendorDevice | undefined
   registers: Registers
   driver: string | undefined
   driverOverride: string | undefined
@@ -56,6 +59,8 @@ export class PciFunction implements GroupMember, Bus {
     this.sysfsPath = `/sys/devices/pci${root}${above}/${spec.address}`
     this.driver = spec.boundDriver
     this.config = new ConfigSpace(spec)
+    const kind = VENDOR_KINDS.find((name) => name === spec.kind)
+    if (kind) this.vendor = new VendorDevice(spec, kind, { bus: this, pending: machine.pending })
     this.registers = this.#makeRegisters()
     const intx = new IntxLine(machine.pending, spec.hasIntx)
     this.irqs = new PciIrqs(spec, intx, machine)
@@ -99,6 +104,7 @@ export class PciFunction implements GroupMember, Bus {
 
   /** The registers are as after power on; the kernel restores the configuration space. */
   resetFunction(): void {
+    this.vendor?.reset()
     this.registers = this.#makeRegisters()
     this.irqs.intx.setLevel(false)
   }
@@ -147,6 +153,7 @@ export class PciFunction implements GroupMember, Bus {
       piece.set(from.subarray(at, at + piece.length))
       at += piece.length
     }
+    if (pieces !== undefined) this.vendor?.dmaLog?.note(iova, from.length)
     return pieces !== undefined
   }
 
@@ -157,6 +164,7 @@ export class PciFunction implements GroupMember, Bus {
   }
 
   #makeRegisters(): Registers {
+    if (this.vendor) return this.vendor.engine
     return this.spec.kind === 'edu' ? new Edu(this) : inertRegisters
   }
 }

@@ -11,6 +11,9 @@ import type { PciFunction } from './pci-function.ts'
 
 const INDEX_SHIFT = 40n
 
+/** Regions of a driver's own come behind those of the bus. */
+export const MIG_V1_REGION_INDEX = VFIO_PCI_NUM_REGIONS
+
 export const regionOffset = (index: number): bigint => BigInt(index) << INDEX_SHIFT
 
 const regionAt = (offset: bigint): { readonly index: number; readonly at: bigint } => ({
@@ -21,6 +24,7 @@ const regionAt = (offset: bigint): { readonly index: number; readonly at: bigint
 export const readRegion = (pci: PciFunction, into: Uint8Array, offset: bigint): number => {
   if (into.length === 0) return 0
   const { index, at } = regionAt(offset)
+  if (index === MIG_V1_REGION_INDEX) return pci.vendor?.v1?.read(into, Number(at)) ?? -ERRNO.EINVAL
   if (index >= VFIO_PCI_NUM_REGIONS) return -ERRNO.EINVAL
   if (index === VFIO_PCI_CONFIG_REGION_INDEX) return pci.config.read(Number(at), into)
   const length = barLength(pci, index, at, into.length)
@@ -33,6 +37,7 @@ export const readRegion = (pci: PciFunction, into: Uint8Array, offset: bigint): 
 export const writeRegion = (pci: PciFunction, from: Uint8Array, offset: bigint): number => {
   if (from.length === 0) return 0
   const { index, at } = regionAt(offset)
+  if (index === MIG_V1_REGION_INDEX) return pci.vendor?.v1?.write(from, Number(at)) ?? -ERRNO.EINVAL
   if (index >= VFIO_PCI_NUM_REGIONS) return -ERRNO.EINVAL
   if (index === VFIO_PCI_CONFIG_REGION_INDEX) return pci.writeConfig(Number(at), from)
   const length = barLength(pci, index, at, from.length)
