@@ -1,7 +1,5 @@
-# vfiod in a container. The host's VFIO has to be given to it, and the sockets to the clients:
-#   docker run --device /dev/vfio --ulimit memlock=-1 --pid host --cap-add SYS_PTRACE \
-#     -v /run/vfiod:/run/vfiod vfiod
-# Without any hardware: docker run -v /run/vfiod:/run/vfiod vfiod --sim
+# vfiod in a container, as a user without privileges: docs/deployment.md has the lines to run it with.
+# Without any hardware: docker run --pid host -v /run/vfiod:/run/vfiod vfiod --sim
 
 FROM node:24-bookworm-slim AS build
 WORKDIR /src
@@ -19,5 +17,7 @@ COPY --from=build /src/package.json ./
 COPY --from=build /src/node_modules ./node_modules
 COPY --from=build /src/proto ./proto
 COPY --from=build /src/dist ./dist
-RUN mkdir -p /run/vfiod
+RUN install -d -o 65532 -g 65532 /run/vfiod
+# A number, so that whoever starts it can see that it is not root.
+USER 65532:65532
 ENTRYPOINT ["node", "/opt/vfiod/dist/daemon/main.js"]

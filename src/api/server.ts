@@ -19,6 +19,7 @@ import {
 import { VfiodError } from '../base/error.ts'
 import { LIMITS } from '../base/limits.ts'
 import type { Client } from '../domain/clients.ts'
+import { POLLRDHUP, pendingEvents } from '../os/libc.ts'
 import type { Log } from './log.ts'
 import type { Peers } from './peer.ts'
 import type { Binder } from './socket-file.ts'
@@ -31,6 +32,9 @@ const CALLS_PER_CONNECTION = 128
 
 /** Connections in all; each takes one fd. */
 const CONNECTIONS_MAX = 1024
+
+/** How often connections are looked for that nobody holds the other end of. */
+const SWEEP_MS = 1000
 
 const OPTIONS: ServerOptions = {
   'grpc.max_receive_message_length': LIMITS.messageBytes,
@@ -92,6 +96,9 @@ const fdOf = (socket: Socket): number => {
   return fd
 }
 
+const isHungUp = (socket: Socket): boolean =>
+  !socket.destroyed && pendingEvents(fdOf(socket), POLLRDHUP) > 0
+
 /** Who is at the other end of a connection. */
 export interface Caller {
   /** The client, at each call; throws when it is not what it was when it connected. */
@@ -110,11 +117,15 @@ export class Connections {
   readonly sockets: ReadonlySet<Socket>
   readonly #sockets = new Set<Socket>()
   #accepted = 0
+  readonly #sweeper = setInterval(() => this.#sweep(), SWEEP_MS)
+  /** Sockets that the last sweep found without a peer. */
+  #abandoned = new Set<Socket>()
 
   constructor({ peers, log }: { readonly peers: Peers; readonly log: Log }) {
     this.sockets = this.#sockets
     this.#peers = peers
     this.#log = log
+    this.#sweeper.unref()
     this.#injector = this.grpc.createConnectionInjector(ServerCredentials.createInsecure())
     this.listening = createServer((socket) => this.#accept(socket))
     this.listening.maxConnections = CONNECTIONS_MAX
@@ -139,10 +150,22 @@ export class Connections {
   /** Closes every connection: in good order where the client goes along, by force where not. */
   async close(graceMs: number): Promise<void> {
     this.stopAccepting()
+    clearInterval(this.#sweeper)
     this.#injector.drain(graceMs)
     await Promise.race([this.#allClosed(), delay(graceMs, undefined, { ref: false })])
     for (const socket of this.#sockets) socket.destroy()
     this.grpc.forceShutdown()
+  }
+
+  /**
+   * After an error of the protocol Node sends GOAWAY and reads no more, says so to nobody, and so
+   * never learns that the client has hung up: its fd would stay for good. The kernel is asked
+   * instead. What hung up just now is left to Node until the next time.
+   */
+  #sweep(): void {
+    const hungUp = [...this.#sockets].filter((socket) => isHungUp(socket))
+    for (const socket of hungUp) if (this.#abandoned.has(socket)) socket.destroy()
+    this.#abandoned = new Set(hungUp)
   }
 
   async #allClosed(): Promise<void> {

@@ -3,7 +3,6 @@
  * the daemon in between. An index is armed for one or the other, by one caller at a time.
  */
 
-import { errnoName } from '../base/errno.ts'
 import { VfiodError } from '../base/error.ts'
 import {
   armIrqs,
@@ -14,6 +13,7 @@ import {
   unmaskIrq,
 } from '../kernel/device-calls.ts'
 import type { Kernel } from '../kernel/port.ts'
+import { refusal } from '../kernel/refusal.ts'
 import { eventfdCreate, eventfdRead, isEventfd } from '../os/eventfd.ts'
 import { sys } from '../os/libc.ts'
 import { unwatch, watch } from '../os/poller.ts'
@@ -211,14 +211,7 @@ function createEventfds(count: number, undo: () => void): number[] {
     if (fd < 0) {
       for (const made of fds) sys.closeSync(made)
       undo()
-      throw new VfiodError(
-        'LIMIT_REACHED',
-        `Cannot make ${count} eventfds: the daemon is out of fds`,
-        {
-          op: 'eventfd',
-          errno: errnoName(-fd),
-        },
-      )
+      throw refusal('eventfd', fd, `make ${count} eventfds`)
     }
     fds.push(fd)
   }

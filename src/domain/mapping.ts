@@ -8,6 +8,7 @@ import { wasErrno } from '../kernel/refusal.ts'
 import type { Client } from './clients.ts'
 import { type Mapping, mappingText } from './ledger.ts'
 import type { Memories, Memory } from './memory.ts'
+import type { Pinning } from './pinning.ts'
 import { type Piece, requireInside, requireRange } from './ranges.ts'
 import type { AddressSpace } from './space.ts'
 
@@ -20,12 +21,14 @@ export interface MapItem extends Piece {
 
 /** Map one range; answers the bytes mapped. The kernel maps all of it or nothing. */
 export async function mapOne(
-  parts: { readonly kernel: Kernel; readonly memories: Memories },
+  parts: { readonly kernel: Kernel; readonly memories: Memories; readonly pinning: Pinning },
   at: { readonly space: AddressSpace; readonly client: Client },
   item: MapItem,
 ): Promise<bigint> {
   const { space, client } = at
   const range = requireRange('map', item, space.alignment)
+  // Before the rest, because it waits: the memory may be released meanwhile.
+  if (space.pins) await parts.pinning.requireRoom(item.length)
   const memory = parts.memories.get(client, item.memoryId)
   requireInMemory(item, memory)
   const taken = space.ledger.conflict(range)

@@ -6,10 +6,11 @@
  * made through; a remap makes a new window, and the old one goes when no mapping holds it.
  */
 
-import { ERRNO, errnoName } from '../base/errno.ts'
+import { errnoName } from '../base/errno.ts'
 import { VfiodError } from '../base/error.ts'
 import { LIMITS } from '../base/limits.ts'
 import { hex, PAGE_SIZE, type Vaddr, vaddr } from '../base/units.ts'
+import { isErrno, refusal } from '../kernel/refusal.ts'
 import { sys } from '../os/libc.ts'
 import {
   addSeals,
@@ -299,7 +300,9 @@ const idInUse = (id: string): VfiodError =>
 
 function cannotHold(verb: string, length: bigint, answer: number): VfiodError {
   const errno = errnoName(-answer)
-  const isShort = answer === -ERRNO.ENOMEM || answer === -ERRNO.EMFILE
+  if (isErrno(answer, 'EMFILE'))
+    return refusal('memfd_create', answer, `${verb} ${hex(length)} bytes of memory`)
+  const isShort = isErrno(answer, 'ENOMEM')
   return new VfiodError(
     isShort ? 'LIMIT_REACHED' : 'KERNEL_REFUSED',
     `Cannot ${verb} ${hex(length)} bytes of memory: the kernel answered ${errno}${isShort ? '; release memory or ask for less' : ''}`,

@@ -33,6 +33,8 @@ export type SpaceState = 'empty' | 'pending' | 'ready'
 
 interface Member {
   readonly group: number
+  /** Whether the IOMMU serves it: the kernel pins what is mapped. A group of mdevs asks later. */
+  readonly pins: boolean
   /** The open group, once it is in the container. */
   fd: number | undefined
   /** Why it is not, when it is not. */
@@ -111,6 +113,11 @@ export class AddressSpace {
     return this.pageSizes === 0n ? PAGE_SIZE : this.pageSizes & -this.pageSizes
   }
 
+  /** Whether mapping pins memory, which counts against the daemon's RLIMIT_MEMLOCK. */
+  get pins(): boolean {
+    return [...this.#members.values()].some(({ pins }) => pins)
+  }
+
   get canRemap(): boolean {
     return this.#canRemap
   }
@@ -143,7 +150,8 @@ export class AddressSpace {
         `Cannot add group ${number} to "${this.id}": the vaddr of ${this.ledger.invalid} mappings is invalid; update them first`,
       )
     }
-    const member: Member = { group: number, fd: undefined, blockers: [] }
+    const pins = view.devices.length === 0 || view.devices.some(({ bus }) => bus !== 'mdev')
+    const member: Member = { group: number, pins, fd: undefined, blockers: [] }
     await this.#tryAttach(member, view)
     this.#members.set(number, member)
     this.#parts.uses.takeGroup(number, this)

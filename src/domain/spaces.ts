@@ -13,6 +13,7 @@ import type { Mapping } from './ledger.ts'
 import { type MapItem, mapOne, unmapOne } from './mapping.ts'
 import type { Memories } from './memory.ts'
 import { requireAllowed } from './permission.ts'
+import { Pinning } from './pinning.ts'
 import { type Amounts, type Quotas, sum } from './quotas.ts'
 import type { Piece } from './ranges.ts'
 import { Remaps, type UpdateItem } from './remap.ts'
@@ -35,6 +36,7 @@ export class Spaces {
     readonly quotas: Quotas
     readonly devices: () => Devices
     readonly log: (event: string, fields: Record<string, unknown>) => void
+    readonly pinning: Pinning
   }
   readonly #remaps: Remaps
   readonly #spaces = new Map<string, AddressSpace>()
@@ -49,7 +51,7 @@ export class Spaces {
     readonly devices: () => Devices
     readonly log: (event: string, fields: Record<string, unknown>) => void
   }) {
-    this.#parts = parts
+    this.#parts = { ...parts, pinning: new Pinning(parts.kernel) }
     this.#remaps = new Remaps(parts)
   }
 

@@ -6,6 +6,7 @@
 
 import { ERRNO, errnoName } from '../base/errno.ts'
 import { type Details, type Reason, VfiodError } from '../base/error.ts'
+import { rlimit } from '../os/limits.ts'
 
 type Table = Readonly<Record<string, Reason>>
 
@@ -71,6 +72,7 @@ const OF_OPERATION: Readonly<Record<string, Table>> = {
   'pwrite of a region': { EINVAL: 'OUT_OF_REGION', EFAULT: 'OUT_OF_REGION', EIO: 'DEVICE_GONE' },
   VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE: { EINVAL: 'ARC_BLOCKED', EIO: 'DEVICE_IN_ERROR' },
   VFIO_MIG_GET_PRECOPY_INFO: { EINVAL: 'NO_SUCH_SESSION', ENODEV: 'NO_SUCH_SESSION' },
+  eventfd: { ENOMEM: 'LIMIT_REACHED' },
   'read of data_fd': { ENODEV: 'SESSION_BROKEN' },
   'write of data_fd': {
     ENODEV: 'SESSION_BROKEN',
@@ -108,10 +110,27 @@ export function refusal(
   details: Details = {},
 ): VfiodError {
   const errno = errnoName(-answer)
+  const full = { op: operation, errno, ...details }
+  const found = `Cannot ${act}: the kernel answered ${errno} to ${operation}`
+  if (errno === 'EMFILE') return outOfFds(found, full)
+  return new VfiodError(reasonOf(operation, errno), found, full)
+}
+
+/**
+ * EMFILE: fds are real ones of this process in both backends, so it is this process that has too many.
+ * How many needs no counting, which would take an fd: every number below the limit is in use.
+ */
+function outOfFds(found: string, details: Details): VfiodError {
+  const limit = rlimit('nofile')
+  if (typeof limit === 'number') return new VfiodError('LIMIT_REACHED', found, details)
+  const { current: max } = limit
   return new VfiodError(
-    reasonOf(operation, errno),
-    `Cannot ${act}: the kernel answered ${errno} to ${operation}`,
-    { op: operation, errno, ...details },
+    'LIMIT_REACHED',
+    `${found}: the daemon has ${max} open files, which is its RLIMIT_NOFILE; raise LimitNOFILE of the unit, or release devices, memories and streams`,
+    {
+      ...details,
+      quota: { limit: 'RLIMIT_NOFILE of the daemon', max, current: max, needed: 1n },
+    },
   )
 }
 

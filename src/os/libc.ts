@@ -17,6 +17,8 @@ export const F_ADD_SEALS = 1033
 export const F_GET_SEALS = 1034
 export const POLLIN = 0x1
 export const POLLOUT = 0x4
+/** The peer will write no more. */
+export const POLLRDHUP = 0x2000
 
 // `long` stands for ssize_t, which koffi does not know; `intptr_t` for an address, so that
 // MAP_FAILED is -1 and an address is a number (user space ends below 2^53).

@@ -86,7 +86,13 @@ describe('vfioctl release, events', () => {
     expect(code).toBe(0)
     expect(lines.map((line) => JSON.parse(line))).toMatchObject([
       { watching: true },
-      { happened: { kind: 'EVENT_KIND_RELEASED', why: expect.stringContaining('has exited'), spaces: 1 } },
+      {
+        happened: {
+          kind: 'EVENT_KIND_RELEASED',
+          why: expect.stringContaining('has exited'),
+          spaces: 1,
+        },
+      },
     ])
   })
 

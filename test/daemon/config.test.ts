@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
 import {
   configSchema,
+  configText,
   DEFAULT_FILE,
   ENVIRONMENT,
   loadConfig,
@@ -36,6 +37,12 @@ const load = (
 }
 
 describe('the configuration', () => {
+  test('as text is a configuration, and the same one', () => {
+    const config = load('socket_mode = "0600"\nlisten = "[::1]:7443"\nsocket_group = "daemon"')
+
+    expect(load(configText(config))).toEqual(config)
+  })
+
   test('has a default for everything', () => {
     expect(load('')).toEqual({
       socket: '/run/vfiod/vfiod.sock',

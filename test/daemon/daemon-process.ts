@@ -19,9 +19,15 @@ export const until = async (holds: () => boolean): Promise<void> => {
 export class DaemonProcess {
   readonly directory = mkdtempSync(join(tmpdir(), 'vfiod-daemon-'))
   readonly socket = join(this.directory, 'vfiod.sock')
+  readonly #identity: { readonly uid?: number; readonly gid?: number }
   #child: ChildProcess | undefined
   #stdout = ''
   #stderr = ''
+
+  /** Of another user where one is named. */
+  constructor({ uid }: { readonly uid?: number } = {}) {
+    this.#identity = uid === undefined ? {} : { uid, gid: uid }
+  }
 
   /** A file beside the socket; answers its path. */
   write(name: string, text: string): string {
@@ -36,7 +42,7 @@ export class DaemonProcess {
       'vfiod.toml',
       stringify({ backend: 'sim', socket: this.socket, ...config }),
     )
-    const child = spawn(process.execPath, [MAIN, '--config', file])
+    const child = spawn(process.execPath, [MAIN, '--config', file], this.#identity)
     child.stdout.on('data', (bytes) => {
       this.#stdout += bytes
     })

@@ -1,58 +1,17 @@
 // The unit as it ships, under systemd and on a real kernel: with all of its restrictions the daemon
 // starts, drives a device, and is restarted; with its sockets it is started by whoever connects.
 
-import { execFileSync } from 'node:child_process'
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { fileURLToPath } from 'node:url'
+import { existsSync } from 'node:fs'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
-import { connect, type VfiodClient } from '../../../src/client/client.ts'
 import { sendFds } from '../../../src/client/fd-channel.ts'
 import { sys } from '../../../src/os/libc.ts'
 import { memfdCreate } from '../../../src/os/memory.ts'
 import { eduDevices, groupOf } from '../../system/world.ts'
+import { cleanUp, client, install, property, SOCKET, systemctl, uninstall } from './installed.ts'
 
-const CHECKOUT = fileURLToPath(new URL('../../..', import.meta.url))
-/** Where the unit can see it, wherever the checkout is: not in /home, not in /tmp. */
-const INSTALLED = '/run/vfiod-checkout'
-const UNITS = '/run/systemd/system'
-const SOCKET = '/run/vfiod/vfiod.sock'
-
-const clients: VfiodClient[] = []
-
-const run = (command: string, ...args: readonly string[]): string =>
-  execFileSync(command, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] })
-
-const systemctl = (...args: readonly string[]): string => run('systemctl', ...args)
-
-const property = (name: string): string =>
-  systemctl('show', '--value', `--property=${name}`, 'vfiod.service').trim()
-
-const client = (): VfiodClient => {
-  const made = connect({ socket: SOCKET })
-  clients.push(made)
-  return made
-}
-
-/** The unit with nothing changed but where the program is. */
-const install = (): void => {
-  const program = `${process.execPath} ${INSTALLED}/dist/daemon/main.js`
-  for (const name of ['vfiod.service', 'vfiod.socket']) {
-    const unit = readFileSync(`${CHECKOUT}systemd/${name}`, 'utf8')
-    writeFileSync(`${UNITS}/${name}`, unit.replace('/usr/bin/vfiod', program))
-  }
-  systemctl('daemon-reload')
-}
-
-beforeAll(() => {
-  mkdirSync(INSTALLED, { recursive: true })
-  run('mount', '--bind', CHECKOUT, INSTALLED)
-  install()
-})
-afterEach(() => {
-  for (const made of clients.splice(0)) made.close()
-  systemctl('stop', 'vfiod.socket', 'vfiod.service')
-})
-afterAll(() => run('umount', INSTALLED))
+beforeAll(install)
+afterEach(cleanUp)
+afterAll(uninstall)
 
 describe('vfiod.service', () => {
   test('starts, is ready when systemctl says so, and stops with success', async () => {

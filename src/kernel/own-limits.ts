@@ -1,0 +1,34 @@
+/**
+ * What the kernel lets this process pin, asked through the port: a simulated kernel has no such
+ * files, and its answer to the call itself is then all there is.
+ */
+import type { Kernel } from './port.ts'
+
+export interface Memlock {
+  /** RLIMIT_MEMLOCK, in bytes. */
+  readonly limit: bigint
+  /** VmLck: what is pinned and locked already. */
+  readonly locked: bigint
+}
+
+/** capability.h: CAP_IPC_LOCK; whoever has it is not limited. */
+const CAP_IPC_LOCK = 14n
+
+const textOf = async (kernel: Kernel, path: string): Promise<string> => {
+  const bytes = await kernel.readFile(path)
+  return typeof bytes === 'number' ? '' : new TextDecoder().decode(bytes)
+}
+
+const find = (text: string, pattern: RegExp): string | undefined => pattern.exec(text)?.[1]
+
+/** Undefined where nothing limits this process, or where it cannot be told. */
+export async function memlockOf(kernel: Kernel): Promise<Memlock | undefined> {
+  const status = await textOf(kernel, '/proc/self/status')
+  const capabilities = find(status, /^CapEff:\s*([0-9a-f]+)/m)
+  const locked = find(status, /^VmLck:\s*(\d+) kB/m)
+  if (capabilities === undefined || locked === undefined) return undefined
+  if (((BigInt(`0x${capabilities}`) >> CAP_IPC_LOCK) & 1n) === 1n) return undefined
+  const limits = await textOf(kernel, '/proc/self/limits')
+  const limit = find(limits, /^Max locked memory\s+(\d+)/m)
+  return limit === undefined ? undefined : { limit: BigInt(limit), locked: BigInt(locked) * 1024n }
+}

@@ -1,0 +1,94 @@
+/** The unit as it ships, installed in the machine of this folder, and what systemd says of it. */
+import { execFileSync } from 'node:child_process'
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { connect, type VfiodClient } from '../../../src/client/client.ts'
+
+const CHECKOUT = fileURLToPath(new URL('../../..', import.meta.url))
+/** Where the unit can see it, wherever the checkout is: not in /home, not in /tmp. */
+const INSTALLED = '/run/vfiod-checkout'
+const UNITS = '/run/systemd/system'
+/** Where tests put what the daemon reads. */
+export const FILES = '/run/vfiod-files'
+export const SOCKET = '/run/vfiod/vfiod.sock'
+
+const clients: VfiodClient[] = []
+
+const run = (command: string, ...args: readonly string[]): string =>
+  execFileSync(command, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] })
+
+export const systemctl = (...args: readonly string[]): string => run('systemctl', ...args)
+
+export const property = (name: string): string =>
+  systemctl('show', '--value', `--property=${name}`, 'vfiod.service').trim()
+
+/** A connection of this process, closed by `cleanUp`. */
+export const keep = (client: VfiodClient): VfiodClient => {
+  clients.push(client)
+  return client
+}
+
+export const client = (): VfiodClient => keep(connect({ socket: SOCKET }))
+
+const shipped = (name: string): string => readFileSync(`${CHECKOUT}systemd/${name}`, 'utf8')
+
+const write = (path: string, text: string): string => {
+  mkdirSync(dirname(path), { recursive: true })
+  writeFileSync(path, text)
+  return path
+}
+
+/** Install a unit file that a test has made of one that ships. */
+export const installAs = (name: string, text: string): void => {
+  write(`${UNITS}/${name}`, text)
+  systemctl('daemon-reload')
+}
+
+/** The unit with nothing changed but where the program is. */
+export const install = (): void => {
+  const program = `${process.execPath} ${INSTALLED}/dist/daemon/main.js`
+  mkdirSync(INSTALLED, { recursive: true })
+  run('mount', '--bind', CHECKOUT, INSTALLED)
+  for (const name of ['vfiod.service', 'vfiod.socket'])
+    installAs(name, shipped(name).replace('/usr/bin/vfiod', program))
+}
+
+export const uninstall = (): void => {
+  run('umount', INSTALLED)
+  rmSync(FILES, { recursive: true, force: true })
+}
+
+/** A file for the daemon to read; answers its path. */
+export const file = (name: string, text: string): string => write(join(FILES, name), text)
+
+/** Let the daemon start with this configuration. */
+export const configure = (text: string): void =>
+  installAs(
+    'vfiod.service.d/config.conf',
+    `[Service]\nEnvironment=VFIOD_CONFIG=${file('vfiod.toml', text)}\n`,
+  )
+
+/** Install the drop-in that ships for clients on other hosts. */
+export const allowRemote = (): void =>
+  installAs('vfiod.service.d/remote.conf', shipped('remote.conf'))
+
+/** Run a program in the sandbox of the unit, in the place of the daemon; answers what it prints. */
+export const inSandbox = (script: string): string => {
+  const program = file('probe.mjs', script)
+  const unit = shipped('vfiod.service')
+    .replace('Type=notify', 'Type=oneshot')
+    .replace('Restart=on-failure', 'Restart=no')
+    .replace('ExecStart=/usr/bin/vfiod', `ExecStart=${process.execPath} ${program}`)
+  installAs('vfiod-probe.service', `${unit}\n[Service]\nStandardOutput=truncate:${FILES}/printed\n`)
+  systemctl('start', 'vfiod-probe.service')
+  return readFileSync(`${FILES}/printed`, 'utf8')
+}
+
+/** Close connections, stop the daemon, and take back what tests configured. */
+export const cleanUp = (): void => {
+  for (const made of clients.splice(0)) made.close()
+  systemctl('stop', 'vfiod.socket', 'vfiod.service')
+  rmSync(`${UNITS}/vfiod.service.d`, { recursive: true, force: true })
+  systemctl('daemon-reload')
+}
