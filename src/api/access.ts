@@ -98,6 +98,12 @@ export const ACCESS: {
     GetConfiguration: ADMIN_LOOK,
     Drain: ADMIN,
   },
+  simulator: {
+    InjectFault: ADMIN,
+    ListFaults: ADMIN_LOOK,
+    ClearFaults: ADMIN,
+    Step: ADMIN,
+  },
 }
 
 /** Throw ROLE_NEEDED unless the policy grants the client what the call needs. */

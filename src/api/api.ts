@@ -31,6 +31,7 @@ import {
 } from './remote.ts'
 import { Running } from './running.ts'
 import { Connections, serverBinder } from './server.ts'
+import { type Simulator, simulatorHandlers } from './simulator.ts'
 import { placeSocket, removeSocket, type SocketFile } from './socket-file.ts'
 
 /** A socket to make, or one that the service manager made and keeps. */
@@ -47,6 +48,8 @@ export interface ApiOptions {
   readonly administration: Administration
   /** Where clients of other hosts are served, if they are. */
   readonly remote?: RemoteOptions
+  /** Where the machine is simulated. */
+  readonly simulator?: Simulator
 }
 
 /** How long clients get to close their connections once every call has been answered. */
@@ -137,6 +140,9 @@ export class Api {
     const clients = () => [...this.#peers.clients(), ...(this.#remotePeers?.clients() ?? [])]
     const parts = { domain, administration: this.#options.administration, clients }
     add(services.admin, implementation(rules, 'admin', adminHandlers(parts)))
+    const { simulator } = this.#options
+    if (simulator)
+      add(services.simulator, implementation(rules, 'simulator', simulatorHandlers(simulator)))
   }
 
   #released(client: Client, why: string): void {

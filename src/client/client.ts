@@ -8,6 +8,7 @@ import type { InventoryServiceClient } from '../proto/vfiod/v1/InventoryService.
 import type { MemoryServiceClient } from '../proto/vfiod/v1/MemoryService.ts'
 import type { MigrationServiceClient } from '../proto/vfiod/v1/MigrationService.ts'
 import type { OwnershipServiceClient } from '../proto/vfiod/v1/OwnershipService.ts'
+import type { SimulatorServiceClient } from '../proto/vfiod/v1/SimulatorService.ts'
 import { methodsOf, type ServiceName } from '../wire/protos.ts'
 import { type Calls, clientStreamCall, serverStreamCall, unaryCall } from './calls.ts'
 
@@ -25,6 +26,8 @@ export interface VfiodClient {
   readonly migration: Calls<MigrationServiceClient>
   readonly ownership: Calls<OwnershipServiceClient>
   readonly admin: Calls<AdminServiceClient>
+  /** UNIMPLEMENTED unless the daemon simulates its machine. */
+  readonly simulator: Calls<SimulatorServiceClient>
   /** The connection itself, for services that are not vfiod's: health and reflection. */
   readonly channel: Client
   close(): void
@@ -73,6 +76,7 @@ export const connect = (options: ConnectOptions = {}): VfiodClient => {
     migration: callsOf(channel, 'migration'),
     ownership: callsOf(channel, 'ownership'),
     admin: callsOf(channel, 'admin'),
+    simulator: callsOf(channel, 'simulator'),
     channel,
     close: () => channel.close(),
   }

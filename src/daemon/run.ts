@@ -7,7 +7,7 @@ import { createDomain, type Domain } from '../domain/domain.ts'
 import { tuneMalloc } from '../os/limits.ts'
 import { notify } from '../os/notify.ts'
 import { onError } from '../os/poller.ts'
-import { kernelOf } from './compose.ts'
+import { groundOf } from './compose.ts'
 import { type Config, configText, loadConfig, type Overrides } from './config.ts'
 import { ConfigError } from './config-error.ts'
 import { createLogging, type Logging } from './logging.ts'
@@ -82,8 +82,9 @@ const serve = async (config: Config, logging: Logging): Promise<number> => {
   })
   // From before it is ready: whoever reads that it is may tell it to stop in the next moment.
   onSignals(stop, (code) => exitNow(logging, code))
+  const { kernel, simulator } = await groundOf(config)
   const domain: Domain = createDomain({
-    kernel: await kernelOf(config),
+    kernel,
     log: (event, fields) => log.info({ audit: true, ...fields }, event),
     totalQuota: policy.total,
   })
@@ -94,6 +95,7 @@ const serve = async (config: Config, logging: Logging): Promise<number> => {
     administration: administrationOf(config, policy, () => stop('an administrator said so')),
     ...socketsOf(config),
     ...(remote === undefined ? {} : { remote }),
+    ...(simulator === undefined ? {} : { simulator }),
   })
   const { socket, backend, drain_ms: drainMs } = config
   canReload(() => reload({ config, policy, api, log }))

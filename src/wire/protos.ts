@@ -14,6 +14,7 @@ import type { MemoryServiceDefinition } from '../proto/vfiod/v1/MemoryService.ts
 import type { MigrationServiceDefinition } from '../proto/vfiod/v1/MigrationService.ts'
 import type { OwnershipServiceDefinition } from '../proto/vfiod/v1/OwnershipService.ts'
 import type { ReadSessionResponse } from '../proto/vfiod/v1/ReadSessionResponse.ts'
+import type { SimulatorServiceDefinition } from '../proto/vfiod/v1/SimulatorService.ts'
 import type { WriteSessionRequest } from '../proto/vfiod/v1/WriteSessionRequest.ts'
 import { readSessionSerializer, writeSessionSerializer } from './bulk.ts'
 
@@ -36,6 +37,8 @@ export interface Services {
   readonly migration: MigrationServiceDefinition
   readonly ownership: OwnershipServiceDefinition
   readonly admin: AdminServiceDefinition
+  /** Served only where the machine is simulated. */
+  readonly simulator: SimulatorServiceDefinition
 }
 
 export type ServiceName = keyof Services
@@ -51,6 +54,7 @@ export const services: Services = {
   migration: definitionOf('vfiod.v1.MigrationService'),
   ownership: definitionOf('vfiod.v1.OwnershipService'),
   admin: definitionOf('vfiod.v1.AdminService'),
+  simulator: definitionOf('vfiod.v1.SimulatorService'),
 }
 
 /** A message of google.rpc or vfiod.v1 by its full name, with its serializer. */

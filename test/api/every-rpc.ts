@@ -143,6 +143,28 @@ export const EXPECTED: Readonly<Record<string, Outcomes>> = {
   'admin.GetConfiguration': HARMLESS,
   'admin.Drain': HARMLESS,
 
+  'simulator.InjectFault': {
+    ...noSuch('BAD_ARGUMENT'),
+    'foreign ids': 'BAD_ARGUMENT',
+    'own ids, huge numbers': 'BAD_ARGUMENT',
+    'own ids, unaligned numbers': 'BAD_ARGUMENT',
+    'own ids, unknown enum': 'BAD_ARGUMENT',
+  },
+  'simulator.ListFaults': HARMLESS,
+  'simulator.ClearFaults': {
+    ...noSuch('BAD_ARGUMENT'),
+    empty: 'OK',
+    'foreign ids': 'BAD_ARGUMENT',
+  },
+  'simulator.Step': {
+    empty: 'OK',
+    'unknown ids': 'OK',
+    extreme: 'BAD_ARGUMENT',
+    'foreign ids': 'OK',
+    'own ids, huge numbers': 'BAD_ARGUMENT',
+    'own ids, unaligned numbers': 'BAD_ARGUMENT',
+  },
+
   'migration.WriteSession': {
     ...OF_DEVICE,
     'own ids, huge numbers': 'NO_SUCH_SESSION',

@@ -13,6 +13,7 @@ import type { RemoteOptions } from '../../src/api/remote.ts'
 import { defaultMachine } from '../../src/backends/sim/default-machine.ts'
 import { createSim } from '../../src/backends/sim/sim.ts'
 import { connect, type VfiodClient } from '../../src/client/client.ts'
+import { simulatorOf } from '../../src/daemon/simulator.ts'
 import { createDomain, type Domain } from '../../src/domain/domain.ts'
 import type { Grant } from '../../src/rules/policy.ts'
 
@@ -70,7 +71,8 @@ export const startServer = async (
   chmodSync(directory, 0o755)
   const socket = join(directory, 'vfiod.sock')
   const fdSocket = join(directory, 'fds.sock')
-  const { kernel } = createSim(defaultMachine, { time: 'auto' })
+  const sim = createSim(defaultMachine, { time: 'auto' })
+  const { kernel } = sim
   const real = createDomain({ kernel, watchMs: 20 })
   const domain = { ...real, ...change } as Domain
   const lines: LogLine[] = []
@@ -81,6 +83,7 @@ export const startServer = async (
     fdSocket: { path: fdSocket, mode: 0o666 },
     grantOf: options.grantOf ?? (() => EVERYTHING),
     administration: NO_ADMINISTRATION,
+    simulator: simulatorOf(sim),
     ...(options.remote === undefined ? {} : { remote: options.remote }),
   })
   const clients: VfiodClient[] = []

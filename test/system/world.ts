@@ -25,12 +25,16 @@ export interface Daemon {
   stop(): Promise<number | null>
 }
 
-/** Start a daemon and wait until it is ready. */
-export async function startDaemon(): Promise<Daemon> {
+/** Start a daemon and wait until it is ready; its machine may be the text of a machine file. */
+export async function startDaemon(machine?: string): Promise<Daemon> {
   const directory = mkdtempSync(join(tmpdir(), 'vfiod-system-'))
   const socket = join(directory, 'vfiod.sock')
   const args = [`${root}dist/daemon/main.js`, '--socket', socket]
   if (backend === 'sim') args.push('--sim')
+  if (machine !== undefined) {
+    writeFileSync(join(directory, 'machine.toml'), machine)
+    args.push(join(directory, 'machine.toml'))
+  }
   const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'] })
   let output = ''
   child.stderr.on('data', (bytes) => {

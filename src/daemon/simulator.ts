@@ -1,0 +1,72 @@
+/** What an administrator pokes of a simulated machine: the words of the API made faults of it. */
+import type { FaultText, Simulator } from '../api/simulator.ts'
+import { FAULT_CALLS, type FaultEffect, type FaultSpec } from '../backends/sim/fault-spec.ts'
+import type { Sim } from '../backends/sim/sim.ts'
+import { ERRNO, type ErrnoName } from '../base/errno.ts'
+
+const errnoOf = (name: string): ErrnoName => {
+  if (name in ERRNO) return name as ErrnoName
+  throw new RangeError(`Cannot inject a fault: there is no errno "${name}"`)
+}
+
+const effectOf = ({ kind, errno, number, target }: FaultText): FaultEffect => {
+  switch (kind) {
+    case 'errno':
+      return { kind, errno: errnoOf(errno) }
+    case 'stall':
+      return { kind, steps: number }
+    case 'short':
+      return { kind, bytes: number }
+    case 'lose':
+    case 'aer':
+      return { kind, device: target }
+    case 'arc':
+      return { kind, device: target, errno: errnoOf(errno) }
+    default:
+      throw new RangeError('Cannot inject a fault: it does not say what it does')
+  }
+}
+
+const specOf = (text: FaultText): FaultSpec => {
+  const call = FAULT_CALLS.find((name) => name === text.call)
+  if (call === undefined && text.call !== '')
+    throw new RangeError(`Cannot inject a fault: there is no call "${text.call}"`)
+  return {
+    name: text.name,
+    nth: text.nth,
+    times: text.times,
+    effect: effectOf(text),
+    ...(call === undefined ? {} : { call }),
+    ...(text.request === '' ? {} : { request: text.request }),
+    ...(text.device === '' ? {} : { device: text.device }),
+    ...(text.path === '' ? {} : { path: text.path }),
+  }
+}
+
+const textOf = ({ effect, ...spec }: FaultSpec): FaultText => ({
+  call: '',
+  request: '',
+  device: '',
+  path: '',
+  ...spec,
+  kind: effect.kind,
+  errno: 'errno' in effect ? effect.errno : '',
+  number: 'steps' in effect ? effect.steps : 'bytes' in effect ? effect.bytes : 0,
+  target: 'device' in effect ? effect.device : '',
+})
+
+export const simulatorOf = (sim: Sim): Simulator => ({
+  inject: (text) => {
+    try {
+      sim.faults.inject(specOf(text))
+      return undefined
+    } catch (error) {
+      if (error instanceof RangeError) return error.message
+      throw error
+    }
+  },
+  faults: () =>
+    sim.faults.list().map(({ spec, seen, struck }) => ({ fault: textOf(spec), seen, struck })),
+  clear: (name) => sim.faults.clear(name),
+  step: () => sim.step(),
+})

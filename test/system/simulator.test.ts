@@ -1,0 +1,99 @@
+/** A machine of vendor-like devices through gRPC: a migration, and faults that are asked for. */
+
+import { createHash } from 'node:crypto'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import type { VfiodClient } from '../../src/client/client.ts'
+import type { MigrationState } from '../../src/proto/vfiod/v1/MigrationState.ts'
+import { backend, type Daemon, openIn, startDaemon } from './world.ts'
+
+const SOURCE = '0000:00:09.0'
+const TARGET = '0000:00:0a.0'
+const STATE_BYTES = 0x40_0000
+
+const device = (address: string, group: number): string => `
+[[functions]]
+address = "${address}"
+kind = "mlx5-like"
+group = ${group}
+bound_driver = "vfio-pci"
+state = { bytes = ${STATE_BYTES}, initial_bytes = 0x10_0000, dirty_pages_per_step = 1 }
+`
+
+describe.skipIf(backend !== 'sim')('a simulated machine through gRPC', () => {
+  let daemon: Daemon
+  let client: VfiodClient
+
+  beforeAll(async () => {
+    daemon = await startDaemon(device(SOURCE, 9) + device(TARGET, 10))
+    client = daemon.client()
+    await openIn(client, 'source', SOURCE)
+    await openIn(client, 'target', TARGET)
+  })
+  afterAll(async () => {
+    expect(await daemon?.stop()).toBe(0)
+  })
+
+  const set = (name: string, state: MigrationState) =>
+    client.migration.setMigrationState({ name, state })
+  const read = async (name: string): Promise<Buffer> => {
+    const pieces: Buffer[] = []
+    for await (const { data, end } of client.migration.readSession({ name }))
+      if (!end) pieces.push(Buffer.from(data))
+    return Buffer.concat(pieces)
+  }
+  const digest = (bytes: Buffer): string => createHash('sha256').update(bytes).digest('hex')
+  const pieces = function* (bytes: Buffer) {
+    for (let at = 0; at < bytes.length; at += 500_000)
+      yield { name: TARGET, offset: String(at), data: bytes.subarray(at, at + 500_000) }
+  }
+
+  test('migrates a device that goes on changing until it is stopped', async () => {
+    await set(SOURCE, 'MIGRATION_STATE_PRE_COPY')
+    const first = await read(SOURCE)
+    expect(await client.simulator.step({ steps: 5 })).toEqual({ happened: true })
+    await set(SOURCE, 'MIGRATION_STATE_STOP_COPY')
+    const stream = Buffer.concat([first, await read(SOURCE)])
+    await set(TARGET, 'MIGRATION_STATE_RESUMING')
+    await client.migration.writeSession([...pieces(stream)])
+    await set(TARGET, 'MIGRATION_STATE_STOP')
+    await set(SOURCE, 'MIGRATION_STATE_STOP')
+
+    await set(SOURCE, 'MIGRATION_STATE_STOP_COPY')
+    await set(TARGET, 'MIGRATION_STATE_STOP_COPY')
+
+    expect(stream.length).toBeGreaterThan(STATE_BYTES)
+    expect(digest(await read(TARGET))).toBe(digest(await read(SOURCE)))
+  })
+
+  test('has faults injected, listed and cleared', async () => {
+    const fault = {
+      fault: 'no info',
+      request: 'VFIO_DEVICE_FEATURE',
+      device: SOURCE,
+      kind: 'FAULT_KIND_ERRNO',
+      error: 'EIO',
+    } as const
+    await client.simulator.injectFault({ fault })
+
+    await expect(client.migration.getMigrationState({ name: SOURCE })).rejects.toMatchObject({
+      details: { errno: 'EIO' },
+    })
+    const { faults } = await client.simulator.listFaults()
+    expect(faults).toMatchObject([{ fault: { ...fault, nth: 1 } }])
+    expect(Number(faults[0]?.struck)).toBeGreaterThan(0)
+    await client.simulator.clearFaults()
+
+    await client.migration.getMigrationState({ name: SOURCE })
+    expect((await client.simulator.listFaults()).faults).toEqual([])
+  })
+
+  test('loses a device by surprise', async () => {
+    const fault = { fault: 'gone', kind: 'FAULT_KIND_LOSE', target: TARGET, call: 'ioctl' } as const
+    await client.simulator.injectFault({ fault })
+    await client.migration.getMigrationState({ name: SOURCE })
+
+    await expect(client.migration.getMigrationState({ name: TARGET })).rejects.toMatchObject({
+      details: { errno: 'ENODEV' },
+    })
+  })
+})
