@@ -1,0 +1,259 @@
+/**
+ * Junk on every door of the daemon: HTTP/2 and protobuf on the Unix socket and on the TLS port,
+ * packets and files of every kind on the fd channel. It stays alive, says why it refuses, and keeps
+ * nothing. VFIOD_SEED repeats a run; `npm run soak` makes it longer.
+ */
+
+import { writeFileSync } from 'node:fs'
+import { connect as connectSocket, type Socket } from 'node:net'
+import { connect as connectTls } from 'node:tls'
+import { type Client, credentials, Metadata, type ServiceError } from '@grpc/grpc-js'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import type { Certificates } from '../../src/api/remote.ts'
+import { REASONS } from '../../src/base/error.ts'
+import { connect, type VfiodClient } from '../../src/client/client.ts'
+import { toRpcError } from '../../src/client/rpc-error.ts'
+import { methodsOf, type ServiceName, services } from '../../src/wire/protos.ts'
+import { Authority, lacksOpenssl } from '../api/certificates.ts'
+import { until } from '../system/world.ts'
+import { isLong, SoakDaemon, seed } from './daemon.ts'
+import { http2Junk, mutated, randomMessage, record } from './fuzz-bytes.ts'
+import { FdPool, junkPacket } from './fuzz-fds.ts'
+import { Random } from './random.mjs'
+
+const FACTOR = isLong ? 20 : 1
+if (isLong) vi.setConfig({ testTimeout: 600_000 })
+
+const hint = `VFIOD_SEED=${seed}`
+const REMOTE = 'spiffe://fuzz'
+const POLICY = `
+[[rule]]
+user = ${process.getuid?.() ?? 0}
+role = "admin"
+[[rule]]
+remote = "${REMOTE}"
+role = "admin"
+`
+
+let daemon: SoakDaemon
+let client: VfiodClient
+let authority: Authority
+let certificates: Certificates
+let port = 0
+let recorded: Buffer
+let before: string[]
+
+const remote = (): VfiodClient => {
+  const { ca, cert, key } = certificates
+  const tls = credentials.createSsl(Buffer.from(ca), Buffer.from(key), Buffer.from(cert))
+  return connect({ address: `localhost:${port}`, credentials: tls })
+}
+
+/** The daemon answers a good client as if nothing had happened. */
+const isWell = async (): Promise<void> => {
+  expect(daemon.isAlive, `${hint}\n${daemon.output.slice(-2000)}`).toBe(true)
+  expect((await client.ownership.whoAmI()).pid, hint).toBe(process.pid)
+}
+
+/** Everything of ours is released, and the fds are those of the start. */
+const nothingIsKept = async (): Promise<void> => {
+  await until(async () => {
+    const { clientId: own } = await client.ownership.whoAmI()
+    const { clients } = await client.admin.listClients()
+    for (const { clientId } of clients) if (clientId !== own) return false
+    return true
+  })
+  await client.admin.releaseClient({ clientId: (await client.ownership.whoAmI()).clientId })
+  const { usage } = await client.admin.getUsage()
+  expect(
+    usage.filter(({ current }) => current !== '0'),
+    hint,
+  ).toEqual([])
+  await expect.poll(() => daemon.fds(), { timeout: 10_000, message: hint }).toEqual(before)
+  expect(daemon.mistakes(), hint).toEqual([])
+}
+
+beforeAll(async () => {
+  let tls = ''
+  if (!lacksOpenssl) {
+    authority = new Authority()
+    certificates = authority.issue(`URI:${REMOTE},DNS:localhost`)
+    const files = (['ca', 'cert', 'key'] as const).map((name) => {
+      const file = `${authority.directory}/fuzz-${name}`
+      writeFileSync(file, certificates[name])
+      return `tls_${name} = "${file}"\n`
+    })
+    tls = `listen = "127.0.0.1:0"\nlease_ms = 500\n${files.join('')}`
+  }
+  daemon = await SoakDaemon.start(tls, POLICY)
+  if (!lacksOpenssl) port = Number(await until(() => /"remotePort":(\d+)/.exec(daemon.output)?.[1]))
+  client = connect({ socket: daemon.socket })
+  await isWell()
+  before = daemon.fds()
+  const via = `${daemon.directory}/recorder.sock`
+  recorded = await record(daemon.socket, via, async () => {
+    const recording = connect({ socket: via })
+    await recording.memory.allocateMemory({ memoryId: 'fuzz', length: '4096' })
+    await recording.memory.listMemory()
+    recording.close()
+  })
+  await client.memory.releaseMemory({ memoryId: 'fuzz' })
+})
+afterAll(async () => {
+  client?.close()
+  expect(await daemon.stop(), daemon.output).toBe(0)
+  authority?.remove()
+})
+
+/** Write junk in pieces; the other side may hang up whenever it likes. */
+const throwAt = async (socket: Socket, random: Random, junk: Buffer): Promise<void> => {
+  socket.on('error', () => undefined)
+  socket.resume()
+  for (let at = 0; at < junk.length; ) {
+    const size = 1 + random.below(600)
+    socket.write(junk.subarray(at, at + size))
+    at += size
+    if (random.below(3) === 0) await new Promise((resolve) => setImmediate(resolve))
+  }
+  if (random.below(2) === 0) socket.end()
+  await isWell()
+  socket.destroy()
+}
+
+describe('junk on the Unix socket', () => {
+  test('of HTTP/2, and of nothing at all, costs its connection and nobody else', async () => {
+    const random = new Random(seed)
+    for (let round = 0; round < 120 * FACTOR; round += 1)
+      await throwAt(connectSocket(daemon.socket), random, http2Junk(random, recorded))
+    await nothingIsKept()
+  })
+})
+
+describe.skipIf(lacksOpenssl)('junk on the TLS port (skipped: it needs openssl)', () => {
+  test('instead of a handshake is nobody: the connection is closed', async () => {
+    const random = new Random(seed + 1)
+    for (let round = 0; round < 40 * FACTOR; round += 1) {
+      const hello = Buffer.concat([
+        Buffer.from([22, 3, 1, 1, random.below(256)]),
+        random.bytes(300),
+      ])
+      const junk = random.below(2) === 0 ? hello : random.bytes(1 + random.below(1000))
+      await throwAt(connectSocket(port, '127.0.0.1'), random, junk)
+    }
+    await nothingIsKept()
+  })
+
+  test('of HTTP/2 from a client with a certificate costs its connection', async () => {
+    const random = new Random(seed + 2)
+    for (let round = 0; round < 40 * FACTOR; round += 1) {
+      const options = { host: '127.0.0.1', port, servername: 'localhost', ALPNProtocols: ['h2'] }
+      const socket = connectTls({ ...options, ...certificates })
+      await throwAt(socket, random, http2Junk(random, recorded))
+    }
+    await nothingIsKept()
+  })
+})
+
+/** Drain ends the daemon, as it should; what was handed over may outlive its owner, as it should. */
+const METHODS = (Object.keys(services) as ServiceName[])
+  .flatMap((service) => methodsOf(service))
+  .filter(([name]) => name !== 'Drain' && name !== 'HandOver')
+
+/** One call with these bytes as its message: its error, if it had one. A stream is cut short. */
+const callWith = (
+  channel: Client,
+  [, method]: (typeof METHODS)[number],
+  bytes: Buffer,
+): Promise<ServiceError | undefined> =>
+  new Promise((resolve) => {
+    const asIs = (value: Buffer) => value
+    const done = (error: ServiceError | null) => resolve(error ?? undefined)
+    const options = { deadline: Date.now() + 20_000 }
+    const { path } = method
+    if (method.responseStream) {
+      const call = channel.makeServerStreamRequest(path, asIs, asIs, bytes, options)
+      call.on('error', done)
+      call.once('end', () => done(null))
+      call.once('data', () => {
+        done(null)
+        call.cancel()
+      })
+    } else if (method.requestStream) {
+      const head = new Metadata()
+      const call = channel.makeClientStreamRequest(path, asIs, asIs, head, options, done)
+      call.on('error', () => undefined)
+      call.write(bytes)
+      call.end()
+    } else channel.makeUnaryRequest(path, asIs, asIs, bytes, new Metadata(), options, done)
+  })
+
+const isDecodable = ([, method]: (typeof METHODS)[number], bytes: Buffer): boolean => {
+  try {
+    method.requestDeserialize(bytes)
+    return true
+  } catch {
+    return false
+  }
+}
+
+/** Calls of any method with any message; each refusal that says too little. */
+async function unexplained(channel: Client, random: Random, rounds: number): Promise<string[]> {
+  const { devices } = await client.inventory.listDevices()
+  const names = ['vm', 'fuzz', '*', '', ...devices.map(({ name }) => name)]
+  const found: string[] = []
+  for (let round = 0; round < rounds; round += 1) {
+    const method = random.pick(METHODS)
+    const [name, { requestType, requestSerialize, path }] = method
+    const message = randomMessage(random, requestType, names)
+    const whole = Buffer.from(requestSerialize(message))
+    const bytes = random.below(3) === 0 ? mutated(random, whole) : whole
+    const error = await callWith(channel, method, bytes)
+    if (error === undefined) continue
+    const { reason, message: text } = toRpcError(path.slice(1), error)
+    const isExplained = isDecodable(method, bytes)
+      ? reason in REASONS && reason !== 'BUG' && text.length > 0
+      : text.includes('deserializ') || text.includes('decod') || reason in REASONS
+    const shown = `${name} ${bytes.toString('hex')}: ${error.code} ${reason}: ${text}`
+    if (!isExplained) found.push(shown)
+  }
+  return found
+}
+
+describe('random and mutated messages', () => {
+  test('on the Unix socket are done or refused with a reason', async () => {
+    const channel = client.channel
+    expect(await unexplained(channel, new Random(seed + 3), 400 * FACTOR), hint).toEqual([])
+    await isWell()
+    await nothingIsKept()
+  })
+
+  test.skipIf(lacksOpenssl)('on the TLS port are done or refused with a reason', async () => {
+    const { channel, close } = remote()
+    expect(await unexplained(channel, new Random(seed + 4), 200 * FACTOR), hint).toEqual([])
+    close()
+    await isWell()
+    await nothingIsKept()
+  })
+})
+
+describe('junk on the fd channel', () => {
+  test('is refused or taken, whatever kind of file it is; nothing of it stays open', async () => {
+    const random = new Random(seed + 5)
+    const pool = new FdPool(daemon)
+    const refusals: string[] = []
+    for (let round = 0; round < 150 * FACTOR; round += 1) {
+      const { ticket } = await client.memory
+        .registerMemory({ memoryId: `fuzz-${round % 7}` })
+        .catch(() => ({ ticket: null }))
+      const answer = await junkPacket(daemon, pool, random, ticket?.ticket ?? '')
+      if (answer.ok === true) await client.memory.releaseMemory({ memoryId: answer.memoryId })
+      else refusals.push(`${answer.reason}: ${answer.message}`)
+    }
+    pool.close()
+    expect(
+      refusals.filter((text) => !/^(BAD_TICKET|BAD_ARGUMENT|BAD_RANGE): Cannot /.test(text)),
+    ).toEqual([])
+    await isWell()
+    await nothingIsKept()
+  })
+})
