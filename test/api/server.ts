@@ -48,6 +48,8 @@ export interface ServerOptions {
   /** What an identity may do; everything where nothing is said. */
   readonly grantOf?: GrantOf
   readonly remote?: RemoteOptions
+  /** Whether the API may poke the machine; it may where nothing is said. */
+  readonly isSimulated?: boolean
 }
 
 /** An administration that tells nothing and ends nothing. */
@@ -83,7 +85,7 @@ export const startServer = async (
     fdSocket: { path: fdSocket, mode: 0o666 },
     grantOf: options.grantOf ?? (() => EVERYTHING),
     administration: NO_ADMINISTRATION,
-    simulator: simulatorOf(sim),
+    ...(options.isSimulated === false ? {} : { simulator: simulatorOf(sim) }),
     ...(options.remote === undefined ? {} : { remote: options.remote }),
   })
   const clients: VfiodClient[] = []
