@@ -156,3 +156,16 @@ test.each<[string, Partial<FaultSpec>, FaultEffect]>([
   expect(() => inject(effect, more)).toThrow(message)
   expect(sim.faults.list()).toEqual([])
 })
+
+test('a write of device state that is cut short goes on where it ended', async () => {
+  const { sim, first, second, inject } = await world()
+  const source = await first.set('STOP_COPY')
+  const { bytes } = await first.drain(source)
+  await second.reset()
+  const loading = await second.set('RESUMING')
+  inject({ kind: 'short', bytes: 100 }, { call: 'write' })
+
+  expect(await sim.kernel.write(loading, bytes)).toBe(100)
+  expect(await sim.kernel.write(loading, bytes.subarray(100))).toBe(bytes.length - 100)
+  expect(await second.set('STOP')).toBe(-1)
+})
