@@ -123,6 +123,14 @@ describe('a device like mlx5', () => {
     expect(said(await write(target, await target.set('RESUMING'), stream))).toBe('EOPNOTSUPP')
   })
 
+  test('refuses the state of another make: EOPNOTSUPP', async () => {
+    const { drivers } = await world(['mlx5-like'], ['pds-like'])
+    const [target, source] = drivers as [VendorDriver, VendorDriver]
+    const stream = await stateOf(source)
+
+    expect(said(await write(target, await target.set('RESUMING'), stream))).toBe('EOPNOTSUPP')
+  })
+
   test('refuses a state that is not all there, and one that goes on: EINVAL, ENOMEM', async () => {
     const { source, target } = await pair('mlx5-like')
     const stream = await stateOf(source)

@@ -11,6 +11,8 @@ const WORDS = STATE_PAGE / 4
 
 /** What says which bytes a page has. */
 export interface PageId {
+  /** Whose device it is; no other takes it. */
+  readonly make: number
   readonly seed: number
   readonly page: number
   readonly generation: number
@@ -20,7 +22,7 @@ const words = new Uint32Array(WORDS)
 const wordBytes = new Uint8Array(words.buffer)
 
 /** The bytes of a page; they are overwritten by the next call. */
-export const pageBytes = ({ seed, page, generation }: PageId): Uint8Array => {
+export const pageBytes = ({ seed, page, generation }: Omit<PageId, 'make'>): Uint8Array => {
   let value = Math.imul(seed ^ Math.imul(page + 1, 0x9e37_79b1), 0x85eb_ca6b)
   value = (value ^ Math.imul(generation + 1, 0xc2b2_ae35)) | 1
   for (let at = 0; at < WORDS; at++) {
@@ -34,6 +36,7 @@ export const pageBytes = ({ seed, page, generation }: PageId): Uint8Array => {
 
 export class StateImage {
   readonly pages: number
+  readonly make: number
   readonly #powerOnSeed: number
   seed: number
   /** How often each page has changed. */
@@ -42,7 +45,8 @@ export class StateImage {
   onChange: (page: number) => void = () => {}
   #next = 0
 
-  constructor(bytes: bigint, seed: number) {
+  constructor(bytes: bigint, { seed, make }: { readonly seed: number; readonly make: number }) {
+    this.make = make
     this.pages = Math.max(1, Math.ceil(Number(bytes) / STATE_PAGE))
     this.#powerOnSeed = seed
     this.seed = seed
@@ -50,7 +54,7 @@ export class StateImage {
   }
 
   id(page: number): PageId {
-    return { seed: this.seed, page, generation: this.generations[page] ?? 0 }
+    return { make: this.make, seed: this.seed, page, generation: this.generations[page] ?? 0 }
   }
 
   /** The device works: so many pages of its state change, one after the other. */
@@ -65,7 +69,7 @@ export class StateImage {
 
   /** A copy that stays as this is now. */
   snapshot(): StateImage {
-    const copy = new StateImage(BigInt(this.pages * STATE_PAGE), this.seed)
+    const copy = new StateImage(BigInt(this.pages * STATE_PAGE), this)
     copy.generations = this.generations.slice()
     return copy
   }

@@ -31,14 +31,15 @@ export const writePageRecord = (into: Uint8Array, id: PageId, pages: number): vo
 export const writeRegistersRecord = (
   into: Uint8Array,
   registers: Uint8Array,
-  { seed, pages }: StateImage,
+  { make, seed, pages }: StateImage,
 ): void => {
-  writeHeader(into, { seed, page: REGISTERS, generation: 0 }, pages)
+  writeHeader(into, { make, seed, page: REGISTERS, generation: 0 }, pages)
   into.set(registers, HEADER.size)
 }
 
 const writeHeader = (into: Uint8Array, id: PageId, pages: number): void => {
-  const head = { record_size: RECORD_BODY, flags: 0, tag: TAG_IMAGE, ...id, pages }
+  const { make: flags, seed, page, generation } = id
+  const head = { record_size: RECORD_BODY, flags, tag: TAG_IMAGE, seed, page, generation, pages }
   into.set(HEADER.encode(head))
 }
 
@@ -98,8 +99,8 @@ export class ReceivedState {
   }
 
   #checkHeader(): number {
-    const { record_size, tag, page, pages } = HEADER.decode(this.#record)
-    if (tag !== TAG_IMAGE) return -ERRNO.EOPNOTSUPP
+    const { record_size, flags, tag, page, pages } = HEADER.decode(this.#record)
+    if (tag !== TAG_IMAGE || flags !== this.#image.make) return -ERRNO.EOPNOTSUPP
     const isPage = page < pages || page === REGISTERS
     return record_size === RECORD_BODY && pages === this.#image.pages && isPage ? 0 : -ERRNO.EINVAL
   }

@@ -37,7 +37,7 @@ export class VendorDevice {
       restartsOnTouch: profile.restartsOnTouch === true,
       obeysAnyone: profile.obeysAnyone === true,
     })
-    this.image = new StateImage(bytes, seedOf(spec.address))
+    this.image = new StateImage(bytes, { seed: seedOf(spec.address), make: profile.ids.device })
     const { image, engine } = this
     const initialPages = Math.min(image.pages, Math.ceil(Number(initialBytes) / STATE_PAGE))
     if (profile.v2) {
