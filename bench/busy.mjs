@@ -1,8 +1,7 @@
 /**
- * Unary calls while a map of several GiB is under way. The map is one call into the kernel that
- * faults in every page and sleeps meanwhile; it holds a core, and for moments the lock of the address
- * space, as pinning does. What it may not hold is the event loop: then no call would be answered
- * until the map is, and the longest call would last as long as the map.
+ * Unary calls while a map of several GiB is under way. The map makes the kernel fault in every page
+ * and sleeps meanwhile; it holds a core, as pinning does. What it may not hold is the event loop: then
+ * no call would be answered until the map is, and the longest would last as long as the map.
  */
 import { alternate, percentile, row } from './rounds.mjs'
 import { callFor, callWhile } from './unary.mjs'

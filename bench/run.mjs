@@ -121,8 +121,8 @@ const main = async () => {
     const { node, cpus, cpu, kernel } = machine
     console.log(`\n${table(rows)}\n`)
     console.log(`Node ${node}, ${cpus} x ${cpu}, Linux ${kernel}. A ratio above 1 means that vfiod`)
-    console.log('does better. The map is one sleeping system call that faults in every page: the')
-    console.log(`simulator alone would answer at once. Written to ${out}`)
+    console.log('does better. The map of several GiB sleeps in reads of /dev/zero into every page,')
+    console.log(`since the simulator alone would answer at once. Written to ${out}`)
   } finally {
     await stopServers()
     rmSync(folder, { recursive: true, force: true })

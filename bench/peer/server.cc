@@ -3,7 +3,9 @@
 //
 //   peer <socket> <bytes of a session>
 #include <grpcpp/grpcpp.h>
+#include <fcntl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -20,15 +22,23 @@ using grpc::Status;
 namespace {
 
 constexpr uint64_t kChunk = 1 << 20;
-// A Map of this much stands for one that sleeps in the kernel: its pages are made and given back.
+// A Map of this much stands for one that sleeps in the kernel: see kernel.mjs, which does the same.
 constexpr uint64_t kSleeps = 1 << 28;
+constexpr uint64_t kRead = 1 << 30;
 
-Status Populate(uint64_t bytes) {
-  void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE,
-                  -1, 0);
-  if (at == MAP_FAILED) return Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "mmap");
+Status FillPages(uint64_t bytes) {
+  void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  const int zero = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+  if (at == MAP_FAILED || zero < 0) return Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "mmap");
+  uint64_t filled = 0;
+  while (filled < bytes) {
+    const ssize_t got = read(zero, static_cast<char*>(at) + filled, std::min(kRead, bytes - filled));
+    if (got <= 0) break;
+    filled += got;
+  }
+  close(zero);
   munmap(at, bytes);
-  return Status::OK;
+  return filled == bytes ? Status::OK : Status(grpc::StatusCode::INTERNAL, "read");
 }
 
 class Migration final : public vfiod::v1::MigrationService::Service {
@@ -83,7 +93,7 @@ class AddressSpace final : public vfiod::v1::AddressSpaceService::Service {
       total += item.length();
     }
     response->set_mapped_bytes(total);
-    return total >= kSleeps ? Populate(total) : Status::OK;
+    return total >= kSleeps ? FillPages(total) : Status::OK;
   }
 
   Status Unmap(ServerContext*, const vfiod::v1::UnmapRequest* request,

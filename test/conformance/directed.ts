@@ -1,6 +1,7 @@
 /** Sequences that someone wrote, each for a rule; they are recorded with the random ones. */
 
 import { group } from './directed/group.ts'
+import { iommufd } from './directed/iommufd.ts'
 import { irq } from './directed/irq.ts'
 import { migration } from './directed/migration.ts'
 import type { Directed } from './directed/steps.ts'
@@ -11,4 +12,5 @@ export const directed: Readonly<Record<string, readonly Directed[]>> = {
   group,
   migration,
   irq,
+  iommufd,
 }

@@ -1,15 +1,17 @@
 /** A process that connects in every way a process can, and calls with the identity of each. */
 
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
-import { mkdtempSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { afterAll } from 'vitest'
 import { connect, type VfiodClient } from '../../src/client/client.ts'
 
 const SOURCE = new URL('./relay.c', import.meta.url).pathname
 
 const directory = mkdtempSync(join(tmpdir(), 'vfiod-relay-'))
+afterAll(() => rmSync(directory, { recursive: true, force: true }))
 
 const compile = (): string | undefined => {
   const program = join(directory, 'relay')

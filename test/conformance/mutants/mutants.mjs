@@ -1,4 +1,4 @@
-// Twenty errors of one line each, as a person might make them: a file of src/backends/sim, what
+// Twenty-four errors of one line each, as a person might make them: a file of src/backends/sim, what
 // stands there, and what stands there instead. Each must be seen by the golden traces.
 
 export const mutants = [
@@ -121,5 +121,29 @@ export const mutants = [
     file: 'irq-set.ts',
     from: 'start + count > vectors(index)',
     to: 'start + count > vectors(index) + 1',
+  },
+  {
+    name: 'an iommufd mapping without access is EOPNOTSUPP',
+    file: 'iommufd/map-requests.ts',
+    from: '(flags & ACCESS_FLAGS) === 0 ? -ERRNO.EINVAL',
+    to: '(flags & ACCESS_FLAGS) === 0 ? -ERRNO.EOPNOTSUPP',
+  },
+  {
+    name: 'iommufd may choose the first page',
+    file: 'iommufd/iova-allocation.ts',
+    from: 'const EVERYTHING: Range<bigint> = { start: PAGE_SIZE,',
+    to: 'const EVERYTHING: Range<bigint> = { start: 0n,',
+  },
+  {
+    name: 'a hole of just the length is too short',
+    file: 'iommufd/iova-allocation.ts',
+    from: 'last - at < wanted.length - 1n',
+    to: 'last - at < wanted.length',
+  },
+  {
+    name: 'the shortest iommufd struct is too short',
+    file: 'iommufd/command.ts',
+    from: 'if (userSize < min)',
+    to: 'if (userSize <= min)',
   },
 ]
