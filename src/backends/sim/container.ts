@@ -66,11 +66,8 @@ export class Container extends OpenFile {
     const models = [VFIO_TYPE1_IOMMU, VFIO_TYPE1_NESTING_IOMMU, VFIO_TYPE1v2_IOMMU]
     if (!models.includes(id)) return -ERRNO.EINVAL
 
-    const type1 = new Type1(
-      this.#machine,
-      id === VFIO_TYPE1v2_IOMMU ? 'v2' : 'v1',
-      this.#parameters,
-    )
+    const type1 = new Type1(this.#machine, id === VFIO_TYPE1_IOMMU ? 'v1' : 'v2', this.#parameters)
+    type1.isNesting = id === VFIO_TYPE1_NESTING_IOMMU
     const attached: IommuGroup[] = []
     for (const group of this.groups) {
       const answer = type1.attach(group)

@@ -45,7 +45,7 @@ export const smmuV3: IommuSpec = {
   pageSizes: 0x4020_1000n,
   aperture: { start: 0n, last: (1n << 48n) - 1n },
   isCacheCoherent: true,
-  model: { dirtyTracking: 'always' },
+  model: { dirtyTracking: 'always', takesNestingType: true },
 }
 
 /** The window that software chose for interrupts. */

@@ -39,6 +39,8 @@ export interface IommuModel {
    * from when a domain that was made for it is attached, and setting changes nothing (SMMUv3).
    */
   readonly dirtyTracking?: 'on-demand' | 'always'
+  /** Whether its driver makes a domain of VFIO_TYPE1_NESTING_IOMMU: SMMUv3, before 6.13. */
+  readonly takesNestingType?: boolean
   /** Whether a guest's own tables can stand before the host's. */
   readonly canNest?: boolean
   /** Present for Intel VT-d: the registers that IOMMU_GET_HW_INFO shows. */

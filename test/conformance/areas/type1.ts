@@ -203,7 +203,7 @@ const membership = fc.oneof(
   group.map((g): Op => ioctl(g, 'UNSET_CONTAINER')),
   group.map((g): Op => open(g, PLACE[g])),
   fc
-    .record({ fd: container, model: pick(3, 3, 3, 1) })
+    .record({ fd: container, model: pick(3, 3, 3, 1, 6) })
     .map(({ fd, model }): Op => setIommu(fd, model)),
   group.map((fd): Op => ({ op: 'close', fd })),
   group.map((g): Op => device(g, PLACE[g], `d${g.slice(1)}`)),
@@ -223,6 +223,7 @@ const starts: readonly (readonly Op[])[] = [
   [open('c0', 'container'), ...join('g0', 'edu0', 'c0', 3), start],
   [open('c0', 'container'), ...join('g0', 'edu0', 'c0', 1)],
   [open('c0', 'container'), ...join('g2', 'mtty0', 'c0', 3)],
+  [open('c0', 'container'), ...join('g2', 'mtty0', 'c0'), setIommu('c0', 6)],
   [open('c0', 'container'), ...join('g2', 'mtty0', 'c0', 3), start],
   [open('c0', 'container'), ...join('g0', 'edu0', 'c0', 3), ...join('g2', 'mtty0', 'c0')],
   [open('c0', 'container'), ...join('g2', 'mtty0', 'c0', 3), ...join('g1', 'edu1', 'c0')],

@@ -1,7 +1,7 @@
 /**
  * The mappings of a container by iova. Before 6.18 the kernel compared ends one past the last
  * byte, which for a mapping of the last page is 0: no search finds it, so it can be mapped again,
- * and only tearing the container down removes it.
+ * and only tearing the container down removes it; and a search up to the last byte finds nothing.
  */
 
 import { U64_MAX } from '../../../base/units.ts'
@@ -45,6 +45,7 @@ export class MappingTree {
 
   /** What a search finds in a range, ascending; a copy, so that they may be removed meanwhile. */
   within(range: Range<bigint>): Mapping[] {
+    if (this.#losesLastPage && range.last === U64_MAX) return []
     return [...this.#found.overlapping(range)].map(({ value }) => value)
   }
 

@@ -28,6 +28,8 @@ export class Type1 {
   /** Invariant: the number of mappings whose vaddr is invalid. */
   vaddrInvalidCount = 0
   isTracking = false
+  /** VFIO_TYPE1_NESTING_IOMMU: v2, for drivers that can have two stages. */
+  isNesting = false
   /** What mappings must fit into; empty until a physical group came, and then never again. */
   ranges: readonly Range<bigint>[] = []
 
@@ -74,6 +76,7 @@ export class Type1 {
       this.#emulated.add(group)
       return 0
     }
+    if (this.isNesting && !iommu.model?.takesNestingType) return -ERRNO.EINVAL
     if (this.#conflicts(group, iommu)) return -ERRNO.EINVAL
     const replayed = this.#replay(iommu)
     if (replayed < 0) return replayed
