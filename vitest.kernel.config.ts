@@ -12,8 +12,8 @@ export default defineConfig({
     fileParallelism: false,
     maxWorkers: 1,
     // The machine is emulated: seconds here are tenths of a second elsewhere.
-    testTimeout: 120_000,
-    hookTimeout: 120_000,
+    testTimeout: 300_000,
+    hookTimeout: 300_000,
     teardownTimeout: 60_000,
     passWithNoTests: false,
     reporters: ['default', './test/plain-line.ts'],

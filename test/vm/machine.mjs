@@ -79,7 +79,7 @@ function qemuArguments({ kernel, initrd, job, iommu, append, processors }) {
     // An oops ends the machine at once: without a status, that fails the run.
     ...[
       '-append',
-      `console=ttyS0 loglevel=5 intel_iommu=on panic=-1 oops=panic fstab=no ${append}`,
+      `console=ttyS0 loglevel=5 intel_iommu=on no_timer_check panic=-1 oops=panic fstab=no ${append}`,
     ],
   ]
 }
