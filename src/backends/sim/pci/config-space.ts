@@ -45,6 +45,8 @@ const BAR_FLAGS: Record<BarSpec['kind'], bigint> = { memory: 0n, memory64: 4n, i
 
 export class ConfigSpace {
   readonly #bytes: Uint8Array
+  /** What it was when the function was opened. */
+  #saved = new Uint8Array(0)
   /** Which bits a client's write changes. */
   readonly #writable: Uint8Array
 
@@ -83,6 +85,12 @@ export class ConfigSpace {
     if (bars.some(({ kind }) => kind === 'io')) bits |= PCI_COMMAND_IO
     if (bars.some(({ kind }) => kind !== 'io')) bits |= PCI_COMMAND_MEMORY
     this.#command = (this.#command & ~(PCI_COMMAND_MASTER | PCI_COMMAND_INTX_DISABLE)) | bits
+    this.#saved = this.#bytes.slice()
+  }
+
+  /** vfio-pci closes the function: nothing is left of what its client wrote. */
+  restore(): void {
+    this.#bytes.set(this.#saved)
   }
 
   read(offset: number, into: Uint8Array): number {

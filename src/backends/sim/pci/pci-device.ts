@@ -51,6 +51,7 @@ export class PciDevice extends VfioDevice {
   }
 
   protected override closeDevice(): void {
+    this.pci.config.restore()
     this.pci.config.setBusMaster(false)
     this.pci.irqs.disable()
     this.pci.isLowPower = false
