@@ -44,9 +44,10 @@ const OPTIONS: ServerOptions = {
 }
 
 /**
- * grpc-js leaves the window for uploads at the protocol's 64 KiB, which costs three quarters of the
- * speed; it has an option for clients only (grpc-node pull request 3058). So the settings it gives
- * to its HTTP/2 server are amended here. A test reads the window of a live session.
+ * grpc-js leaves the window for uploads at the protocol's 64 KiB, so that a client waits for the
+ * daemon's turn sixteen times in each mebibyte (docs/benchmarks.md has what that costs); it has an
+ * option for clients only (grpc-node pull request 3058). So the settings it gives to its HTTP/2
+ * server are amended here. A test reads the window of a live session.
  */
 class WideServer extends GrpcServer {
   constructor(options: ServerOptions) {

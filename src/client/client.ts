@@ -15,7 +15,7 @@ import { type Calls, clientStreamCall, serverStreamCall, unaryCall } from './cal
 /** Where the daemon listens unless its configuration says otherwise. */
 export const DEFAULT_SOCKET = '/run/vfiod/vfiod.sock'
 
-/** A reader of device state is four times as fast with it as with the 64 KiB of the protocol. */
+/** A reader of device state is up to twice as fast with it as with the 64 KiB of the protocol. */
 const FLOW_CONTROL_WINDOW = 4 << 20
 
 export interface VfiodClient {
