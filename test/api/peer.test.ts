@@ -3,7 +3,8 @@
 
 import { readlinkSync } from 'node:fs'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { ClientProcess, isRoot } from './client-process.ts'
+import { canBeOthers, noOtherUsers } from '../other-users.ts'
+import { ClientProcess } from './client-process.ts'
 import { startServer, type TestServer, until } from './server.ts'
 
 let server: TestServer
@@ -74,32 +75,35 @@ describe('a client', () => {
     expect(released.error).toMatchObject({ reason: 'NOT_MM_OWNER' })
   })
 
-  test.runIf(isRoot)('of each user is itself, also when many call at once', async () => {
-    const users = Array.from({ length: 6 }, (_, n) => ({ uid: 20_000 + n, gid: 30_000 + n }))
-    const spoof = { 'x-vfiod-uid': '0', 'x-peer': 'connection:1' }
+  test.runIf(canBeOthers)(
+    `of each user is itself, also when many call at once${noOtherUsers}`,
+    async () => {
+      const users = Array.from({ length: 6 }, (_, n) => ({ uid: 20_000 + n, gid: 30_000 + n }))
+      const spoof = { 'x-vfiod-uid': '0', 'x-peer': 'connection:1' }
 
-    const wrong = await Promise.all(
-      users.map(async ({ uid, gid }) => {
-        const child = newProcess({ uid, gid })
-        const strangers: unknown[] = []
-        for (let n = 0; n < 30; n += 1) {
-          const on = n % 5
-          const { result } = await child.call(
-            'memory',
-            'allocateMemory',
-            { length: '4096' },
-            { headers: spoof, on },
-          )
-          const { owner } = result.memory
-          if (owner.uid !== uid || owner.pid !== child.pid) strangers.push(owner)
-        }
-        const { result } = await child.call('memory', 'listMemory')
-        return [...strangers, ...(result.memories.length === 30 ? [] : [result])]
-      }),
-    )
+      const wrong = await Promise.all(
+        users.map(async ({ uid, gid }) => {
+          const child = newProcess({ uid, gid })
+          const strangers: unknown[] = []
+          for (let n = 0; n < 30; n += 1) {
+            const on = n % 5
+            const { result } = await child.call(
+              'memory',
+              'allocateMemory',
+              { length: '4096' },
+              { headers: spoof, on },
+            )
+            const { owner } = result.memory
+            if (owner.uid !== uid || owner.pid !== child.pid) strangers.push(owner)
+          }
+          const { result } = await child.call('memory', 'listMemory')
+          return [...strangers, ...(result.memories.length === 30 ? [] : [result])]
+        }),
+      )
 
-    expect(wrong.flat()).toEqual([])
-  })
+      expect(wrong.flat()).toEqual([])
+    },
+  )
 })
 
 describe('the end of a client', () => {

@@ -5,6 +5,7 @@ import { chmodSync, chownSync, existsSync, readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { canBeOthers, noOtherUsers } from '../other-users.ts'
 import { DaemonProcess } from './daemon-process.ts'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
@@ -35,7 +36,7 @@ describe('the Dockerfile', () => {
   })
 })
 
-describe.runIf(process.getuid?.() === 0)('a daemon that runs as that user', () => {
+describe.runIf(canBeOthers)(`a daemon that runs as that user${noOtherUsers}`, () => {
   let daemon: DaemonProcess
 
   beforeEach(async () => {

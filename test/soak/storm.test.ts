@@ -8,10 +8,10 @@ import { chmodSync, mkdirSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { connect, type VfiodClient } from '../../src/client/client.ts'
+import { canBeOthers, noOtherUsers } from '../other-users.ts'
 import { until } from '../system/world.ts'
 import { type Held, isLong, SoakDaemon, seed } from './daemon.ts'
 
-const isRoot = process.getuid?.() === 0
 const PROGRAM = new URL('./storm-client.mjs', import.meta.url).pathname
 
 const STORM = isLong
@@ -78,9 +78,7 @@ const sumOf = (counts: readonly Readonly<Record<string, number>>[]): Record<stri
 
 const figures = ({ fds, maps, used, rss }: Held): object => ({ fds: fds.length, maps, used, rss })
 
-const suffix = isRoot ? '' : ' (skipped: only root may be several users)'
-
-describe.skipIf(!isRoot)(`a storm of clients${suffix}`, () => {
+describe.skipIf(!canBeOthers)(`a storm of clients${noOtherUsers}`, () => {
   let outcomes: Outcome[]
   let before: Held
   let after: Held
