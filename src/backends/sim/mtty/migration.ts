@@ -70,6 +70,8 @@ class MttyFiles {
 
   arc(from: MigState, to: MigState): OpenFile | null | number {
     if (from === 'RESUMING') return this.#load()
+    // Between the two PRE_COPY states nothing is looked at, not even whether there is a session.
+    if (isSaving(from) && isSaving(to) && to !== 'STOP_COPY') return null
     if (isSaving(to)) return this.#save(to)
     const effect = sessionEffect(from, to)
     if (effect === 'ends') this.disable()
