@@ -157,9 +157,10 @@ describe('bytesAt', () => {
 
     expect(bytesAt(address, 4096)).toHaveLength(4096)
     expect(bytesAt(address, 4097)).toBeUndefined()
-    expect(bytesAt(address - 1n, 1)).toBeUndefined()
     expect(bytesAt(address + 4095n, 2)).toBeUndefined()
-    expect(bytesAt(address + 4096n, 1)).toBeUndefined()
+    // The kernel may have put another segment right beside this one.
+    expect(bytesAt(address - 1n, 1)?.buffer).not.toBe(segment.bytes.buffer)
+    expect(bytesAt(address + 4096n, 1)?.buffer).not.toBe(segment.bytes.buffer)
     expect(bytesAt(0n, 1)).toBeUndefined()
     expect(bytesAt(0xffff_ffff_ffff_ffffn, 1)).toBeUndefined()
     expect(bytesAt(address, -1)).toBeUndefined()
