@@ -15,8 +15,18 @@
  * Fds in structs (eventfds, memfds) are real fds of this process in both backends.
  */
 
+import type { Segment, SegmentAccess } from '../os/memory.ts'
+
 /** The third argument of an ioctl: an integer by value, a pointer to bytes (in and out), or none. */
 export type IoctlArg = number | Uint8Array | undefined
+
+/** Where and how a file is mapped. */
+export interface MapRequest {
+  /** Bytes, both whole pages: -EINVAL otherwise. */
+  readonly offset: bigint
+  readonly length: bigint
+  readonly access: SegmentAccess
+}
 
 export interface Kernel {
   /** openat(2) on a device node. `flags` as O_RDWR (2) and friends; O_CLOEXEC is always added. */
@@ -30,6 +40,12 @@ export interface Kernel {
   /** read(2) on a stream fd such as a migration data_fd: may be short; 0 is what read(2) calls it. */
   read(fd: number, into: Uint8Array): Promise<number>
   write(fd: number, from: Uint8Array): Promise<number>
+  /** mmap(2), shared: the bytes of a region of a device, which it says are mappable. Touching them
+   * while the device has its memory space disabled is a SIGBUS on a real kernel. The mapping keeps
+   * the file open, and with it the device, its group and what they are attached to. */
+  mmap(fd: number, request: MapRequest): Promise<Segment | number>
+  /** munmap(2) of what mmap answered, whole. Its bytes are not looked at again. */
+  munmap(segment: Segment): Promise<number>
   /** An fd of this process that refers to the same open file and can be passed to another process;
    * -EOPNOTSUPP where the open file has no existence outside the backend. The caller owns it. */
   exportFd(fd: number): Promise<number>

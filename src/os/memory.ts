@@ -117,10 +117,11 @@ class Mapping implements Segment {
   }
 
   /** The kernel may keep us waiting for the lock of the address space, so it is asked elsewhere. */
-  free(): void {
+  free(): Promise<number> {
     if (this.#covered) throw new Error('Cannot free a segment: it is freed already')
     this.#windows.clear()
     this.#covered = this.#buffersAlive === 0 ? this.#unmap() : this.#cover()
+    return this.#covered
   }
 
   bufferCollected(): void {
@@ -200,9 +201,34 @@ export const allocPages = (length: number): Segment => {
  * views; views handed out before read zeros and write nowhere, for JS cannot take them back.
  */
 export const freeSegment = (segment: Segment): void => {
+  void unmapSegment(segment)
+}
+
+/** The same; answers once nothing of the file is mapped there any more: 0 or -errno. */
+export const unmapSegment = (segment: Segment): Promise<number> => {
   const mapping = segment as Mapping
-  mapping.free()
+  const gone = mapping.free()
   segments.splice(indexAbove(mapping.start) - 1, 1)
+  // Where it is covered, the answer is an address.
+  return gone.then((answer) => Math.min(answer, 0))
+}
+
+/** Shared memory of our own, and the fd by which others map it. */
+export interface SharedMemory {
+  readonly fd: number
+  readonly segment: Segment
+}
+
+/** Zeroed memory behind an fd, in whole pages. Throws when there is none. */
+export const allocShared = (name: string, length: number): SharedMemory => {
+  const fd = memfdCreate(name, BigInt(pages(length)))
+  if (fd < 0) throw new Error(`Cannot make a memfd of ${length} bytes: errno ${-fd}`)
+  const start = sys.mmapSync(0, pages(length), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0n)
+  if (start < 0) {
+    sys.closeSync(fd)
+    throw new Error(`Cannot map ${length} bytes: errno ${-start}`)
+  }
+  return { fd, segment: addSegment(start, pages(length), 'read-write') }
 }
 
 const segmentAround = (address: bigint, length: number): Mapping | undefined => {

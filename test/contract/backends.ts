@@ -9,7 +9,6 @@ import { afterAll, afterEach, describe, test } from 'vitest'
 import { linuxKernel } from '../../src/backends/linux/kernel.ts'
 import { defaultMachine } from '../../src/backends/sim/default-machine.ts'
 import { createSim } from '../../src/backends/sim/sim.ts'
-import type { Kernel } from '../../src/kernel/port.ts'
 import { Machine } from './machine.ts'
 
 export const BACKENDS = ['sim', 'linux'] as const
@@ -20,13 +19,14 @@ const chosen = (process.env.VFIOD_BACKENDS ?? 'sim').split(',')
 /** Long enough for what a device does on its own; each look at it waits this long. */
 const GLANCE_MS = 10
 
-const kernelOf = (backend: Backend): { kernel: Kernel; settle: () => Promise<void> } => {
+const machineOn = (backend: Backend): Machine => {
   if (backend === 'linux') {
     const settle = () => new Promise<void>((resolve) => setTimeout(resolve, GLANCE_MS))
-    return { kernel: linuxKernel(), settle }
+    return new Machine(backend, linuxKernel(), settle)
   }
   const sim = createSim({ ...defaultMachine, mdevs: [] }, { time: 'poked' })
-  return { kernel: sim.kernel, settle: async () => void sim.step() }
+  const settle = async () => void sim.step()
+  return new Machine(backend, sim.kernel, settle, () => sim.lockedPages)
 }
 
 /** The same suite for every chosen backend. */
@@ -39,8 +39,7 @@ export const describeContract = (name: string, body: (machine: Machine) => void)
       continue
     }
     describe(`${name} [${backend}]`, () => {
-      const { kernel, settle } = kernelOf(backend)
-      const machine = new Machine(backend, kernel, settle)
+      const machine = machineOn(backend)
       afterEach(() => machine.cleanUp())
       afterAll(() => machine.restore())
       body(machine)

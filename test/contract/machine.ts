@@ -4,8 +4,9 @@
  */
 
 import { randomUUID } from 'node:crypto'
+import { readFileSync } from 'node:fs'
 import { VFIO_TYPE1v2_IOMMU } from '../../src/abi/container.ts'
-import type { Kernel } from '../../src/kernel/port.ts'
+import type { Kernel, MapRequest } from '../../src/kernel/port.ts'
 import { eventfdCreate, eventfdRead } from '../../src/os/eventfd.ts'
 import { sys } from '../../src/os/libc.ts'
 import { freeSegment, mapFd, memfdCreate, type Segment } from '../../src/os/memory.ts'
@@ -28,22 +29,37 @@ export interface Opened extends Attached {
   readonly device: number
 }
 
+/** proc(5): VmLck of this process in pages; the file has KiB. */
+const ownLockedPages = (): bigint => {
+  const status = readFileSync('/proc/self/status', 'utf8')
+  return BigInt(status.match(/^VmLck:\s+(\d+) kB$/m)?.[1] ?? 0) / 4n
+}
+
 export class Machine {
   readonly backend: 'sim' | 'linux'
   readonly kernel: Kernel
+  /** VmLck of the process that makes the calls, in pages. */
+  readonly lockedPages: () => bigint
   readonly #settle: () => Promise<void>
   #fds: number[] = []
   #realFds: number[] = []
   /** The last fd that each device's group was opened as. */
   readonly #groups = new Map<string, number>()
   #segments: Segment[] = []
+  readonly #deviceMemory = new Set<Segment>()
   /** Functions that the suite gave to vfio-pci, and the driver each had before. */
   readonly #bound = new Map<string, string | undefined>()
   readonly #mdevs = new Map<string, { readonly forSuite: boolean }>()
 
-  constructor(backend: 'sim' | 'linux', kernel: Kernel, settle: () => Promise<void>) {
+  constructor(
+    backend: 'sim' | 'linux',
+    kernel: Kernel,
+    settle: () => Promise<void>,
+    lockedPages = ownLockedPages,
+  ) {
     this.backend = backend
     this.kernel = kernel
+    this.lockedPages = lockedPages
     this.#settle = settle
   }
 
@@ -129,6 +145,18 @@ export class Machine {
     if (typeof segment === 'number') throw new Error(`Cannot map memory: ${segment}`)
     this.#segments.push(segment)
     return segment
+  }
+
+  /** Part of a device, unmapped after the test, unless the test did; or -errno. */
+  async mmap(fd: number, request: MapRequest): Promise<Segment | number> {
+    const segment = await this.kernel.mmap(fd, request)
+    if (typeof segment !== 'number') this.#deviceMemory.add(segment)
+    return segment
+  }
+
+  async munmap(segment: Segment): Promise<number> {
+    this.#deviceMemory.delete(segment)
+    return this.kernel.munmap(segment)
   }
 
   free(segment: Segment): void {
@@ -254,6 +282,7 @@ export class Machine {
 
   /** Closes, frees and unmaps what one test took. */
   async cleanUp(): Promise<void> {
+    for (const segment of [...this.#deviceMemory]) await this.munmap(segment)
     for (const fd of this.#fds.splice(0).reverse()) await this.kernel.close(fd)
     for (const segment of this.#segments.splice(0)) freeSegment(segment)
     for (const fd of this.#realFds.splice(0)) sys.closeSync(fd)

@@ -6,6 +6,8 @@ import type { V1Order, VendorKind } from '../../src/backends/sim/machine.ts'
 import { MIG_V1_WINDOW } from '../../src/backends/sim/mig-v1-window.ts'
 import { ENGINE } from '../../src/backends/sim/vendor/engine.ts'
 import { RECORD_SIZE } from '../../src/backends/sim/vendor/records.ts'
+import type { MapRequest } from '../../src/kernel/port.ts'
+import type { Segment } from '../../src/os/memory.ts'
 import { type Said, said } from '../contract/answers.ts'
 import { getDeviceInfo, getRegionInfo, mapDma } from '../contract/calls.ts'
 import { mapped, type VendorDriver, type VendorWorld, vendorWorld } from './vendor-machine.ts'
@@ -66,10 +68,28 @@ class Region {
   async load(chunks: readonly Buffer[]): Promise<void> {
     for (const chunk of chunks) {
       expect(await this.write(await this.get(AT.data_offset), chunk)).toBe(chunk.length)
-      const size = Buffer.alloc(8)
-      size.writeBigUInt64LE(BigInt(chunk.length))
-      expect(await this.write(AT.data_size, size)).toBe(8)
+      await this.take(chunk.length)
     }
+  }
+
+  /** So many bytes are in the data section. */
+  async take(length: number): Promise<void> {
+    const size = Buffer.alloc(8)
+    size.writeBigUInt64LE(BigInt(length))
+    expect(await this.write(AT.data_size, size)).toBe(8)
+  }
+
+  async map(at: number, length: number): Promise<Segment | Said> {
+    const { machine, device } = this.driver
+    const request = { offset: REGION + BigInt(at), length: BigInt(length), access: 'read-write' }
+    const segment = await machine.mmap(device, request as MapRequest)
+    return typeof segment === 'number' ? said(segment) : segment
+  }
+
+  async mapData(): Promise<Segment> {
+    const segment = await this.map(MIG_V1_WINDOW.data.offset, MIG_V1_WINDOW.data.size)
+    if (typeof segment !== 'object') throw new Error(`Cannot map the data section: ${segment}`)
+    return segment
   }
 }
 
@@ -88,29 +108,62 @@ const regions = async (kind: VendorKind, v1Order: V1Order = 'rfc-v2') => {
 
 describe('a migration region', () => {
   test.each([
-    ['v1-ndma', [2, 6]],
+    ['v1-ndma', [2, 1, 6]],
     ['v1-queue', [2]],
-  ] as const)('of %s is the tenth, and its type and NDMA are capabilities', async (kind, ids) => {
-    const { source } = await regions(kind)
-    const { machine, device } = source.driver
-    expect((await getDeviceInfo(machine.kernel, device)).num_regions).toBe(10)
+  ] as const)(
+    'of %s is the tenth; type, mappable part and NDMA are capabilities',
+    async (kind, ids) => {
+      const { source } = await regions(kind)
+      const { machine, device } = source.driver
+      expect((await getDeviceInfo(machine.kernel, device)).num_regions).toBe(10)
 
-    const info = await getRegionInfo(machine.kernel, device, 9, 96)
+      const info = await getRegionInfo(machine.kernel, device, 9, 96)
 
-    expect(info).toMatchObject({
-      answer: 0,
-      size: BigInt(MIG_V1_WINDOW.regionSize),
-      offset: REGION,
-    })
-    const bytes = Buffer.alloc(96)
-    bytes.writeUInt32LE(96)
-    bytes.writeUInt32LE(9, 8)
-    await machine.kernel.ioctl(device, 0x3b6c, bytes)
-    const found: number[] = []
-    for (let at = bytes.readUInt32LE(12); at !== 0; at = bytes.readUInt32LE(at + 4))
-      found.push(bytes.readUInt16LE(at))
-    expect(found).toEqual(ids)
-    expect([bytes.readUInt32LE(40), bytes.readUInt32LE(44)]).toEqual([3, 1])
+      expect(info).toMatchObject({
+        answer: 0,
+        size: BigInt(MIG_V1_WINDOW.regionSize),
+        offset: REGION,
+      })
+      const bytes = Buffer.alloc(96)
+      bytes.writeUInt32LE(96)
+      bytes.writeUInt32LE(9, 8)
+      await machine.kernel.ioctl(device, 0x3b6c, bytes)
+      const found: number[] = []
+      for (let at = bytes.readUInt32LE(12); at !== 0; at = bytes.readUInt32LE(at + 4))
+        found.push(bytes.readUInt16LE(at))
+      expect(found).toEqual(ids)
+      expect([bytes.readUInt32LE(40), bytes.readUInt32LE(44)]).toEqual([3, 1])
+    },
+  )
+
+  test('of v1-ndma is saved and loaded through mappings of its data section', async () => {
+    const { source, target } = await regions('v1-ndma')
+    const [from, to] = [await source.mapData(), await target.mapData()]
+    await source.driver.put(ENGINE.mailbox, 0x77n)
+    await source.set(2)
+    await target.set(4)
+    while ((await source.get(AT.pending_bytes)) > 0) {
+      const chunk = from.view(
+        (await source.get(AT.data_offset)) - MIG_V1_WINDOW.data.offset,
+        await source.get(AT.data_size),
+      )
+      const place = (await target.get(AT.data_offset)) - MIG_V1_WINDOW.data.offset
+      to.view(place, chunk.length).set(chunk)
+      await target.take(chunk.length)
+    }
+
+    expect(await target.set(1)).toBe(4)
+    expect(await target.driver.get(ENGINE.mailbox)).toBe(0x77n)
+  })
+
+  test('is mapped by its data section alone, where it is at all: EINVAL', async () => {
+    const { source } = await regions('v1-ndma')
+    const { source: queue } = await regions('v1-queue')
+    const { offset, size } = MIG_V1_WINDOW.data
+
+    expect(await source.map(0, 4096)).toBe('EINVAL')
+    expect(await source.map(offset, size + 4096)).toBe('EINVAL')
+    expect(await queue.map(offset, size)).toBe('EINVAL')
   })
 
   test('takes each register at its own width and nothing else: EINVAL', async () => {
@@ -254,7 +307,7 @@ describe('DMA of a device with a migration region', () => {
     world.sim.step()
     expect([page(0), page(1)]).toEqual([1n, 0n])
 
-    const vaddr = world.sim.barAddress(world.addresses[0] ?? '')
+    const vaddr = (await source.driver.map()).address
     await mapDma(world.sim.kernel, world.container, { vaddr, iova: 0x8000_0000n, size: 4096n })
     await hostile.put(ENGINE.pokeIova, 0x8000_0000n + BigInt(ENGINE.mailbox))
     await hostile.put(ENGINE.pokeValue, 1n)

@@ -12,6 +12,7 @@ import {
 import type { FunctionSpec, MachineSpec, VendorKind } from '../../src/backends/sim/machine.ts'
 import { createSim, type Sim } from '../../src/backends/sim/sim.ts'
 import { ENGINE } from '../../src/backends/sim/vendor/engine.ts'
+import type { Segment } from '../../src/os/memory.ts'
 import { must } from '../contract/answers.ts'
 import { getMigState, mapDma, setContainer, setIommu, setMigState } from '../contract/calls.ts'
 import { Machine } from '../contract/machine.ts'
@@ -67,6 +68,14 @@ export class VendorDriver {
     const bytes = Buffer.alloc(8)
     bytes.writeBigUInt64LE(value)
     must(await this.machine.kernel.pwrite(this.device, bytes, BigInt(register)), 'write a register')
+  }
+
+  /** BAR 0, as a peer has it mapped. */
+  async map(): Promise<Segment> {
+    const request = { offset: 0n, length: 4096n, access: 'read-write' } as const
+    const segment = await this.machine.mmap(this.device, request)
+    if (typeof segment === 'number') throw new Error(`Cannot map BAR 0: ${segment}`)
+    return segment
   }
 
   async work(range: { start: bigint; last: bigint }, pages: bigint, pattern = 0n): Promise<void> {

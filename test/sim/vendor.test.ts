@@ -345,7 +345,7 @@ describe('a hostile peer', () => {
   const besieged = async (kind: VendorKind) => {
     const made = await world(['hostile'], [kind])
     const [hostile, victim] = made.drivers as [VendorDriver, VendorDriver]
-    const vaddr = made.sim.barAddress(made.addresses[1] ?? '')
+    const vaddr = (await victim.map()).address
     const iova = 0x8000_0000n
     expect(await mapDma(made.sim.kernel, made.container, { vaddr, iova, size: 4096n })).toBe(0)
     const poke = async (register: number, value: bigint): Promise<void> => {

@@ -7,6 +7,7 @@ import { readdir, readFile, readlink } from 'node:fs/promises'
 import { ERRNO } from '../../base/errno.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import { O_WRONLY, sys } from '../../os/libc.ts'
+import { mapFd, unmapSegment } from '../../os/memory.ts'
 
 /** The value, or what the kernel said: node:fs has it, already negative, as `errno`. */
 const answer = async <T>(value: Promise<T>): Promise<T | number> => {
@@ -25,6 +26,8 @@ export const linuxKernel = (): Kernel => ({
   pwrite: (fd, from, offset) => sys.pwrite(fd, from, offset),
   read: (fd, into) => sys.read(fd, into),
   write: (fd, from) => sys.write(fd, from),
+  mmap: (fd, request) => mapFd(fd, request),
+  munmap: (segment) => unmapSegment(segment),
   exportFd: async (fd) => sys.dup(fd),
 
   readFile: (path) => answer(readFile(path)),

@@ -12,8 +12,9 @@ import {
   vfio_device_detach_iommufd_pt,
 } from '../../abi/device.ts'
 import { ERRNO } from '../../base/errno.ts'
-import type { IoctlArg } from '../../kernel/port.ts'
+import type { IoctlArg, MapRequest } from '../../kernel/port.ts'
 import { IommufdFile } from './iommufd/iommufd-file.ts'
+import type { DeviceMemory } from './mm.ts'
 import type { Answer, Caller } from './open-file.ts'
 import { isRealFd } from './real-fd.ts'
 import { copyIn, copyOut } from './user-memory.ts'
@@ -42,6 +43,10 @@ export class CdevFile extends DeviceFile {
 
   override pwrite(from: Uint8Array, offset: bigint): Answer {
     return this.#iommufd ? super.pwrite(from, offset) : -ERRNO.EINVAL
+  }
+
+  override mmap(request: MapRequest): Promise<DeviceMemory | number> | number {
+    return this.#iommufd ? super.mmap(request) : -ERRNO.EINVAL
   }
 
   override read(into: Uint8Array): Answer {

@@ -17,6 +17,8 @@ export const FAULT_CALLS = [
   'pwrite',
   'read',
   'write',
+  'mmap',
+  'munmap',
   'exportFd',
   'readFile',
   'writeFile',

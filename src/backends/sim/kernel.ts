@@ -4,8 +4,10 @@
  */
 
 import { ERRNO } from '../../base/errno.ts'
-import type { IoctlArg, Kernel } from '../../kernel/port.ts'
-import type { Answer, OpenFile } from './open-file.ts'
+import { PAGE_SIZE } from '../../base/units.ts'
+import type { IoctlArg, Kernel, MapRequest } from '../../kernel/port.ts'
+import type { Segment } from '../../os/memory.ts'
+import type { OpenFile } from './open-file.ts'
 import type { Process } from './process.ts'
 import type { Vfs } from './vfs.ts'
 
@@ -74,6 +76,21 @@ export class SimKernel implements Kernel {
     )
   }
 
+  mmap(fd: number, request: MapRequest): Promise<Segment | number> {
+    return this.#onFile(fd, { name: 'mmap' }, async (file) => {
+      if (request.length <= 0n || (request.offset | request.length) % PAGE_SIZE !== 0n)
+        return -ERRNO.EINVAL
+      const memory = await file.mmap(request)
+      if (typeof memory === 'number') return memory
+      this.#process.addMapping(memory, file)
+      return memory.segment
+    })
+  }
+
+  munmap(segment: Segment): Promise<number> {
+    return this.#call({ name: 'munmap' }, () => this.#process.unmap(segment))
+  }
+
   /** A simulated file is nothing that another process could hold. */
   exportFd(fd: number): Promise<number> {
     return this.#onFile(fd, { name: 'exportFd' }, () => -ERRNO.EOPNOTSUPP)
@@ -95,11 +112,11 @@ export class SimKernel implements Kernel {
     return this.#call({ name: 'readLink', path }, () => this.#vfs.readLink(path))
   }
 
-  #onFile(
+  #onFile<T>(
     fd: number,
     call: Call,
-    act: (file: OpenFile, atMost: number | undefined) => Answer,
-  ): Promise<number> {
+    act: (file: OpenFile, atMost: number | undefined) => T | Promise<T>,
+  ): Promise<T | number> {
     const file = this.#process.fileOf(fd)
     if (file === undefined) return Promise.resolve(-ERRNO.EBADF)
     // The call keeps the file open, whatever else is closed meanwhile.

@@ -20,7 +20,8 @@ export const VENDOR_KINDS = [
 ] as const
 export type VendorKind = (typeof VENDOR_KINDS)[number]
 
-/** edu: QEMU's teaching device, with DMA and interrupts. inert: config space and BARs, no more. */
+/** edu: QEMU's teaching device, with DMA and interrupts. inert: config space, and memory
+ * behind its BARs. */
 export const FUNCTION_KINDS = ['edu', 'inert', ...VENDOR_KINDS] as const
 export type FunctionKind = (typeof FUNCTION_KINDS)[number]
 

@@ -6,6 +6,9 @@
 
 import { vfio_device_migration_info } from '../../abi/mig-v1.ts'
 import { ERRNO } from '../../base/errno.ts'
+import type { MapRequest } from '../../kernel/port.ts'
+import type { Segment } from '../../os/memory.ts'
+import { SharedPages } from './shared-pages.ts'
 import type { Engine } from './vendor/engine.ts'
 import type { StateImage } from './vendor/image.ts'
 import { RECORD_SIZE, ReceivedState } from './vendor/records.ts'
@@ -17,6 +20,8 @@ const FIRST_OFFSET = 0x1000
 
 export const MIG_V1_WINDOW = {
   regionSize: FIRST_OFFSET + 2 * WINDOW_SIZE,
+  /** What may be mapped: all but the page with the registers. */
+  data: { offset: FIRST_OFFSET, size: 2 * WINDOW_SIZE },
   chunkMax: RECORDS_PER_CHUNK * RECORD_SIZE,
 } as const
 
@@ -28,7 +33,9 @@ const RESUMING = 4
 export class MigV1Window {
   readonly #image: StateImage
   readonly #engine: Engine
-  readonly #bytes = Buffer.alloc(WINDOW_SIZE)
+  /** Both places, and what others map of them. */
+  #data: Uint8Array = new Uint8Array(2 * WINDOW_SIZE)
+  #shared: SharedPages | undefined
   /** Two places that take turns: data_offset may differ from one transaction to the next. */
   #turn = 0
   #queue: SaveQueue | undefined
@@ -116,6 +123,14 @@ export class MigV1Window {
     return from.length
   }
 
+  /** Maps whole pages of the data section; the registers before it stay trapped. */
+  map(request: MapRequest): Promise<Segment | number> | number {
+    const offset = request.offset - BigInt(FIRST_OFFSET)
+    if (offset < 0n || offset + request.length > this.#data.length) return -ERRNO.EINVAL
+    this.#shared ??= this.#share()
+    return this.#shared.map({ ...request, offset })
+  }
+
   /** data_size is written: the chunk is taken. Chunks are records, which are not cut elsewhere. */
   take(size: bigint): number {
     if (this.#step !== 'offset' || size > BigInt(MIG_V1_WINDOW.chunkMax)) return -ERRNO.EINVAL
@@ -125,6 +140,19 @@ export class MigV1Window {
     if (!isWhole || taken < 0) this.#isWrong = true
     this.#nextTurn()
     return 0
+  }
+
+  #share(): SharedPages {
+    const shared = new SharedPages(this.#data.length)
+    const data = shared.view(0, this.#data.length)
+    data.set(this.#data)
+    this.#data = data
+    return shared
+  }
+
+  /** The place whose turn it is. */
+  get #bytes(): Uint8Array {
+    return this.#data.subarray(this.#turn * WINDOW_SIZE, (this.#turn + 1) * WINDOW_SIZE)
   }
 
   #endInput(): void {

@@ -15,6 +15,8 @@ import {
   vfio_device_migration_info,
 } from '../../abi/mig-v1.ts'
 import { ERRNO } from '../../base/errno.ts'
+import type { MapRequest } from '../../kernel/port.ts'
+import type { Segment } from '../../os/memory.ts'
 import type { V1Order } from './machine.ts'
 import { MIG_V1_WINDOW, MigV1Window } from './mig-v1-window.ts'
 import type { Engine } from './vendor/engine.ts'
@@ -98,8 +100,16 @@ const actionsOf = (from: number, to: number): ReadonlySet<Action> => {
   return actions
 }
 
+interface V1Options {
+  readonly hasNdma: boolean
+  readonly mapsData: boolean
+  readonly order: V1Order
+}
+
 export class MigV1 {
   readonly hasNdma: boolean
+  /** Whether the data section can be mapped; where not, it is read and written. */
+  readonly mapsData: boolean
   readonly #order: V1Order
   readonly #engine: Engine
   readonly #window: MigV1Window
@@ -107,9 +117,10 @@ export class MigV1 {
 
   constructor(
     { image, engine }: { readonly image: StateImage; readonly engine: Engine },
-    { hasNdma, order }: { readonly hasNdma: boolean; readonly order: V1Order },
+    { hasNdma, mapsData, order }: V1Options,
   ) {
     this.hasNdma = hasNdma
+    this.mapsData = mapsData
     this.#order = order
     this.#engine = engine
     this.#window = new MigV1Window(image, engine)
@@ -158,6 +169,11 @@ export class MigV1 {
       return answer < 0 ? answer : 8
     }
     return -ERRNO.EINVAL
+  }
+
+  /** mmap(2): only of the data section, and only where it is mappable. */
+  map(request: MapRequest): Promise<Segment | number> | number {
+    return this.mapsData ? this.#window.map(request) : -ERRNO.EINVAL
   }
 
   #set(wanted: number): number {

@@ -1,8 +1,17 @@
 /** An mm_struct: the memory map of a process, which pinned pages are charged to. */
 
+import type { Segment } from '../../os/memory.ts'
+
 /** All processes of one user: iommufd charges them together. */
 export class User {
   lockedPages = 0n
+}
+
+/** Part of a device that is mapped into a process: VM_PFNMAP, which no page stands behind. */
+export interface DeviceMemory {
+  readonly segment: Segment
+  /** Whether the device decodes it now. */
+  isDecoded(): boolean
 }
 
 export class Mm {
@@ -16,8 +25,21 @@ export class Mm {
   /** Whether the process still runs. */
   isAlive = true
 
+  /** What of devices is mapped. */
+  readonly deviceMemory = new Set<DeviceMemory>()
+
   constructor(memlockBytes: bigint | null, user = new User()) {
     this.memlockBytes = memlockBytes
     this.user = user
+  }
+
+  /** The device memory that an address lies in. */
+  deviceMemoryAt(address: bigint): DeviceMemory | undefined {
+    for (const memory of this.deviceMemory) {
+      const { segment } = memory
+      if (address >= segment.address && address < segment.address + BigInt(segment.length))
+        return memory
+    }
+    return undefined
   }
 }

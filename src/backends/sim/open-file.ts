@@ -5,8 +5,8 @@
  */
 
 import { ERRNO } from '../../base/errno.ts'
-import type { IoctlArg } from '../../kernel/port.ts'
-import type { Mm } from './mm.ts'
+import type { IoctlArg, MapRequest } from '../../kernel/port.ts'
+import type { DeviceMemory, Mm } from './mm.ts'
 
 /** `>= 0` or `-errno`; a promise where the kernel would sleep. */
 export type Answer = number | Promise<number>
@@ -49,6 +49,11 @@ export abstract class OpenFile {
 
   pwrite(_from: Uint8Array, _offset: bigint): Answer {
     return -ERRNO.EINVAL
+  }
+
+  /** The bytes to map, in memory of this process; the kernel holds the file while they are. */
+  mmap(_request: MapRequest): Promise<DeviceMemory | number> | number {
+    return -ERRNO.ENODEV
   }
 
   read(_into: Uint8Array): Answer {

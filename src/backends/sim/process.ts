@@ -6,13 +6,15 @@
 
 import { closeSync, openSync } from 'node:fs'
 import { ERRNO } from '../../base/errno.ts'
-import type { Mm } from './mm.ts'
+import { type Segment, unmapSegment } from '../../os/memory.ts'
+import type { DeviceMemory, Mm } from './mm.ts'
 import type { Caller, OpenFile } from './open-file.ts'
 
 export class Process implements Caller {
   readonly mm: Mm
   readonly mayRaiseLimits: boolean
   readonly #files = new Map<number, OpenFile>()
+  readonly #mapped = new Map<Segment, { readonly memory: DeviceMemory; readonly file: OpenFile }>()
 
   constructor(mm: Mm, { mayRaiseLimits = true }: { readonly mayRaiseLimits?: boolean } = {}) {
     this.mm = mm
@@ -43,8 +45,26 @@ export class Process implements Caller {
     return 0
   }
 
+  /** From here on the file is open for as long as the memory is mapped. */
+  addMapping(memory: DeviceMemory, file: OpenFile): void {
+    this.#mapped.set(memory.segment, { memory, file: file.get() })
+    this.mm.deviceMemory.add(memory)
+  }
+
+  /** munmap(2) of what was mapped through the port. */
+  async unmap(segment: Segment): Promise<number> {
+    const mapped = this.#mapped.get(segment)
+    if (mapped === undefined) return -ERRNO.EINVAL
+    this.#mapped.delete(segment)
+    this.mm.deviceMemory.delete(mapped.memory)
+    const answer = await unmapSegment(segment)
+    mapped.file.put()
+    return answer
+  }
+
   /** exit(2). */
   closeAll(): void {
+    for (const segment of [...this.#mapped.keys()]) void this.unmap(segment)
     for (const fd of [...this.#files.keys()]) this.close(fd)
     this.mm.isAlive = false
   }

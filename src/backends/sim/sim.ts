@@ -36,8 +36,6 @@ export interface Sim extends SimProcess {
   step(): boolean
   /** Another process on the machine, with a memory map and fds of its own. */
   spawn(options?: SpawnOptions): SimProcess
-  /** Where BAR 0 of a vendor-like function is in this process: what mmap of the BAR would answer. */
-  barAddress(address: string): bigint
   /** The firmware refuses the next arc of a vendor-like function. */
   failNextArc(address: string, errno: number): void
   /** Faults by name. */
@@ -116,7 +114,6 @@ export const createSim = (
     exit: first.exit,
     faults,
     step: () => machine.pending.step(),
-    barAddress: (address) => vendorAt(address).engine.address,
     failNextArc: (address, errno) => vendorAt(address).migration?.failNextArc(-errno),
     spawn: (options = {}) => processOf(options).handle,
     fault: undefined,

@@ -6,7 +6,7 @@
 import { VFIO_DEVICE_BIND_IOMMUFD } from '../../abi/device.ts'
 import { VFIO_DEVICE_FEATURE } from '../../abi/feature.ts'
 import { ERRNO } from '../../base/errno.ts'
-import type { IoctlArg } from '../../kernel/port.ts'
+import type { IoctlArg, MapRequest } from '../../kernel/port.ts'
 import { bindIommufd } from './cdev.ts'
 import type { DmaLoggingOps } from './dma-logging.ts'
 import { deviceFeature, type FeatureDevice } from './feature.ts'
@@ -17,6 +17,7 @@ import type { IommufdContext } from './iommufd/context.ts'
 import { bindEmulated } from './iommufd/emulated-device.ts'
 import { bindPhysical } from './iommufd/physical-device.ts'
 import type { MigrationOps } from './migration-feature.ts'
+import type { DeviceMemory } from './mm.ts'
 import { type Answer, type Caller, OpenFile } from './open-file.ts'
 
 export abstract class VfioDevice implements GroupDevice, FeatureDevice {
@@ -63,6 +64,11 @@ export abstract class VfioDevice implements GroupDevice, FeatureDevice {
   abstract ioctl(caller: Caller, request: number, arg: IoctlArg): Answer
   abstract read(into: Uint8Array, offset: bigint): Answer
   abstract write(from: Uint8Array, offset: bigint): Answer
+
+  /** Most drivers have nothing to map. */
+  map(_request: MapRequest): Promise<DeviceMemory | number> | number {
+    return -ERRNO.EINVAL
+  }
 
   /** Surprise removal. */
   lose(): void {
@@ -196,6 +202,10 @@ export class DeviceFile extends OpenFile {
 
   override pwrite(from: Uint8Array, offset: bigint): Answer {
     return this.device.isLost ? -ERRNO.EIO : this.device.write(from, offset)
+  }
+
+  override mmap(request: MapRequest): Promise<DeviceMemory | number> | number {
+    return this.device.isLost ? -ERRNO.ENODEV : this.device.map(request)
   }
 
   override read(into: Uint8Array): Answer {

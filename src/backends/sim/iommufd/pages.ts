@@ -56,6 +56,9 @@ export class Pages {
     if (missing > 0n) {
       // Addresses mean nothing once the process that gave them is gone.
       if (this.source.kind === 'user' && !this.mm.isAlive) return -ERRNO.EFAULT
+      // iommufd pins pages, and a device's memory has none.
+      const start = this.source.base + range.start * PAGE_SIZE
+      if (this.source.kind === 'user' && this.mm.deviceMemoryAt(start)) return -ERRNO.EFAULT
       const length = (range.last - range.start + 1n) * PAGE_SIZE
       const found = this.source.check(range.start * PAGE_SIZE, length, this.isWritable)
       if (found < 0) return found

@@ -16,6 +16,7 @@ import {
   VFIO_PCI_NUM_REGIONS,
   VFIO_PCI_ROM_REGION_INDEX,
   VFIO_REGION_INFO_CAP_MSIX_MAPPABLE,
+  VFIO_REGION_INFO_CAP_SPARSE_MMAP,
   VFIO_REGION_INFO_CAP_TYPE,
   VFIO_REGION_INFO_FLAG_CAPS,
   VFIO_REGION_INFO_FLAG_MMAP,
@@ -24,7 +25,9 @@ import {
   vfio_device_info,
   vfio_irq_info,
   vfio_region_info,
+  vfio_region_info_cap_sparse_mmap,
   vfio_region_info_cap_type,
+  vfio_region_sparse_mmap_area,
 } from '../../../abi/device.ts'
 import {
   PROPOSED_NDMA,
@@ -32,12 +35,13 @@ import {
   VFIO_REGION_TYPE_MIGRATION_DEPRECATED,
 } from '../../../abi/mig-v1.ts'
 import { ERRNO } from '../../../base/errno.ts'
-import { PAGE_SIZE } from '../../../base/units.ts'
 import type { IoctlArg } from '../../../kernel/port.ts'
 import { capChain } from '../cap-chain.ts'
+import type { MigV1 } from '../mig-v1.ts'
+import { MIG_V1_WINDOW } from '../mig-v1-window.ts'
 import { copyIn, copyOut } from '../user-memory.ts'
 import type { PciFunction } from './pci-function.ts'
-import { barOf, MIG_V1_REGION_INDEX, regionOffset } from './regions.ts'
+import { barOf, isMappable, MIG_V1_REGION_INDEX, regionOffset } from './regions.ts'
 
 const DEVICE_INFO_MIN = vfio_device_info.offsets.cap_offset
 const RW = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE
@@ -88,7 +92,11 @@ const NO_REGION: Region = { size: 0n, flags: 0, caps: [] }
 const region = (pci: PciFunction, index: number): Region | undefined => {
   const v1 = pci.vendor?.v1
   if (v1 && index === MIG_V1_REGION_INDEX)
-    return { size: BigInt(v1.size), flags: RW, caps: migV1Caps(v1.hasNdma) }
+    return {
+      size: BigInt(v1.size),
+      flags: RW | (v1.mapsData ? VFIO_REGION_INFO_FLAG_MMAP : 0),
+      caps: migV1Caps(v1),
+    }
   if (index === VFIO_PCI_CONFIG_REGION_INDEX)
     return { size: BigInt(pci.config.size), flags: RW, caps: [] }
   if (index === VFIO_PCI_ROM_REGION_INDEX) return NO_REGION
@@ -96,7 +104,7 @@ const region = (pci: PciFunction, index: number): Region | undefined => {
   if (index > VFIO_PCI_BAR5_REGION_INDEX) return undefined
   const bar = barOf(pci, index)
   if (bar === undefined) return NO_REGION
-  const mayMap = bar.kind !== 'io' && bar.size >= PAGE_SIZE
+  const mayMap = isMappable(bar)
   const hasTable = pci.msixBar === index
   const mappable = vfio_info_cap_header.encode({
     id: VFIO_REGION_INFO_CAP_MSIX_MAPPABLE,
@@ -109,7 +117,7 @@ const region = (pci: PciFunction, index: number): Region | undefined => {
   }
 }
 
-const migV1Caps = (hasNdma: boolean): Uint8Array[] => {
+const migV1Caps = ({ hasNdma, mapsData }: MigV1): Uint8Array[] => {
   const type = vfio_region_info_cap_type.encode({
     'header.id': VFIO_REGION_INFO_CAP_TYPE,
     'header.version': 1,
@@ -117,7 +125,16 @@ const migV1Caps = (hasNdma: boolean): Uint8Array[] => {
     subtype: VFIO_REGION_SUBTYPE_MIGRATION_DEPRECATED,
   })
   const ndma = vfio_info_cap_header.encode({ id: PROPOSED_NDMA.regionInfoCap, version: 1 })
-  return hasNdma ? [type, ndma] : [type]
+  const { offset, size } = MIG_V1_WINDOW.data
+  const sparse = Buffer.concat([
+    vfio_region_info_cap_sparse_mmap.encode({
+      'header.id': VFIO_REGION_INFO_CAP_SPARSE_MMAP,
+      'header.version': 1,
+      nr_areas: 1,
+    }),
+    vfio_region_sparse_mmap_area.encode({ offset: BigInt(offset), size: BigInt(size) }),
+  ])
+  return [type, ...(mapsData ? [sparse] : []), ...(hasNdma ? [ndma] : [])]
 }
 
 export const irqInfo = (pci: PciFunction, arg: IoctlArg): number => {

@@ -11,19 +11,20 @@ import {
   VFIO_PCI_NUM_IRQS,
 } from '../../../abi/device.ts'
 import { ERRNO } from '../../../base/errno.ts'
-import type { IoctlArg } from '../../../kernel/port.ts'
+import type { IoctlArg, MapRequest } from '../../../kernel/port.ts'
 import type { DmaLoggingOps } from '../dma-logging.ts'
 import type { FeatureCall } from '../feature-call.ts'
 import type { VfioGroup } from '../group.ts'
 import { irqSet } from '../irq-set.ts'
 import type { MigrationOps } from '../migration-feature.ts'
+import type { DeviceMemory } from '../mm.ts'
 import type { Caller } from '../open-file.ts'
 import { VfioDevice } from '../vfio-device.ts'
 import { pciFeature } from './features.ts'
 import { hotReset, hotResetInfo } from './hot-reset.ts'
 import { deviceInfo, irqInfo, regionInfo } from './info.ts'
 import type { PciFunction } from './pci-function.ts'
-import { readRegion, writeRegion } from './regions.ts'
+import { mapRegion, readRegion, writeRegion } from './regions.ts'
 
 export class PciDevice extends VfioDevice {
   readonly pci: PciFunction
@@ -104,6 +105,10 @@ export class PciDevice extends VfioDevice {
 
   override write(from: Uint8Array, offset: bigint): number {
     return writeRegion(this.pci, from, offset)
+  }
+
+  override map(request: MapRequest): Promise<DeviceMemory | number> {
+    return mapRegion(this.pci, request)
   }
 
   #setIrqs(arg: IoctlArg): number {

@@ -6,11 +6,12 @@ import type { GroupMember, IommuGroup } from '../iommu-group.ts'
 import { type FunctionSpec, VENDOR_KINDS } from '../machine.ts'
 import type { Pending } from '../pending.ts'
 import { VendorDevice } from '../vendor/vendor-device.ts'
+import { BarMemory } from './bar-memory.ts'
 import { ConfigSpace } from './config-space.ts'
 import { Edu } from './edu.ts'
 import { IntxLine } from './intx.ts'
 import { PciIrqs } from './irqs.ts'
-import { type Bus, inertRegisters, type Registers } from './registers.ts'
+import type { Bus, Registers } from './registers.ts'
 
 /** Drivers that leave the group's DMA to whoever owns it. */
 const HANDS_OFF = ['vfio-pci', 'pcieport']
@@ -34,6 +35,8 @@ export class PciFunction implements GroupMember, Bus {
   config: ConfigSpace
   /** What a function of a vendor-like kind has besides registers. */
   readonly vendor: VendorDevice | undefined
+  /** What is behind the BARs of a function that is nothing else. */
+  readonly #memory: BarMemory
   registers: Registers
   driver: string | undefined
   driverOverride: string | undefined
@@ -61,6 +64,7 @@ export class PciFunction implements GroupMember, Bus {
     this.config = new ConfigSpace(spec)
     const kind = VENDOR_KINDS.find((name) => name === spec.kind)
     if (kind) this.vendor = new VendorDevice(spec, kind, { bus: this, pending: machine.pending })
+    this.#memory = new BarMemory(spec.bars)
     this.registers = this.#makeRegisters()
     const intx = new IntxLine(machine.pending, spec.hasIntx)
     this.irqs = new PciIrqs(spec, intx, machine)
@@ -165,6 +169,6 @@ export class PciFunction implements GroupMember, Bus {
 
   #makeRegisters(): Registers {
     if (this.vendor) return this.vendor.engine
-    return this.spec.kind === 'edu' ? new Edu(this) : inertRegisters
+    return this.spec.kind === 'edu' ? new Edu(this) : this.#memory
   }
 }

@@ -6,7 +6,10 @@ import {
   VFIO_PCI_NUM_REGIONS,
 } from '../../../abi/device.ts'
 import { ERRNO } from '../../../base/errno.ts'
+import { PAGE_SIZE } from '../../../base/units.ts'
+import type { MapRequest } from '../../../kernel/port.ts'
 import type { BarSpec } from '../machine.ts'
+import type { DeviceMemory } from '../mm.ts'
 import type { PciFunction } from './pci-function.ts'
 
 const INDEX_SHIFT = 40n
@@ -46,6 +49,27 @@ export const writeRegion = (pci: PciFunction, from: Uint8Array, offset: bigint):
     pci.registers.write(index, where, piece),
   )
 }
+
+/** The bytes that a client maps: whole pages of a BAR, or of what a driver says is mappable. */
+export const mapRegion = async (
+  pci: PciFunction,
+  request: MapRequest,
+): Promise<DeviceMemory | number> => {
+  const { index, at } = regionAt(request.offset)
+  const within = { ...request, offset: at }
+  if (index === MIG_V1_REGION_INDEX && pci.vendor?.v1) {
+    const window = await pci.vendor.v1.map(within)
+    return typeof window === 'number' ? window : { segment: window, isDecoded: () => true }
+  }
+  const bar = index <= VFIO_PCI_BAR5_REGION_INDEX ? barOf(pci, index) : undefined
+  if (bar === undefined || !isMappable(bar) || at + request.length > bar.size) return -ERRNO.EINVAL
+  const segment = (await pci.registers.map?.(index, within)) ?? -ERRNO.ENODEV
+  if (typeof segment === 'number') return segment
+  return { segment, isDecoded: () => pci.config.isMemoryEnabled }
+}
+
+/** Less than a page cannot be mapped without its neighbours. */
+export const isMappable = ({ kind, size }: BarSpec): boolean => kind !== 'io' && size >= PAGE_SIZE
 
 export const barOf = (pci: PciFunction, index: number): BarSpec | undefined =>
   pci.spec.bars.find((bar) => bar.index === index)

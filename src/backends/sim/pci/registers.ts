@@ -1,9 +1,14 @@
 /** What stands behind the BARs of a function, and how it speaks back: interrupts and DMA. */
 
+import type { MapRequest } from '../../../kernel/port.ts'
+import type { Segment } from '../../../os/memory.ts'
+
 export interface Registers {
   /** Fills `into` from a BAR: one access of 1, 2, 4 or 8 bytes, aligned to its width. */
   read(bar: number, offset: number, into: Uint8Array): void
   write(bar: number, offset: number, from: Uint8Array): void
+  /** Maps whole pages of a BAR; absent where memory cannot show what the registers do. */
+  map?(bar: number, request: MapRequest): Promise<Segment | number> | number
 }
 
 /** The function as its registers see it. */
@@ -19,10 +24,4 @@ export interface Bus {
   dmaWrite(iova: bigint, from: Uint8Array): boolean
   /** Does something later, on the device's own time. */
   later(action: () => void): void
-}
-
-/** Nothing behind the BARs: reads are all ones and writes go nowhere. */
-export const inertRegisters: Registers = {
-  read: (_bar, _offset, into) => void into.fill(0xff),
-  write: () => {},
 }

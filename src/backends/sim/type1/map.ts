@@ -63,9 +63,9 @@ const setVaddr = (type1: Type1, mapping: Mapping | undefined, map: DmaMap, calle
     return -ERRNO.EINVAL
   if (mapping.owner !== caller) {
     // The new owner first, so that a refusal leaves the old one as it was.
-    const charged = mapping.isIommuMapped ? charge(caller, mapping.pages) : 0
+    const charged = mapping.isIommuMapped ? charge(caller, mapping.lockedPages) : 0
     if (charged < 0) return charged
-    if (mapping.isIommuMapped) mapping.owner.lockedPages -= mapping.pages
+    mapping.owner.lockedPages -= mapping.lockedPages
     mapping.owner = caller
   }
   mapping.vaddr = map.vaddr

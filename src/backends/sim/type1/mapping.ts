@@ -20,8 +20,10 @@ export class Mapping {
   owner: Mm
   /** While it is set the device goes on, but nothing new can be pinned. */
   isVaddrInvalid = false
-  /** Whether it is in the IOMMU's page table. Invariant: its pages are charged to `owner` then. */
+  /** Whether it is in the IOMMU's page table. */
   isIommuMapped = false
+  /** Pages that are charged to `owner`: 0 while it is not in the page table. */
+  lockedPages = 0n
   dirty: DirtyBitmap | undefined
   /** The pages themselves, once the vaddr may lead elsewhere. */
   #pin: Pin | undefined
@@ -50,9 +52,15 @@ export class Mapping {
     return (this.access & VFIO_DMA_MAP_FLAG_WRITE) !== 0
   }
 
+  /** What is charged once it is in the page table: nothing for a device's memory, which has no pages. */
+  get pagesToLock(): bigint {
+    return this.owner.deviceMemoryAt(this.vaddr) ? 0n : this.pages
+  }
+
   /** Whether the first pages are there and may be pinned for what the device may do. */
   isPinnable(pages: bigint): boolean {
     const access = accessAt(this.vaddr, Number(pages * PAGE_SIZE))
+    if (this.owner.deviceMemoryAt(this.vaddr)?.isDecoded() === false) return false
     return access !== undefined && (access === 'read-write' || !this.mayWrite)
   }
 

@@ -21,14 +21,17 @@ export const pin = (mapping: Mapping): number => {
   // Pages are pinned in order, so that the limit may be met before the first that is not there.
   const there = mapping.pinnablePages
   if (there < mapping.pages) return mayLock(mapping.owner, there) ? -ERRNO.EFAULT : -ERRNO.ENOMEM
-  const charged = charge(mapping.owner, mapping.pages)
+  const pages = mapping.pagesToLock
+  const charged = charge(mapping.owner, pages)
   if (charged < 0) return charged
+  mapping.lockedPages = pages
   mapping.isIommuMapped = true
   return 0
 }
 
 export const unpin = (mapping: Mapping): void => {
   if (!mapping.isIommuMapped) return
-  mapping.owner.lockedPages -= mapping.pages
+  mapping.owner.lockedPages -= mapping.lockedPages
+  mapping.lockedPages = 0n
   mapping.isIommuMapped = false
 }

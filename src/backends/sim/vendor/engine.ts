@@ -5,9 +5,12 @@
  */
 
 import { dataView } from '../../../abi/layout.ts'
-import { allocPages } from '../../../os/memory.ts'
+import { ERRNO } from '../../../base/errno.ts'
+import type { MapRequest } from '../../../kernel/port.ts'
+import type { Segment } from '../../../os/memory.ts'
 import { DMA_PATTERNS, type WorkloadSpec } from '../machine.ts'
 import type { Bus, Registers } from '../pci/registers.ts'
+import { SharedPages } from '../shared-pages.ts'
 
 export const ENGINE_PAGE = 4096
 export const ENGINE_ID = 0x766f_6e64
@@ -51,8 +54,9 @@ export interface EngineOptions {
 export class Engine implements Registers {
   readonly #bus: Bus
   readonly #options: EngineOptions
+  /** The page, once somebody has mapped it. */
+  #shared: SharedPages | undefined
   #page: Uint8Array = new Uint8Array(ENGINE_PAGE)
-  #address: bigint | undefined
   #mode: EngineMode = { mayDma: true, answers: true }
   /** What the registers were when the device stopped answering. */
   #frozen: Uint8Array | undefined
@@ -64,15 +68,10 @@ export class Engine implements Registers {
     this.#powerOn()
   }
 
-  /** Where the page is in memory: what a client maps of the BAR, and what it gives to an IOMMU. */
-  get address(): bigint {
-    if (this.#address === undefined) {
-      const segment = allocPages(ENGINE_PAGE)
-      segment.bytes.set(this.#page)
-      this.#page = segment.bytes
-      this.#address = segment.address
-    }
-    return this.#address
+  map(bar: number, request: MapRequest): Promise<Segment | number> | number {
+    if (bar !== 0 || request.offset + request.length > ENGINE_PAGE) return -ERRNO.EINVAL
+    this.#shared ??= this.#share()
+    return this.#shared.map(request)
   }
 
   read(bar: number, offset: number, into: Uint8Array): void {
@@ -122,6 +121,14 @@ export class Engine implements Registers {
     const pages = this.#take32(ENGINE.pagesPerStep)
     for (let done = 0; done < pages; done++) this.#writePage()
     return pages > 0 || pokes
+  }
+
+  #share(): SharedPages {
+    const shared = new SharedPages(ENGINE_PAGE)
+    const page = shared.view(0, ENGINE_PAGE)
+    page.set(this.#page)
+    this.#page = page
+    return shared
   }
 
   /** Whether somebody touched the registers of a device whose queue that starts again. */

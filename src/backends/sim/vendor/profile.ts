@@ -33,7 +33,7 @@ export interface Profile {
   /** DMA logging: what a second START answers. */
   readonly dmaLogging?: { readonly startedAgain: number }
   /** Migration through a region. */
-  readonly v1?: { readonly hasNdma: boolean }
+  readonly v1?: { readonly hasNdma: boolean; readonly mapsData: boolean }
   /** Any access to its registers starts its queue again. */
   readonly restartsOnTouch?: true
   /** Writes where its registers tell it to, as a device that somebody else programmed. */
@@ -89,14 +89,14 @@ export const PROFILES: Readonly<Record<VendorKind, Profile>> = {
     dmaLogging: { startedAgain: -ERRNO.EEXIST },
   },
   /** The list's documentation of the migration region (2021) with the NDMA bit it proposed. */
-  'v1-ndma': { ids: { vendor: 0x1af4, device: 0x11f1 }, v1: { hasNdma: true } },
+  'v1-ndma': { ids: { vendor: 0x1af4, device: 0x11f1 }, v1: { hasNdma: true, mapsData: true } },
   /**
    * The same documents: NDMA is optional, because a device may exist (hns is named) whose queue
    * starts again with any access to its registers, so that nothing can hold its DMA back.
    */
   'v1-queue': {
     ids: { vendor: 0x1af4, device: 0x11f2 },
-    v1: { hasNdma: false },
+    v1: { hasNdma: false, mapsData: false },
     restartsOnTouch: true,
   },
   /** The same documents: registers within reach of a peer's DMA are within reach of its owner. */
