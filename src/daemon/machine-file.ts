@@ -24,19 +24,10 @@ import {
   V1_ORDERS,
   VENDOR_KINDS,
 } from '../backends/sim/machine.ts'
-import { U64_MAX } from '../base/units.ts'
 import { ConfigError } from './config-error.ts'
 import { faultTable } from './machine-faults.ts'
-
-/** A number of 64 bits: TOML's own integers end at 2^63, so longer ones are written as text. */
-const u64 = z
-  .union([
-    z.int().nonnegative(),
-    z.bigint().nonnegative(),
-    z.string().regex(/^(0x[0-9a-fA-F_]+|[0-9_]+)$/, 'a number such as "0xfee00000" is needed'),
-  ])
-  .transform((value) => BigInt(typeof value === 'string' ? value.replaceAll('_', '') : value))
-  .refine((value) => value <= U64_MAX, 'it must be below 2^64')
+import { type IommuTable, iommuTable } from './machine-iommu.ts'
+import { range, u64 } from './machine-numbers.ts'
 
 const unsigned = (bits: number) =>
   z
@@ -45,31 +36,14 @@ const unsigned = (bits: number) =>
     .max(2 ** bits - 1)
 const powerOfTwo = u64.refine((n) => n > 0n && (n & (n - 1n)) === 0n, 'it must be a power of two')
 
-const range = z
-  .strictObject({ start: u64, last: u64 })
-  .refine(({ start, last }) => start <= last, 'it must not end before it starts')
-
 const reserved = z.strictObject({ start: u64, last: u64, kind: z.enum(RESERVED_KINDS) })
 
-const iommu = z
-  .strictObject({
-    page_sizes: u64.refine((bits) => bits !== 0n, 'one bit per page size is needed'),
-    aperture: range,
-    cache_coherent: z.boolean().default(true),
-  })
-  .transform(({ page_sizes, aperture, cache_coherent }) => ({
-    pageSizes: page_sizes,
-    aperture,
-    isCacheCoherent: cache_coherent,
-  }))
-
-const group = z
-  .strictObject({
-    id: z.int().nonnegative(),
-    reserved: z.array(reserved).default([MSI_WINDOW]),
-    iommu: iommu.optional(),
-  })
-  .transform(({ iommu: own, ...rest }): GroupSpec => (own ? { ...rest, iommu: own } : rest))
+const group = z.strictObject({
+  id: z.int().nonnegative(),
+  reserved: z.array(reserved).optional(),
+  iommu: iommuTable.optional(),
+})
+type GroupTable = z.infer<typeof group>
 
 const bar = z.strictObject({
   index: z.int().min(0).max(5),
@@ -192,7 +166,7 @@ const machineSchema = z
     memlock_bytes: z.union([z.literal('unlimited').transform(() => null), u64]).default(null),
     dma_entry_limit: unsigned(32).default(defaultMachine.dmaEntryLimit),
     drivers: z.array(z.string()).default([...defaultMachine.drivers]),
-    iommu: iommu.default(defaultMachine.iommu),
+    iommu: iommuTable.default({ spec: defaultMachine.iommu, reserved: [MSI_WINDOW] }),
     groups: z.array(group).default([]),
     functions: z.array(pciFunction).default([]),
     mdev_parents: z.array(mdevParent).default([]),
@@ -205,8 +179,11 @@ const machineSchema = z
       memlockBytes: file.memlock_bytes,
       dmaEntryLimit: file.dma_entry_limit,
       drivers: file.drivers,
-      iommu: file.iommu,
-      groups: [...file.groups, ...impliedGroups(file.groups, file.functions)],
+      iommu: file.iommu.spec,
+      groups: [
+        ...file.groups.map((one) => groupOf(one, file.iommu)),
+        ...impliedGroups(file.groups, file.functions).map((one) => groupOf(one, file.iommu)),
+      ],
       functions: file.functions,
       mdevParents: file.mdev_parents,
       mdevs: file.mdevs,
@@ -218,14 +195,21 @@ const machineSchema = z
       context.addIssue({ code: 'custom', path, message })
   })
 
+/** Reserved is what it says, or else what its IOMMU keeps. */
+const groupOf = ({ id, reserved: own, iommu }: GroupTable, machines: IommuTable): GroupSpec => ({
+  id,
+  reserved: own ?? (iommu ?? machines).reserved,
+  ...(iommu && { iommu: iommu.spec }),
+})
+
 /** A group that only functions name is an ordinary one. */
 const impliedGroups = (
-  groups: readonly GroupSpec[],
+  groups: readonly GroupTable[],
   functions: readonly FunctionSpec[],
-): GroupSpec[] => {
+): GroupTable[] => {
   const known = new Set(groups.map(({ id }) => id))
   const named = new Set(functions.map((fn) => fn.group).filter((id) => !known.has(id)))
-  return [...named].map((id) => ({ id, reserved: [MSI_WINDOW] }))
+  return [...named].map((id) => ({ id }))
 }
 
 interface Contradiction {

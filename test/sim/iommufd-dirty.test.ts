@@ -96,7 +96,7 @@ const bitsAfterWrite = async (
 }
 
 describe('dirty tracking of an SMMUv3', () => {
-  const bench = benchOn(smmuV3)
+  const bench = benchOn(smmuV3({ granule: 0x1000, addressBits: 48 }))
 
   test('is on from the start for a hwpt that was made for it', async () => {
     expect(await bitsAfterWrite(bench, { pages: 8, written: 3 })).toBe(0b1000n)
