@@ -7,10 +7,12 @@ import { PciBus } from './pci-bus.ts'
 import { Pending } from './pending.ts'
 import type { Type1Parameters } from './type1/parameters.ts'
 import { VfioRegistry } from './vfio-registry.ts'
+import { Virqfds } from './virqfds.ts'
 
 export class Machine {
   readonly spec: MachineSpec
   readonly pending: Pending
+  readonly virqfds: Virqfds
   readonly groups: Map<number, IommuGroup>
   readonly vfio: VfioRegistry
   readonly type1: Type1Parameters
@@ -20,6 +22,7 @@ export class Machine {
   constructor(spec: MachineSpec, time: 'poked' | 'auto') {
     this.spec = spec
     this.pending = new Pending(time)
+    this.virqfds = new Virqfds(this.pending)
     this.groups = new Map(
       spec.groups.map((group) => [group.id, new IommuGroup(group, group.iommu ?? spec.iommu)]),
     )

@@ -12,6 +12,7 @@ import { PciFunction } from './pci/pci-function.ts'
 import type { Pending } from './pending.ts'
 import { isAtLeast } from './version.ts'
 import type { VfioRegistry } from './vfio-registry.ts'
+import type { Virqfds } from './virqfds.ts'
 
 const VFIO_PCI = 'vfio-pci'
 
@@ -19,6 +20,7 @@ export class PciBus {
   readonly drivers: readonly string[]
   readonly functions = new Map<string, PciFunction>()
   readonly #vfio: VfioRegistry
+  readonly #virqfds: Virqfds
   readonly #devices = new Map<PciFunction, PciDevice>()
 
   constructor(
@@ -27,16 +29,19 @@ export class PciBus {
       readonly groups: ReadonlyMap<number, IommuGroup>
       readonly vfio: VfioRegistry
       readonly pending: Pending
+      readonly virqfds: Virqfds
     },
   ) {
     this.drivers = drivers
     this.#vfio = machine.vfio
+    this.#virqfds = machine.virqfds
     for (const spec of functions) {
       const group = machine.groups.get(spec.group)
       if (!group) throw new Error(`Cannot place ${spec.address}: there is no group ${spec.group}`)
       const { boundDriver, ...unbound } = spec
       const fn = new PciFunction(boundDriver === VFIO_PCI ? unbound : spec, group, {
         pending: machine.pending,
+        virqfds: machine.virqfds,
         functions: () => this.functions.values(),
         hasDynamicMsix: isAtLeast(kernelVersion, '6.5'),
       })
@@ -103,7 +108,7 @@ export class PciBus {
       fn.driver = driver
       const device = this.#vfio.register(
         fn.iommuGroup,
-        (group, index) => new PciDevice(fn, group, index),
+        (group, index) => new PciDevice(fn, this.#virqfds, group, index),
       )
       this.#devices.set(fn, device)
       fn.vfio = device

@@ -1,7 +1,7 @@
 /** Interrupts: every index, action and kind of data, on edu, an e1000e and mtty, and what arrives. */
 
 import fc from 'fast-check'
-import type { IoctlOp, Op } from '../operation.ts'
+import type { IoctlOp, Op, Value } from '../operation.ts'
 import {
   type Area,
   argsz,
@@ -114,6 +114,36 @@ const info = placed(
 const count = event.map((fd): Op => ({ op: 'count', fd }))
 const signal = event.map((fd): Op => ({ op: 'signal', fd }))
 
+/** Registers of edu that nothing follows from, and places that are none. */
+const registerAt = mostly(
+  pick('0x4', '0x4', '0x80', '0x88'),
+  pick(
+    '0x0',
+    '0x5',
+    '0x81',
+    '0xffffc',
+    '0xffffd',
+    '0x10000000000',
+    '0x70000000000',
+    '0x90000000000',
+  ),
+)
+const ioeventfd = placed(
+  fc
+    .record({
+      argsz: argsz(32),
+      flags: mostly(pick(4, 4, 8), pick(0, 1, 2, 3, 16, 20)),
+      offset: registerAt,
+      data: pick('0x1', '0x2', '0x1122334455667788'),
+      fd: mostly<Value>(pick('@e0', '@e1', '@e3', '@none'), pick('@shut', '@c0', -2)),
+    })
+    .map((fields): IoctlOp => ({ op: 'ioctl', fd: 'd0', call: 'IOEVENTFD', in: fields })),
+  28,
+)
+const written = pick([4, 4], [0x80, 8], [0x88, 8]).map(
+  ([at, length]): Op => ({ op: 'pread', fd: 'd0', region: 0, at, length }),
+)
+
 const little = fc.integer({ min: 1, max: 3 }).map((bits) => `0${bits}000000`)
 const raise = little.map((bits): Op => writeBar('d0', 0x60, bits))
 const acknowledge = mostly(pick('ffffffff'), little).map((bits): Op => writeBar('d0', 0x64, bits))
@@ -145,6 +175,8 @@ const opOf = (d0: 'edu0' | 'card0', d1: 'mtty0' | 'card1'): fc.Arbitrary<Step> =
           [10, raise],
           [6, acknowledge],
           [2, fc.constant(status)],
+          [8, ioeventfd],
+          [3, written],
           [3, command],
           [1, fc.constant(readCommand)],
           [1, fc.constant(readMsi)],

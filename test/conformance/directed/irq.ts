@@ -22,6 +22,11 @@ const setIrqs = (
 const raise = writeBar('d0', 0x60, '01000000')
 const acknowledge = writeBar('d0', 0x64, 'ffffffff')
 const count = (fd: string): Op => ({ op: 'count', fd })
+const signal = (fd: string): Op => ({ op: 'signal', fd })
+const ioeventfd = (offset: string, data: string, fd: string, flags = 4, at = 'd0'): Op =>
+  ioctl(at, 'IOEVENTFD', { in: { flags, offset, data, fd } })
+const liveness: Op = { op: 'pread', fd: 'd0', region: 0, at: 4, length: 4 }
+const source: Op = { op: 'pread', fd: 'd0', region: 0, at: 0x80, length: 8 }
 
 export const irq: readonly Directed[] = [
   {
@@ -79,6 +84,31 @@ export const irq: readonly Directed[] = [
         count('e3'),
       ],
       ...[setIrqs('d0', 4, 0x24, { fds: ['@e3'] }), setIrqs('d0', 4, 0x21), setIrqs('d0', 4, 0x21)],
+    ],
+  },
+  {
+    title: 'an ioeventfd writes when it is signalled, until it is removed',
+    ops: [
+      ...[...eduScene, ioeventfd('0x4', '0x12345678', '@e0'), signal('e0'), liveness, count('e0')],
+      ...[ioeventfd('0x4', '0x1', '@e1'), ioeventfd('0x4', '0x1', '@e0')],
+      ...[ioeventfd('0x4', '0x2', '@e1'), ioeventfd('0x80', '0x1122334455667788', '@e1', 8)],
+      ...[signal('e1'), liveness, source, signal('e0'), liveness],
+      ...[ioeventfd('0x4', '0x12345678', '@none'), ioeventfd('0x4', '0x12345678', '@none')],
+      ...[signal('e0'), liveness, count('e0'), ioeventfd('0x4', '0x3', '@c0')],
+      ...[ioeventfd('0x4', '0x3', '@shut'), ioeventfd('0x4', '0x1', '@shut')],
+    ],
+  },
+  {
+    title: 'an ioeventfd is for the BARs, outside the table of MSI-X',
+    ops: [
+      ...[open('c0', 'container'), ...join('g0', 'card0', 'c0', 3), device('g0', 'card0', 'd0')],
+      ...['0x30000000000', '0x3000000004c', '0x3000000004e', '0x30000000050'].map((at) =>
+        ioeventfd(at, '0x1', '@e0'),
+      ),
+      ...['0x20000000000', '0x2000000001d', '0x40000000000', '0x70000000000'].map((at) =>
+        ioeventfd(at, '0x1', '@e1'),
+      ),
+      ...[0, 3, 16].map((flags) => ioeventfd('0x20000000000', '0x1', '@e1', flags)),
     ],
   },
 ]

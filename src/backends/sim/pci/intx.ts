@@ -6,10 +6,10 @@
 import { ERRNO } from '../../../base/errno.ts'
 import { Eventfd } from '../eventfd.ts'
 import type { IrqData } from '../irq-set.ts'
-import type { Pending } from '../pending.ts'
+import type { Virqfds } from '../virqfds.ts'
 
 export class IntxLine {
-  readonly #pending: Pending
+  readonly #virqfds: Virqfds
   readonly #isPresent: boolean
   #isRaised = false
   #isMasked = false
@@ -17,10 +17,11 @@ export class IntxLine {
   #isDisabled = false
   /** Null trigger: enabled, and signalling nobody. */
   #enabled: { trigger: Eventfd | null } | null = null
-  #unmaskWhen: { readonly eventfd: Eventfd; readonly stop: () => void } | null = null
+  /** Stops waiting for the eventfd that unmasks. */
+  #stopUnmask: (() => void) | null = null
 
-  constructor(pending: Pending, isPresent: boolean) {
-    this.#pending = pending
+  constructor(virqfds: Virqfds, isPresent: boolean) {
+    this.#virqfds = virqfds
     this.#isPresent = isPresent
   }
 
@@ -90,27 +91,22 @@ export class IntxLine {
   }
 
   #setUnmaskEventfd(fd: number): number {
-    const eventfd = fd >= 0 ? Eventfd.of(fd) : null
-    if (typeof eventfd === 'number') return eventfd
-    if (eventfd && this.#unmaskWhen) {
-      eventfd.put()
-      return -ERRNO.EBUSY
+    if (fd < 0) {
+      this.#dropUnmask()
+      return 0
     }
-    this.#dropUnmask()
-    if (eventfd === null) return 0
-    const stop = this.#pending.watch(() => {
-      const isSignalled = eventfd.take()
-      if (isSignalled) this.#unmask()
-      return isSignalled
-    })
-    this.#unmaskWhen = { eventfd, stop }
+    const checked = Eventfd.check(fd)
+    if (checked < 0) return checked
+    if (this.#stopUnmask) return -ERRNO.EBUSY
+    const watched = this.#virqfds.watch(fd, () => this.#unmask())
+    if (typeof watched === 'number') return watched
+    this.#stopUnmask = watched
     return 0
   }
 
   #dropUnmask(): void {
-    this.#unmaskWhen?.stop()
-    this.#unmaskWhen?.eventfd.put()
-    this.#unmaskWhen = null
+    this.#stopUnmask?.()
+    this.#stopUnmask = null
   }
 
   #unmask(): void {

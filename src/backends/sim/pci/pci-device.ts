@@ -5,6 +5,7 @@ import {
   VFIO_DEVICE_GET_IRQ_INFO,
   VFIO_DEVICE_GET_PCI_HOT_RESET_INFO,
   VFIO_DEVICE_GET_REGION_INFO,
+  VFIO_DEVICE_IOEVENTFD,
   VFIO_DEVICE_PCI_HOT_RESET,
   VFIO_DEVICE_RESET,
   VFIO_DEVICE_SET_IRQS,
@@ -20,20 +21,24 @@ import type { MigrationOps } from '../migration-feature.ts'
 import type { DeviceMemory } from '../mm.ts'
 import type { Caller } from '../open-file.ts'
 import { VfioDevice } from '../vfio-device.ts'
+import type { Virqfds } from '../virqfds.ts'
 import { pciFeature } from './features.ts'
 import { hotReset, hotResetInfo } from './hot-reset.ts'
 import { deviceInfo, irqInfo, regionInfo } from './info.ts'
+import { Ioeventfds } from './ioeventfds.ts'
 import type { PciFunction } from './pci-function.ts'
 import { mapRegion, readRegion, writeRegion } from './regions.ts'
 
 export class PciDevice extends VfioDevice {
   readonly pci: PciFunction
+  readonly #ioeventfds: Ioeventfds
   override readonly migration: MigrationOps | undefined
   override readonly dmaLogging: DmaLoggingOps | undefined
 
-  constructor(pci: PciFunction, group: VfioGroup, index: number) {
+  constructor(pci: PciFunction, virqfds: Virqfds, group: VfioGroup, index: number) {
     super(pci.name, group, index)
     this.pci = pci
+    this.#ioeventfds = new Ioeventfds(pci, virqfds)
     this.migration = pci.vendor?.migration
     this.dmaLogging = pci.vendor?.dmaLog
   }
@@ -55,6 +60,7 @@ export class PciDevice extends VfioDevice {
     this.pci.config.restore()
     this.pci.config.setBusMaster(false)
     this.pci.irqs.disable()
+    this.#ioeventfds.disable()
     this.pci.isLowPower = false
     this.pci.vendor?.close()
   }
@@ -88,6 +94,8 @@ export class PciDevice extends VfioDevice {
         return irqInfo(this.pci, arg)
       case VFIO_DEVICE_SET_IRQS.number:
         return this.#setIrqs(arg)
+      case VFIO_DEVICE_IOEVENTFD.number:
+        return this.#ioeventfds.set(arg)
       case VFIO_DEVICE_RESET.number:
         return this.pci.reset()
       case VFIO_DEVICE_GET_PCI_HOT_RESET_INFO.number:

@@ -6,6 +6,7 @@ import type { GroupMember, IommuGroup } from '../iommu-group.ts'
 import { type FunctionSpec, VENDOR_KINDS } from '../machine.ts'
 import type { Pending } from '../pending.ts'
 import { VendorDevice } from '../vendor/vendor-device.ts'
+import type { Virqfds } from '../virqfds.ts'
 import { BarMemory } from './bar-memory.ts'
 import { ConfigSpace } from './config-space.ts'
 import { Edu } from './edu.ts'
@@ -49,6 +50,7 @@ export class PciFunction implements GroupMember, Bus {
     iommuGroup: IommuGroup,
     machine: {
       readonly pending: Pending
+      readonly virqfds: Virqfds
       readonly hasDynamicMsix: boolean
       functions(): Iterable<PciFunction>
     },
@@ -66,7 +68,7 @@ export class PciFunction implements GroupMember, Bus {
     if (kind) this.vendor = new VendorDevice(spec, kind, { bus: this, pending: machine.pending })
     this.#memory = new BarMemory(spec.bars)
     this.registers = this.#makeRegisters()
-    const intx = new IntxLine(machine.pending, spec.hasIntx)
+    const intx = new IntxLine(machine.virqfds, spec.hasIntx)
     this.irqs = new PciIrqs(spec, intx, machine)
   }
 

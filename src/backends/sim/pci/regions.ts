@@ -19,7 +19,7 @@ export const MIG_V1_REGION_INDEX = VFIO_PCI_NUM_REGIONS
 
 export const regionOffset = (index: number): bigint => BigInt(index) << INDEX_SHIFT
 
-const regionAt = (offset: bigint): { readonly index: number; readonly at: bigint } => ({
+export const regionAt = (offset: bigint): { readonly index: number; readonly at: bigint } => ({
   index: Number(offset >> INDEX_SHIFT),
   at: offset & ((1n << INDEX_SHIFT) - 1n),
 })
@@ -43,6 +43,15 @@ export const writeRegion = (pci: PciFunction, from: Uint8Array, offset: bigint):
   if (index === MIG_V1_REGION_INDEX) return pci.vendor?.v1?.write(from, Number(at)) ?? -ERRNO.EINVAL
   if (index >= VFIO_PCI_NUM_REGIONS) return -ERRNO.EINVAL
   if (index === VFIO_PCI_CONFIG_REGION_INDEX) return pci.writeConfig(Number(at), from)
+  return writeBar(pci, from, { index, at })
+}
+
+/** How much was written, or -errno: -EIO while the function does not decode memory. */
+export const writeBar = (
+  pci: PciFunction,
+  from: Uint8Array,
+  { index, at }: { readonly index: number; readonly at: bigint },
+): number => {
   const length = barLength(pci, index, at, from.length)
   if (length < 0) return length
   return eachAccess(Number(at), from.subarray(0, length), (where, piece) =>
