@@ -135,7 +135,7 @@ const ioeventfd = placed(
       flags: mostly(pick(4, 4, 8), pick(0, 1, 2, 3, 16, 20)),
       offset: registerAt,
       data: pick('0x1', '0x2', '0x1122334455667788'),
-      fd: mostly<Value>(pick('@e0', '@e1', '@e3', '@none'), pick('@shut', '@c0', -2)),
+      fd: mostly<Value>(pick('@e0', '@e1', '@e3', '@none'), pick<Value>('@shut', '@c0', -2)),
     })
     .map((fields): IoctlOp => ({ op: 'ioctl', fd: 'd0', call: 'IOEVENTFD', in: fields })),
   28,
