@@ -8,10 +8,10 @@ import type { TLSSocket, Server as TlsServer } from 'node:tls'
 import type { Client } from '../domain/clients.ts'
 import type { Domain } from '../domain/domain.ts'
 import { SeqpacketListener } from '../os/fd-passing.ts'
-import { services } from '../wire/protos.ts'
+import type { ServiceName } from '../wire/protos.ts'
 import { addressSpaceHandlers } from './address-space.ts'
 import { type Administration, adminHandlers } from './admin.ts'
-import { type CallRules, implementation } from './call.ts'
+import { type CallRules, deferring, implementation, unknownMethod } from './call.ts'
 import { deviceHandlers } from './device.ts'
 import { FdChannel, fdChannelBinder } from './fd-channel.ts'
 import { inventoryHandlers } from './inventory.ts'
@@ -75,7 +75,7 @@ export class Api {
     const release: Release = (client, why) => this.#released(client, why)
     const { grantOf } = options
     this.#peers = new Peers({ release, grantOf })
-    this.connections = new Connections({ peers: this.#peers, log })
+    this.connections = new Connections({ peers: this.#peers, quotas: options.domain.quotas, log })
     const rules: CallRules = {
       clientOf: (peer) => this.connections.clientOf(peer),
       running: this.#running,
@@ -130,19 +130,20 @@ export class Api {
   #addServices(rules: CallRules): void {
     const { domain, fdSocket } = this.#options
     const { grpc } = this.connections
-    const add = grpc.addService.bind(grpc)
-    add(services.inventory, implementation(rules, 'inventory', inventoryHandlers(domain)))
-    add(services.memory, implementation(rules, 'memory', memoryHandlers(domain, fdSocket.path)))
-    add(services.addressSpace, implementation(rules, 'addressSpace', addressSpaceHandlers(domain)))
-    add(services.device, implementation(rules, 'device', deviceHandlers(domain, fdSocket.path)))
-    add(services.migration, implementation(rules, 'migration', migrationHandlers(domain)))
-    add(services.ownership, implementation(rules, 'ownership', ownershipHandlers(domain)))
+    grpc.refuseOthersWith((path) => unknownMethod(rules, path))
+    const add = (service: ServiceName, handlers: object) =>
+      grpc.addService(deferring(service), implementation(rules, service, handlers))
+    add('inventory', inventoryHandlers(domain))
+    add('memory', memoryHandlers(domain, fdSocket.path))
+    add('addressSpace', addressSpaceHandlers(domain))
+    add('device', deviceHandlers(domain, fdSocket.path))
+    add('migration', migrationHandlers(domain))
+    add('ownership', ownershipHandlers(domain))
     const clients = () => [...this.#peers.clients(), ...(this.#remotePeers?.clients() ?? [])]
     const parts = { domain, administration: this.#options.administration, clients }
-    add(services.admin, implementation(rules, 'admin', adminHandlers(parts)))
+    add('admin', adminHandlers(parts))
     const { simulator } = this.#options
-    if (simulator)
-      add(services.simulator, implementation(rules, 'simulator', simulatorHandlers(simulator)))
+    if (simulator) add('simulator', simulatorHandlers(simulator))
   }
 
   #released(client: Client, why: string): void {
@@ -179,10 +180,10 @@ export class Api {
     const peers = new RemotePeers({ grantOf, leaseMs: remote.leaseMs, release })
     this.#remotePeers = peers
     const accept = (socket: TLSSocket, name: string) =>
-      this.connections.serve(socket, {
+      this.connections.serve(socket, peers.payerOf(name), () => ({
         current: () => peers.current(name),
         disconnected: () => {},
-      })
+      }))
     this.#remoteServer = createRemoteServer(remote, accept, log)
     this.#remoteServer.listen(remote.port, remote.host)
     await once(this.#remoteServer, 'listening')

@@ -11,14 +11,16 @@ import {
   type ServerReadableStream,
   type ServerUnaryCall,
   type ServerWritableStream,
+  type ServiceDefinition,
   type sendUnaryData,
   type UntypedHandleCall,
   type UntypedServiceImplementation,
 } from '@grpc/grpc-js'
-import { VfiodError } from '../base/error.ts'
+import { badArgument, VfiodError } from '../base/error.ts'
 import type { Client } from '../domain/clients.ts'
 import type { Chunk } from '../wire/bulk.ts'
 import { methodsOf, type ServiceName, type Services } from '../wire/protos.ts'
+import { sendable, TEXT_MAX } from '../wire/status-details.ts'
 import { ACCESS, type Access, objectOf, requireRole } from './access.ts'
 import type { Log } from './log.ts'
 import type { Rates } from './rate.ts'
@@ -135,7 +137,7 @@ const respond = async (response: Promise<object>, reply: Reply): Promise<void> =
 const unary =
   (rules: CallRules, method: Method, handler: AnyHandler) =>
   (call: ServerUnaryCall<object, object>, reply: Reply): void => {
-    const work = async (caller: Caller) => (await handler(call.request, caller)) as object
+    const work = async (caller: Caller) => (await handler(decoded(call.request), caller)) as object
     void respond(
       runCall(rules, method, call, () => objectOf(call.request), work),
       reply,
@@ -152,7 +154,7 @@ async function* received(
   call: ServerReadableStream<object, object>,
   signal: AbortSignal,
 ): AsyncGenerator<object, void> {
-  for await (const request of call) yield request
+  for await (const request of call) yield decoded(request)
   call.sendMetadata(new Metadata())
   await setImmediate()
   if (signal.aborted) throw abortReason(signal)
@@ -177,6 +179,24 @@ const clientStream =
     )
   }
 
+/** Bytes that are no message of the type of their method, as a message. */
+class Undecodable {
+  readonly type: string
+  readonly why: string
+
+  constructor(type: string, error: unknown) {
+    this.type = type
+    this.why = error instanceof Error ? error.message : String(error)
+  }
+}
+
+/** The message, unless it could not be decoded: the client is told so, in its turn. */
+const decoded = (message: object): object => {
+  if (!(message instanceof Undecodable)) return message
+  const { type, why } = message
+  throw badArgument(type, `Cannot decode the request: ${why}; send a vfiod.v1.${type}`)
+}
+
 /** Resolves when the message is on its way: its buffer may be used again. Rejects when it never will. */
 const written = (
   call: ServerWritableStream<object, object>,
@@ -199,7 +219,7 @@ const serverStream =
   (rules: CallRules, method: Method, handler: AnyHandler) =>
   (call: ServerWritableStream<object, object>): void => {
     const work = async (caller: Caller): Promise<void> => {
-      const messages = handler(call.request, caller) as AsyncIterable<object>
+      const messages = handler(decoded(call.request), caller) as AsyncIterable<object>
       // One message at a time: a client that does not read stops the source, and fills no memory.
       for await (const message of messages) await written(call, message, caller.signal)
       if (caller.signal.aborted) throw abortReason(caller.signal)
@@ -240,3 +260,38 @@ export const implementation = <Name extends ServiceName>(
       return [name, serve(rules, definition, method, handler)]
     }),
   )
+
+/**
+ * The definition of a service for the server. Where grpc-js would answer bytes that are no message
+ * by itself, they are handed to the call, which knows who sent them and refuses as ever.
+ */
+export const deferring = (service: ServiceName): ServiceDefinition =>
+  Object.fromEntries(
+    methodsOf(service).map(([name, definition]) => {
+      const { requestType, requestDeserialize } = definition
+      const { name: type } = requestType.type as { readonly name: string }
+      const deserialize = (bytes: Buffer): object => {
+        try {
+          return requestDeserialize(bytes)
+        } catch (error) {
+          return new Undecodable(type, error)
+        }
+      }
+      return [name, { ...definition, requestDeserialize: deserialize }]
+    }),
+  )
+
+/** What calls of a method that no service has are answered with. */
+export const unknownMethod = (rules: CallRules, wanted: string): UntypedHandleCall => {
+  const path = sendable(wanted, TEXT_MAX)
+  const refuse = () => {
+    throw new VfiodError(
+      'UNSUPPORTED',
+      `Cannot call ${path}: this daemon has no such method; reflection lists those that it has`,
+      { resource: { type: 'rpc', name: path.slice(1) } },
+    )
+  }
+  const access: Access = { role: 'none', isAudited: false }
+  const method: Method = { name: path.slice(1), isEndless: false, access }
+  return clientStream(rules, method, refuse) as UntypedHandleCall
+}

@@ -12,11 +12,12 @@
 import { errnoName } from '../base/errno.ts'
 import { VfiodError } from '../base/error.ts'
 import type { Client } from '../domain/clients.ts'
+import type { Payer } from '../domain/quotas.ts'
 import { type MmPin, pinMm } from '../os/mm.ts'
-import { type Peer, peerOf, sameMm } from '../os/peer.ts'
+import { credentialsOf, type Peer, peerOf, sameMm } from '../os/peer.ts'
 import { unwatch, watch } from '../os/poller.ts'
 import { closeAll } from '../os/unix-socket.ts'
-import type { Grant, Identity as PolicyIdentity } from '../rules/policy.ts'
+import { type Grant, NOTHING, type Identity as PolicyIdentity } from '../rules/policy.ts'
 
 /** One process of a client; it stays known for as long as it runs. */
 interface Process {
@@ -48,7 +49,7 @@ class LocalClient implements Client {
     this.uid = peer.uid
     this.gid = peer.gid
     this.command = peer.comm
-    this.identity = `uid ${peer.uid}`
+    this.identity = identityOf(peer)
   }
 
   /** Asked at each use: the policy may have been reloaded. */
@@ -86,6 +87,15 @@ export class Peers {
   /** Every client that is there. */
   clients(): Client[] {
     return [...new Set([...this.#processes.values()].map(({ client }) => client))]
+  }
+
+  /** Whose quota a connected socket counts against: asked of the socket alone, at little cost. */
+  payerOf(socketFd: number): Payer {
+    const found = credentialsOf(socketFd)
+    if (typeof found === 'number') return NOBODY
+    const { uid, gid, groups } = found
+    const grant = this.#grantOf({ kind: 'local', uid, gids: [gid, ...groups] })
+    return { identity: identityOf(found), grant }
   }
 
   /** Who is at the other end of a connected socket. */
@@ -169,6 +179,11 @@ export class Peers {
 /** The supplementary groups of a client; none for one on another host. */
 export const groupsOf = (client: Client): readonly number[] =>
   client instanceof LocalClient ? client.groups : []
+
+const identityOf = ({ uid }: { readonly uid: number }): string => `uid ${uid}`
+
+/** A socket of which the kernel tells nothing. */
+const NOBODY: Payer = { identity: 'nobody known', grant: NOTHING }
 
 /** No two processes of one boot have the same pid and the same start. */
 const keyOf = ({ pid, startTime }: { readonly pid: number; readonly startTime: bigint }): string =>

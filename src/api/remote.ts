@@ -5,6 +5,7 @@
  */
 import { createServer as createTlsServer, type TLSSocket, type Server as TlsServer } from 'node:tls'
 import type { Client } from '../domain/clients.ts'
+import type { Payer } from '../domain/quotas.ts'
 import type { Grant } from '../rules/policy.ts'
 import type { Log } from './log.ts'
 import type { GrantOf, Release } from './peer.ts'
@@ -40,6 +41,8 @@ export function nameIn(subjectAltName: string | undefined): string | undefined {
   return undefined
 }
 
+const identityOf = (name: string): string => `remote ${name}`
+
 class RemoteClient implements Client {
   readonly id: string
   readonly pid = 0
@@ -65,7 +68,7 @@ class RemoteClient implements Client {
   ) {
     this.id = id
     this.remote = parts.remote
-    this.identity = `remote ${parts.remote}`
+    this.identity = identityOf(parts.remote)
     this.#grantOf = parts.grantOf
     this.#leaseMs = parts.leaseMs
     this.#expired = () => parts.expired(this)
@@ -120,6 +123,11 @@ export class RemotePeers {
 
   clients(): Client[] {
     return [...this.#byName.values()]
+  }
+
+  /** Whose quota the connections of this name count against. */
+  payerOf(name: string): Payer {
+    return { identity: identityOf(name), grant: this.#grantOf({ kind: 'remote', name }) }
   }
 
   /** The client that calls by a certificate of this name; the call renews its lease. */

@@ -15,14 +15,18 @@ import {
   Server as GrpcServer,
   ServerCredentials,
   type ServerOptions,
+  type UntypedHandleCall,
 } from '@grpc/grpc-js'
 import { VfiodError } from '../base/error.ts'
 import { LIMITS } from '../base/limits.ts'
 import type { Client } from '../domain/clients.ts'
+import type { Payer, Quotas } from '../domain/quotas.ts'
 import { POLLRDHUP, pendingEvents } from '../os/libc.ts'
+import { Admission } from './admission.ts'
 import type { Log } from './log.ts'
 import type { Peers } from './peer.ts'
 import type { Binder } from './socket-file.ts'
+import { transportRefusals } from './transport-refusal.ts'
 
 /** What a client may have sent and the daemon not yet taken, per call and per connection. */
 const UPLOAD_WINDOW = 4 << 20
@@ -30,8 +34,8 @@ const UPLOAD_WINDOW = 4 << 20
 /** Calls of one connection at a time; the client's library holds back the others. */
 const CALLS_PER_CONNECTION = 128
 
-/** Connections in all; each takes one fd. */
-const CONNECTIONS_MAX = 1024
+/** How long a refused connection stays open for the call that is told why. */
+const REFUSED_MS = 5000
 
 /** How often connections are looked for that nobody holds the other end of. */
 const SWEEP_MS = 1000
@@ -43,6 +47,37 @@ const OPTIONS: ServerOptions = {
   'grpc.enable_channelz': 0,
 }
 
+/** What of an HTTP/2 session is used here; grpc-js hands none of them out. */
+interface Session {
+  readonly socket: { readonly remoteAddress?: string }
+  setLocalWindowSize(bytes: number): void
+  /** GOAWAY; the calls that are under way are still answered. */
+  close(): void
+}
+
+/** The methods of the server, and for every other path the one handler that refuses it. */
+class Methods extends Map<string, object> {
+  readonly #refuse: (path: string) => UntypedHandleCall
+
+  constructor(refuse: (path: string) => UntypedHandleCall) {
+    super()
+    this.#refuse = refuse
+  }
+
+  override get(path: string): object {
+    const asIs = (bytes: Buffer): Buffer => bytes
+    // As a client stream it is answered at once, whatever is sent.
+    const refused = () => ({
+      type: 'clientStream',
+      path,
+      func: this.#refuse(path),
+      serialize: asIs,
+      deserialize: asIs,
+    })
+    return super.get(path) ?? refused()
+  }
+}
+
 /**
  * grpc-js leaves the window for uploads at the protocol's 64 KiB, so that a client waits for the
  * daemon's turn sixteen times in each mebibyte (docs/benchmarks.md has what that costs); it has an
@@ -50,8 +85,11 @@ const OPTIONS: ServerOptions = {
  * server are amended here. A test reads the window of a live session.
  */
 class WideServer extends GrpcServer {
-  constructor(options: ServerOptions) {
+  readonly #onSession: (session: Session) => void
+
+  constructor(options: ServerOptions, onSession: (session: Session) => void) {
     super(options)
+    this.#onSession = onSession
     // biome-ignore lint/complexity/useLiteralKeys: private in the types of grpc-js.
     const http2Options = this['commonServerOptions']
     http2Options.settings = { ...http2Options.settings, initialWindowSize: UPLOAD_WINDOW }
@@ -61,10 +99,17 @@ class WideServer extends GrpcServer {
     const injector = super.createConnectionInjector(credentials)
     // biome-ignore lint/complexity/useLiteralKeys: private in the types of grpc-js.
     for (const http2Server of this['http2Servers'].keys())
-      http2Server.on('session', (session: { setLocalWindowSize(bytes: number): void }) =>
-        session.setLocalWindowSize(UPLOAD_WINDOW),
-      )
+      http2Server.on('session', (session: Session) => {
+        session.setLocalWindowSize(UPLOAD_WINDOW)
+        this.#onSession(session)
+      })
     return injector
+  }
+
+  /** Answer calls of methods that no service has with this; before any service is added. */
+  refuseOthersWith(refuse: (path: string) => UntypedHandleCall): void {
+    // biome-ignore lint/complexity/useLiteralKeys: private in the types of grpc-js.
+    this['handlers'] = new Methods(refuse) as unknown as WideServer['handlers']
   }
 }
 
@@ -107,14 +152,23 @@ export interface Caller {
   disconnected(): void
 }
 
+interface Connection {
+  /** Undefined where the connection is refused: nobody asks who calls. */
+  readonly caller: Caller | undefined
+  readonly refusal: VfiodError | undefined
+  /** Set as soon as HTTP/2 is spoken on it. */
+  session?: Session
+}
+
 export class Connections {
-  readonly grpc = new WideServer(OPTIONS)
+  readonly grpc: WideServer
   readonly listening: NetServer
   readonly #injector: ConnectionInjector
   readonly #peers: Peers
   readonly #log: Log
-  /** Who calls, by the token that stands for the address of the peer; see `#serve`. */
-  readonly #callers = new Map<string, Caller>()
+  /** Who calls, by the token that stands for the address of the peer; see `#inject`. */
+  readonly #connections = new Map<string, Connection>()
+  readonly #admission: Admission
   readonly sockets: ReadonlySet<Socket>
   readonly #sockets = new Set<Socket>()
   #accepted = 0
@@ -122,20 +176,33 @@ export class Connections {
   /** Sockets that the last sweep found without a peer. */
   #abandoned = new Set<Socket>()
 
-  constructor({ peers, log }: { readonly peers: Peers; readonly log: Log }) {
+  constructor({
+    peers,
+    quotas,
+    log,
+  }: {
+    readonly peers: Peers
+    readonly quotas: Quotas
+    readonly log: Log
+  }) {
     this.sockets = this.#sockets
+    this.#admission = new Admission({ quotas, log })
+    const refusalOf = (token: string) => this.#refusalOf(token)
+    const options = { ...OPTIONS, interceptors: [transportRefusals({ refusalOf, log })] }
+    this.grpc = new WideServer(options, (session) => {
+      const connection = this.#connections.get(session.socket.remoteAddress ?? '')
+      if (connection !== undefined) connection.session = session
+    })
     this.#peers = peers
     this.#log = log
     this.#sweeper.unref()
     this.#injector = this.grpc.createConnectionInjector(ServerCredentials.createInsecure())
     this.listening = createServer((socket) => this.#accept(socket))
-    this.listening.maxConnections = CONNECTIONS_MAX
-    this.listening.on('drop', () => log.warn({}, 'connection refused: too many are open'))
   }
 
   /** The client behind `call.getPeer()`, which is the token of its connection. */
   clientOf(token: string): Client {
-    const caller = this.#callers.get(token)
+    const caller = this.#connections.get(token)?.caller
     if (caller !== undefined) return caller.current()
     throw new VfiodError(
       'UNKNOWN_PEER',
@@ -176,30 +243,58 @@ export class Connections {
   }
 
   #accept(socket: Socket): void {
-    const identity = this.#peers.identify(fdOf(socket))
-    if (identity instanceof VfiodError)
-      this.#log.warn({ refusal: identity.message }, 'unknown peer')
-    this.serve(socket, {
-      current: () => this.#peers.current(identity),
-      disconnected: () => this.#peers.disconnected(identity),
+    this.serve(socket, this.#peers.payerOf(fdOf(socket)), () => {
+      const identity = this.#peers.identify(fdOf(socket))
+      if (identity instanceof VfiodError)
+        this.#log.warn({ refusal: identity.message }, 'unknown peer')
+      return {
+        current: () => this.#peers.current(identity),
+        disconnected: () => this.#peers.disconnected(identity),
+      }
     })
   }
 
-  /** Serve a connection whose other end somebody has identified. */
-  serve(socket: Socket, caller: Caller): void {
+  /** Serve a connection of this identity, if it may have one more; only then is it asked who calls. */
+  serve(socket: Socket, payer: Payer, callerOf: () => Caller): void {
+    const admitted = this.#admission.admit(payer)
+    if (admitted === undefined) {
+      socket.destroy()
+      return
+    }
+    const { refusal, leave } = admitted
+    socket.once('close', leave)
+    if (refusal === undefined) {
+      this.#inject(socket, { caller: callerOf(), refusal })
+      return
+    }
+    const giveUp = setTimeout(() => socket.destroy(), REFUSED_MS)
+    giveUp.unref()
+    socket.once('close', () => clearTimeout(giveUp))
+    this.#inject(socket, { caller: undefined, refusal })
+  }
+
+  #inject(socket: Socket, connection: Connection): void {
     this.#accepted += 1
     // The address of a Unix peer is undefined, for every one; grpc-js hands on what it finds here.
     const token = `connection:${this.#accepted}`
     Object.defineProperty(socket, 'remoteAddress', { value: token })
     // Of a TCP peer it would hand on the port as well.
     Object.defineProperty(socket, 'remotePort', { value: undefined })
-    this.#callers.set(token, caller)
+    this.#connections.set(token, connection)
     this.#sockets.add(socket)
     socket.once('close', () => {
-      this.#callers.delete(token)
+      this.#connections.delete(token)
       this.#sockets.delete(socket)
-      caller.disconnected()
+      connection.caller?.disconnected()
     })
     this.#injector.injectConnection(socket)
+  }
+
+  /** Why a call of this connection is refused, whatever it is; the connection ends with the answer. */
+  #refusalOf(token: string): VfiodError | undefined {
+    const connection = this.#connections.get(token)
+    // GOAWAY behind the answer: whoever calls again does so by another connection.
+    if (connection?.refusal !== undefined) setImmediate(() => connection.session?.close())
+    return connection?.refusal
   }
 }

@@ -56,7 +56,7 @@ export const REASONS = {
   MEMLOCK_EXCEEDED:
     'Raise RLIMIT_MEMLOCK of the daemon or give it CAP_IPC_LOCK; map less meanwhile.',
   TOO_MANY_MAPPINGS: 'Map fewer, larger ranges, or raise dma_entry_limit of vfio_iommu_type1.',
-  LIMIT_REACHED: 'Release some of the named objects first.',
+  LIMIT_REACHED: 'Release some of what the message names, or ask for less at a time.',
   UNSUPPORTED: 'Do without: the kernel, the device or this version of vfiod cannot do it.',
   DEVICE_GONE: 'Close the device; it was removed or no longer answers.',
   DRAINING: 'Reconnect when the daemon has restarted.',

@@ -6,10 +6,22 @@
  */
 
 import { VfiodError } from '../base/error.ts'
-import { QUOTAS, type Quota, type QuotaName } from '../rules/policy.ts'
-import type { Client } from './clients.ts'
+import {
+  type Grant,
+  QUOTAS,
+  type Quota,
+  type QuotaName,
+  UNSAID,
+  UNSAID_TOTAL,
+} from '../rules/policy.ts'
 
 export type Amounts = Readonly<Partial<Record<QuotaName, bigint>>>
+
+/** Who is charged: a client, or somebody who is not one yet. */
+export interface Payer {
+  readonly identity: string
+  readonly grant: Pick<Grant, 'quota'>
+}
 
 export interface Usage {
   readonly name: QuotaName
@@ -29,6 +41,7 @@ const TEXT: Record<QuotaName, string> = {
   sessions: 'data transfer sessions',
   streams: 'streams',
   watches: 'watches',
+  connections: 'connections',
   calls_per_second: 'calls per second',
 }
 
@@ -41,15 +54,16 @@ export class Quotas {
 
   /** `total` is asked at each call: a policy may be reloaded. */
   constructor(total: () => Quota) {
-    this.#total = total
+    this.#total = () => ({ ...UNSAID_TOTAL, ...total() })
   }
 
   /** Take all of the amounts, or throw LIMIT_REACHED and take none. */
-  take(client: Client, amounts: Amounts): void {
-    const counts = this.#countsOf(client)
+  take(payer: Payer, amounts: Amounts): void {
+    const counts = this.#countsOf(payer)
+    const [own, total] = [quotaOf(payer), this.#total()]
     for (const [name, needed] of entries(amounts)) {
-      check({ name, needed, counts, quota: client.grant.quota, of: client.identity })
-      check({ name, needed, counts: this.#totals, quota: this.#total(), of: 'everybody' })
+      check({ name, needed, counts, quota: own, of: payer.identity })
+      check({ name, needed, counts: this.#totals, quota: total, of: 'everybody' })
     }
     for (const [name, amount] of entries(amounts)) {
       add(counts, name, amount)
@@ -57,17 +71,17 @@ export class Quotas {
     }
   }
 
-  give(client: Client, amounts: Amounts): void {
-    const counts = this.#countsOf(client)
+  give(payer: Payer, amounts: Amounts): void {
+    const counts = this.#countsOf(payer)
     for (const [name, amount] of entries(amounts)) {
       add(counts, name, -amount)
       add(this.#totals, name, -amount)
     }
-    if ([...counts.values()].every((count) => count === 0n)) this.#counts.delete(client.identity)
+    if ([...counts.values()].every((count) => count === 0n)) this.#counts.delete(payer.identity)
   }
 
   /** Charge another identity for the same things; LIMIT_REACHED when it has no room for them. */
-  move(from: Client, to: Client, amounts: Amounts): void {
+  move(from: Payer, to: Payer, amounts: Amounts): void {
     if (from.identity === to.identity) return
     // Given first: the whole must not count them twice for a moment.
     this.give(from, amounts)
@@ -83,9 +97,9 @@ export class Quotas {
     }
   }
 
-  /** What the client's identity uses, by quota. */
-  usage(client: Client): Usage[] {
-    return usageOf(this.#countsOf(client), client.grant.quota)
+  /** What its identity uses, by quota. */
+  usage(payer: Payer): Usage[] {
+    return usageOf(this.#countsOf(payer), quotaOf(payer))
   }
 
   /** What all identities use together. */
@@ -93,11 +107,11 @@ export class Quotas {
     return usageOf(this.#totals, this.#total())
   }
 
-  #countsOf(client: Client): Counts {
-    const known = this.#counts.get(client.identity)
+  #countsOf(payer: Payer): Counts {
+    const known = this.#counts.get(payer.identity)
     if (known !== undefined) return known
     const made: Counts = new Map()
-    this.#counts.set(client.identity, made)
+    this.#counts.set(payer.identity, made)
     return made
   }
 }
@@ -108,6 +122,8 @@ export function sum(prices: readonly Amounts[]): Amounts {
   for (const price of prices) for (const [name, amount] of entries(price)) add(total, name, amount)
   return Object.fromEntries(total)
 }
+
+const quotaOf = ({ grant }: Payer): Quota => ({ ...UNSAID, ...grant.quota })
 
 const entries = (amounts: Amounts): [QuotaName, bigint][] =>
   Object.entries(amounts) as [QuotaName, bigint][]

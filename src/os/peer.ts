@@ -10,12 +10,17 @@ import { socketOption, socketOptionLength } from './unix-socket.ts'
 
 export { isAlive, pidfdInode, processName, sameMm } from './process.ts'
 
-export interface Peer {
+/** What the peer was when it connected. */
+export interface Credentials {
+  /** 0 for a process that this pid namespace does not show. */
   readonly pid: number
   readonly uid: number
   readonly gid: number
   /** Supplementary groups. */
-  readonly groups: number[]
+  readonly groups: readonly number[]
+}
+
+export interface Peer extends Credentials {
   /** Readable once the process has exited; the receiver's to close. */
   readonly pidfd: number
   /** Clock ticks since boot. */
@@ -47,17 +52,24 @@ const peerPidfd = (socketFd: number, pid: number): number => {
   return answer === -ERRNO.ENOPROTOOPT ? openPidfd(pid) : answer
 }
 
-/** -ESRCH for a peer that is gone or that this pid namespace does not show. */
-export const peerOf = (socketFd: number): Peer | number => {
+/** Whose process connected, whether or not it is still there. */
+export const credentialsOf = (socketFd: number): Credentials | number => {
   const credentials = new Uint32Array(3)
   const answer = socketOption(socketFd, SO_PEERCRED, bytesOf(credentials))
   if (answer < 0) return answer
   const [pid, uid, gid] = credentials as unknown as [number, number, number]
+  const groups = peerGroups(socketFd)
+  return typeof groups === 'number' ? groups : { pid, uid, gid, groups }
+}
+
+/** -ESRCH for a peer that is gone or that this pid namespace does not show. */
+export const peerOf = (socketFd: number): Peer | number => {
+  const credentials = credentialsOf(socketFd)
+  if (typeof credentials === 'number') return credentials
+  const { pid } = credentials
   if (pid === 0) return -ERRNO.ESRCH
   const before = startTimeOf(pid)
   if (typeof before === 'number') return -ERRNO.ESRCH
-  const groups = peerGroups(socketFd)
-  if (typeof groups === 'number') return groups
   const pidfd = peerPidfd(socketFd, pid)
   if (pidfd < 0) return pidfd
 
@@ -65,7 +77,7 @@ export const peerOf = (socketFd: number): Peer | number => {
   const comm = processName(pid)
   const startTime = startTimeOf(pid)
   if (pidOf(pidfd) === pid && startTime === before && typeof comm === 'string' && isAlive(pidfd))
-    return { pid, uid, gid, groups, pidfd, startTime, comm }
+    return { ...credentials, pidfd, startTime, comm }
   sys.closeSync(pidfd)
   return -ERRNO.ESRCH
 }

@@ -23,11 +23,18 @@ export const QUOTAS = [
   'streams',
   /** Watches of the inventory and of events. */
   'watches',
+  /** Open connections that gRPC is served on, idle ones too. */
+  'connections',
   'calls_per_second',
 ] as const
 export type QuotaName = (typeof QUOTAS)[number]
 /** Undefined is unlimited. */
 export type Quota = Readonly<Partial<Record<QuotaName, bigint>>>
+
+/** What an identity may use where its rule does not say: a quarter of what there is for all. */
+export const UNSAID: Quota = { connections: 256n }
+/** What all may use together where the policy does not say; each connection takes an fd. */
+export const UNSAID_TOTAL: Quota = { connections: 1024n }
 
 /** Who somebody is: a process as the kernel says, or the name in a verified certificate. */
 export type Identity =

@@ -107,38 +107,6 @@ describe('a call', () => {
 
     expect(error).toMatchObject({ status: 'INVALID_ARGUMENT', reason: 'BAD_ARGUMENT' })
   })
-
-  test('to a method that does not exist is UNIMPLEMENTED', async () => {
-    server = await startServer()
-    const { channel } = server.client()
-    const echo = (bytes: Buffer) => bytes
-
-    const error = await new Promise((resolve) =>
-      channel.makeUnaryRequest('/vfiod.v1.InventoryService/No', echo, echo, Buffer.of(), resolve),
-    )
-
-    expect(error).toMatchObject({ code: 12 })
-  })
-
-  test('whose request is no message of its type is refused, and the daemon goes on', async () => {
-    server = await startServer()
-    const client = server.client()
-    const junk = Buffer.from('ffffffffffffffffffff', 'hex')
-    const echo = (bytes: Buffer) => bytes
-
-    const error = await new Promise((resolve) =>
-      client.channel.makeUnaryRequest(
-        '/vfiod.v1.AddressSpaceService/Map',
-        () => junk,
-        echo,
-        junk,
-        resolve,
-      ),
-    )
-
-    expect(error).toMatchObject({ code: 13 })
-    await expect(client.inventory.listGroups()).resolves.toBeDefined()
-  })
 })
 
 describe('a server stream', () => {

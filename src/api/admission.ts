@@ -1,0 +1,64 @@
+/**
+ * Which connections are served. Each identity may have as many as its quota says, and all together
+ * as many as the whole, so that nobody takes the places of the others. A connection beyond that is
+ * not dropped in silence: HTTP/2 is spoken on it, the first call of whatever kind is answered with
+ * LIMIT_REACHED, and then it is closed. A few of an identity may stand waiting to be told so; those
+ * beyond them are closed unheard.
+ */
+import { VfiodError } from '../base/error.ts'
+import type { Payer, Quotas } from '../domain/quotas.ts'
+import type { Log } from './log.ts'
+
+/** Refused connections that wait for their call, of one identity and of all. */
+const WAITING_PER_IDENTITY = 8
+const WAITING_MAX = 64
+
+export interface Admitted {
+  /** What every call is answered with; undefined when the connection is served. */
+  readonly refusal: VfiodError | undefined
+  /** The connection is closed. */
+  leave(): void
+}
+
+export class Admission {
+  readonly #quotas: Quotas
+  readonly #log: Log
+  /** Refused connections that are still open, by identity. */
+  readonly #waiting = new Map<string, number>()
+
+  constructor(parts: { readonly quotas: Quotas; readonly log: Log }) {
+    this.#quotas = parts.quotas
+    this.#log = parts.log
+  }
+
+  /** Takes a place for a connection of this identity; undefined when it is to be closed unheard. */
+  admit(payer: Payer): Admitted | undefined {
+    try {
+      this.#quotas.take(payer, PLACE)
+    } catch (error) {
+      if (error instanceof VfiodError) return this.#refuse(payer, error)
+      throw error
+    }
+    return { refusal: undefined, leave: () => this.#quotas.give(payer, PLACE) }
+  }
+
+  #refuse({ identity }: Payer, refusal: VfiodError): Admitted | undefined {
+    const { reason, message, details } = refusal
+    const waiting = this.#waiting.get(identity) ?? 0
+    const all = [...this.#waiting.values()].reduce((sum, count) => sum + count, 0)
+    const isHeard = waiting < WAITING_PER_IDENTITY && all < WAITING_MAX
+    const limit = details.quota?.limit
+    this.#log.warn({ identity, reason, limit, isHeard, refusal: message }, 'connection refused')
+    if (!isHeard) return undefined
+    this.#waiting.set(identity, waiting + 1)
+    return { refusal, leave: () => this.#leave(identity) }
+  }
+
+  #leave(identity: string): void {
+    const waiting = (this.#waiting.get(identity) ?? 0) - 1
+    if (waiting > 0) this.#waiting.set(identity, waiting)
+    else this.#waiting.delete(identity)
+  }
+}
+
+const PLACE = { connections: 1n } as const

@@ -1,0 +1,126 @@
+/**
+ * What is refused before a handler runs, or by grpc-js itself: a connection too many, a method that
+ * does not exist, a message too large, bytes that are no message. It is answered as every other
+ * refusal is: with a reason of the closed list and its details.
+ *
+ * grpc-js sends its own refusals through `sendStatus` of the call at the bottom, below every
+ * responder of an interceptor, so that method is replaced for each call.
+ */
+import { type ServerInterceptingCall, type ServerInterceptor, status } from '@grpc/grpc-js'
+import { badArgument, VfiodError } from '../base/error.ts'
+import { DETAILS_KEY } from '../wire/status-details.ts'
+import type { Log } from './log.ts'
+import { toStatusObject, toVfiodError } from './status.ts'
+
+/** Bytes as one of grpc-js's texts has them. */
+const bytes = (digits: string | undefined): bigint => BigInt(digits ?? 0)
+
+const tooLarge = (
+  act: string,
+  { needed, max }: { readonly needed: bigint; readonly max: bigint },
+): VfiodError =>
+  new VfiodError(
+    'LIMIT_REACHED',
+    `Cannot ${act}: it needs ${needed} bytes and a message may have ${max}; split the request, or ask for less`,
+    { quota: { limit: 'bytes of one message', max, current: 0n, needed } },
+  )
+
+type Explain = (found: RegExpExecArray) => VfiodError
+
+/**
+ * What grpc-js refuses by itself, by its texts: the status alone does not tell one INTERNAL from
+ * another. The tests cause each of them, so that other words in another version are noticed.
+ */
+const EXPLANATIONS: readonly (readonly [RegExp, Explain])[] = [
+  [
+    /^Received message larger than max \((\d+) vs (\d+)\)/,
+    ([, needed, max]) => tooLarge('take the request', { needed: bytes(needed), max: bytes(max) }),
+  ],
+  [
+    /^Received message that decompresses to a size larger than (\d+)/,
+    // Nobody unpacked the rest of it.
+    ([, max]) => tooLarge('unpack the request', { needed: bytes(max) + 1n, max: bytes(max) }),
+  ],
+  [
+    /^Sent message larger than max \((\d+) vs\. (\d+)\)/,
+    ([, needed, max]) => tooLarge('send the answer', { needed: bytes(needed), max: bytes(max) }),
+  ],
+  [
+    /^Received message compressed with unsupported encoding "(.*)"/,
+    ([, encoding]) =>
+      new VfiodError(
+        'UNSUPPORTED',
+        `Cannot unpack the request: its encoding is "${encoding}"; send identity, deflate or gzip`,
+      ),
+  ],
+  [
+    /^Failed to decompress message/,
+    () =>
+      badArgument(
+        'grpc-encoding',
+        'Cannot unpack the request: it is not packed as grpc-encoding says; send it plain',
+      ),
+  ],
+  [
+    /^Error deserializing request/,
+    () =>
+      badArgument('request', 'Cannot decode the request: it is no message of its type; send one'),
+  ],
+  [
+    /^Invalid grpc-timeout value/,
+    () =>
+      badArgument(
+        'grpc-timeout',
+        'Cannot keep the deadline: grpc-timeout is malformed; send up to eight digits and a unit',
+      ),
+  ],
+  [
+    /^Received (no|a second) request message/,
+    ([, count]) =>
+      badArgument('request', `Cannot serve the call: ${count} request arrived; send exactly one`),
+  ],
+]
+
+/** Statuses that only a mistake of ours leads to, whatever grpc-js says of it. */
+const MISTAKES: readonly status[] = [status.INTERNAL, status.UNKNOWN]
+
+/** The refusal behind a status of grpc-js's making; undefined for one that stands by itself. */
+function explanationOf(code: status, text: string): VfiodError | undefined {
+  for (const [pattern, explain] of EXPLANATIONS) {
+    const found = pattern.exec(text)
+    if (found !== null) return explain(found)
+  }
+  return MISTAKES.includes(code) ? toVfiodError(new Error(text)) : undefined
+}
+
+export interface TransportRules {
+  /** Why calls of this peer are refused, whatever they are; tells that one is being answered. */
+  readonly refusalOf: (peer: string) => VfiodError | undefined
+  readonly log: Log
+}
+
+/** Put into the server, it sees every call of every service, health and reflection among them. */
+export const transportRefusals =
+  ({ refusalOf, log }: TransportRules): ServerInterceptor =>
+  ({ path }, call) => {
+    const send = call.sendStatus.bind(call)
+    const refuse = (error: VfiodError): void => {
+      const { reason, message, cause } = error
+      const fields = { method: path.slice(1), reason }
+      if (reason === 'BUG') log.error({ ...fields, err: cause }, 'call failed by a mistake')
+      else log.info({ ...fields, refusal: message }, 'call refused')
+      send(toStatusObject(error))
+    }
+    call.sendStatus = (answer) => {
+      const { code = status.UNKNOWN, details = '', metadata } = answer
+      const isExplained = code === status.OK || metadata?.get(DETAILS_KEY).length
+      const error = isExplained ? undefined : explanationOf(code, details)
+      if (error === undefined) send({ ...answer, code, details })
+      else refuse(error)
+    }
+    const refusal = refusalOf(call.getPeer())
+    // Nothing is read from such a call, and no handler hears of it.
+    if (refusal !== undefined) call.start = () => send(toStatusObject(refusal))
+    // The call itself, so that messages pass through no further hands; the server asks for no more.
+    return call as ServerInterceptingCall
+  }

@@ -1,0 +1,241 @@
+// How many connections an identity may have, what those beyond are told, and that they cost the
+// others nothing.
+
+import type { ClientHttp2Session } from 'node:http2'
+import { connect as connectSocket, type Socket } from 'node:net'
+import { credentials } from '@grpc/grpc-js'
+import { afterEach, describe, expect, test, vi } from 'vitest'
+import { connect, type VfiodClient } from '../../src/client/client.ts'
+import type { Quota } from '../../src/rules/policy.ts'
+import { canBeOthers, noOtherUsers } from '../other-users.ts'
+import { Authority, lacksOpenssl } from './certificates.ts'
+import { ClientProcess } from './client-process.ts'
+import { framed, openSession, rawCall } from './raw-call.ts'
+import { EVERYTHING, refusal, startServer, type TestServer, until } from './server.ts'
+
+const UID = process.getuid?.() ?? 0
+const OTHER_UID = 65534
+const HEALTH = '/grpc.health.v1.Health/Check'
+
+let server: TestServer
+const sessions: ClientHttp2Session[] = []
+const sockets: Socket[] = []
+afterEach(async () => {
+  vi.useRealTimers()
+  for (const session of sessions.splice(0)) session.destroy()
+  for (const socket of sockets.splice(0)) socket.destroy()
+  await server.stop()
+})
+
+const limited = async (quota: Quota): Promise<void> => {
+  server = await startServer({}, { grantOf: () => ({ ...EVERYTHING, quota }) })
+}
+
+const session = (): ClientHttp2Session => {
+  const made = openSession(server.socket)
+  made.on('error', () => undefined)
+  sessions.push(made)
+  return made
+}
+
+const idle = (): Socket => {
+  const made = connectSocket(server.socket)
+  made.on('error', () => undefined)
+  made.resume()
+  sockets.push(made)
+  return made
+}
+
+const isOpen = (): number => server.api.connections.sockets.size
+const refusals = () => server.lines.filter(({ message }) => message === 'connection refused')
+
+/** Connected, and counted by the daemon. */
+const connected = async (count: number): Promise<VfiodClient[]> => {
+  const clients = Array.from({ length: count }, () => server.client())
+  for (const client of clients) await client.inventory.listGroups()
+  return clients
+}
+
+const TOO_MANY = {
+  status: 'RESOURCE_EXHAUSTED',
+  reason: 'LIMIT_REACHED',
+  details: { quota: { limit: `connections of uid ${UID}`, max: 2n, current: 2n, needed: 1n } },
+}
+
+describe('a connection beyond the quota of its identity', () => {
+  test('is told so at its first call, with limit, current and needed', async () => {
+    await limited({ connections: 2n })
+    await connected(2)
+
+    const error = await refusal(server.client().inventory.listGroups())
+
+    expect(error).toMatchObject(TOO_MANY)
+    expect(String(error)).toContain('raise connections in the policy')
+  })
+
+  test('is told so by a stream of either kind, and by a method that does not exist', async () => {
+    await limited({ connections: 2n })
+    await connected(2)
+    const watching = async () => {
+      for await (const _ of server.client().inventory.watchGroups());
+    }
+
+    expect(await refusal(watching())).toMatchObject(TOO_MANY)
+    const upload = server.client().migration.writeSession([{ name: 'x' }])
+    expect(await refusal(upload)).toMatchObject(TOO_MANY)
+    expect(await rawCall(session(), '/no.Service/No', framed(Buffer.of()))).toMatchObject({
+      reason: TOO_MANY.reason,
+    })
+  })
+
+  test('is closed behind the answer, health or not', async () => {
+    await limited({ connections: 2n })
+    await connected(2)
+    const beyond = session()
+    const goaway = new Promise((resolve) => beyond.once('goaway', resolve))
+    const closed = new Promise((resolve) => beyond.once('close', resolve))
+
+    const answer = await rawCall(beyond, HEALTH, framed(Buffer.of()))
+
+    expect(answer).toMatchObject({ status: 8, reason: 'LIMIT_REACHED' })
+    expect(await goaway).toBe(0)
+    await closed
+    await until(() => isOpen() === 2)
+  })
+
+  test('leaves those that are there alone, and one line in the log', async () => {
+    await limited({ connections: 2n })
+    const [one, two] = await connected(2)
+    const before = refusals().length
+    await refusal(server.client().inventory.listGroups())
+
+    await expect(one?.inventory.listGroups()).resolves.toBeDefined()
+    await expect(two?.inventory.listGroups()).resolves.toBeDefined()
+    expect(refusals().slice(before)).toMatchObject([
+      {
+        level: 'warn',
+        fields: {
+          identity: `uid ${UID}`,
+          reason: 'LIMIT_REACHED',
+          limit: TOO_MANY.details.quota.limit,
+          isHeard: true,
+        },
+      },
+    ])
+  })
+
+  test('finds a place when another one is closed: the same client, calling again', async () => {
+    await limited({ connections: 2n })
+    const [one] = await connected(2)
+    const late = server.client()
+    await refusal(late.inventory.listGroups())
+
+    one?.close()
+    await until(() => isOpen() === 1)
+
+    await expect(late.inventory.listGroups()).resolves.toBeDefined()
+  })
+
+  test('that calls nothing is closed after a while', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    await limited({ connections: 0n })
+    const closed = new Promise((resolve) => idle().once('close', resolve))
+    while (isOpen() === 0) await new Promise(setImmediate)
+
+    vi.advanceTimersByTime(5000)
+
+    await closed
+    while (isOpen() > 0) await new Promise(setImmediate)
+  })
+
+  test('is closed unheard when eight others of its identity wait for their answer', async () => {
+    await limited({ connections: 0n })
+    for (let n = 0; n < 8; n += 1) idle()
+    await until(() => isOpen() === 8)
+
+    await new Promise((resolve) => idle().once('close', resolve))
+
+    expect(isOpen()).toBe(8)
+    expect(refusals().map(({ fields }) => fields.isHeard)).toEqual([
+      ...Array.from({ length: 8 }, () => true),
+      false,
+    ])
+  })
+
+  test('does not make its process a client', async () => {
+    await limited({ connections: 1n })
+    const [admin] = await connected(1)
+    const stranger = new ClientProcess(server.socket)
+    expect((await stranger.call('inventory', 'listGroups')).error?.reason).toBe('LIMIT_REACHED')
+
+    const { clients = [] } = (await admin?.admin.listClients()) ?? {}
+
+    expect(clients.map(({ pid }) => pid)).toEqual([process.pid])
+    await stranger.kill()
+  })
+})
+
+describe('connections', () => {
+  test('are counted in the usage of their identity and of all, idle ones too', async () => {
+    await limited({ connections: 7n })
+    const [client] = await connected(2)
+    idle()
+    await until(() => isOpen() === 3)
+
+    const whole = (await client?.admin.getUsage())?.usage.find(isConnections)
+    const own = (await client?.ownership.whoAmI())?.usage.find(isConnections)
+
+    expect(whole).toMatchObject({ current: '3', max: '1024' })
+    expect(own).toMatchObject({ current: '3', max: '7' })
+  })
+
+  test('are 256 of one identity where the policy says nothing, and the others have theirs', async () => {
+    server = await startServer()
+    for (let n = 0; n < 256; n += 1) idle()
+    await until(() => isOpen() === 256)
+
+    const error = await refusal(server.client().inventory.listGroups())
+
+    expect(error).toMatchObject({ details: { quota: { max: 256n, current: 256n } } })
+  })
+
+  test.skipIf(!canBeOthers)(
+    `of one uid leave another its own: however many it tries${noOtherUsers}`,
+    async () => {
+      await limited({ connections: 3n })
+      for (let n = 0; n < 50; n += 1) idle()
+      await until(() => refusals().length === 47)
+      const other = new ClientProcess(server.socket, { uid: OTHER_UID, gid: OTHER_UID })
+
+      const answer = await other.call('ownership', 'whoAmI')
+
+      expect(answer.result).toMatchObject({ identity: `uid ${OTHER_UID}` })
+      await other.kill()
+    },
+  )
+
+  test.skipIf(lacksOpenssl)('of one certificate’s name leave another name its own', async () => {
+    const authority = new Authority()
+    const certificates = authority.issue('DNS:localhost')
+    const remote = { host: '127.0.0.1', port: 0, certificates, leaseMs: 60_000 }
+    const grant = { ...EVERYTHING, quota: { connections: 1n } }
+    server = await startServer({}, { grantOf: () => grant, remote })
+    const clientOf = (name: string): VfiodClient => {
+      const { ca, cert, key } = authority.issue(`URI:${name}`)
+      const tls = credentials.createSsl(Buffer.from(ca), Buffer.from(key), Buffer.from(cert))
+      return connect({ address: `localhost:${server.api.remotePort}`, credentials: tls })
+    }
+    const [first, second, other] = [clientOf('spiffe://a'), clientOf('spiffe://a'), clientOf('b')]
+    await first.inventory.listGroups()
+
+    expect(await refusal(second.inventory.listGroups())).toMatchObject({
+      reason: 'LIMIT_REACHED',
+      details: { quota: { limit: 'connections of remote spiffe://a', max: 1n, current: 1n } },
+    })
+    await expect(other.inventory.listGroups()).resolves.toBeDefined()
+    for (const client of [first, second, other]) client.close()
+    authority.remove()
+  })
+})
+
+const isConnections = ({ name }: { readonly name: string }): boolean => name === 'connections'
