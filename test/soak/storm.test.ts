@@ -64,8 +64,11 @@ async function storm(calls: number, seedOfStorm: number): Promise<Outcome[]> {
 /** Every client but this process is forgotten, and what it had released. */
 const calm = async (): Promise<Held> => {
   await until(async () => (await client.admin.listClients()).clients.length === 1)
-  const { usage } = await client.admin.getUsage()
-  expect(usage.filter(({ current }) => current !== '0')).toEqual([])
+  const inUse = async () => {
+    const { usage } = await client.admin.getUsage()
+    return usage.flatMap(({ name, current }) => (current === '0' ? [] : [`${current} ${name}`]))
+  }
+  await expect.poll(inUse, { timeout: 10_000 }).toEqual(['1 connections'])
   return daemon.held()
 }
 
