@@ -157,7 +157,7 @@ export class Api {
   /** A call of the client may be under way and create something after the first time. */
   async #releaseTwice(client: Client, why: string): Promise<void> {
     const { domain } = this.#options
-    this.#running.abortClient(client)
+    this.#running.abortClient(client, why)
     await domain.releaseClient(client, why)
     await this.#running.idle(client)
     await domain.releaseClient(client, why)

@@ -24,6 +24,7 @@ import { sendable, TEXT_MAX } from '../wire/status-details.ts'
 import { ACCESS, type Access, objectOf, requireRole } from './access.ts'
 import type { Log } from './log.ts'
 import type { Rates } from './rate.ts'
+import { heardFrom, holdLease } from './remote.ts'
 import type { Running } from './running.ts'
 import { toStatusObject, toVfiodError } from './status.ts'
 
@@ -137,7 +138,14 @@ const respond = async (response: Promise<object>, reply: Reply): Promise<void> =
 const unary =
   (rules: CallRules, method: Method, handler: AnyHandler) =>
   (call: ServerUnaryCall<object, object>, reply: Reply): void => {
-    const work = async (caller: Caller) => (await handler(decoded(call.request), caller)) as object
+    const work = async (caller: Caller) => {
+      const letGo = holdLease(caller.client)
+      try {
+        return (await handler(decoded(call.request), caller)) as object
+      } finally {
+        letGo()
+      }
+    }
     void respond(
       runCall(rules, method, call, () => objectOf(call.request), work),
       reply,
@@ -152,9 +160,20 @@ const unary =
  */
 async function* received(
   call: ServerReadableStream<object, object>,
-  signal: AbortSignal,
+  { client, signal }: Caller,
 ): AsyncGenerator<object, void> {
-  for await (const request of call) yield decoded(request)
+  // A client that is gone sends neither a message nor an end: the daemon's own reasons end the wait.
+  const giveUp = () => call.destroy(abortReason(signal))
+  if (signal.aborted) giveUp()
+  signal.addEventListener('abort', giveUp, { once: true })
+  for await (const request of call) {
+    const letGo = holdLease(client)
+    try {
+      yield decoded(request)
+    } finally {
+      letGo()
+    }
+  }
   call.sendMetadata(new Metadata())
   await setImmediate()
   if (signal.aborted) throw abortReason(signal)
@@ -165,14 +184,13 @@ const clientStream =
   (call: ServerReadableStream<object, object>, reply: Reply): void => {
     // The first message names what the call is about.
     let first: object | undefined
-    const requests = async function* (signal: AbortSignal) {
-      for await (const request of received(call, signal)) {
+    const requests = async function* (caller: Caller) {
+      for await (const request of received(call, caller)) {
         first ??= request
         yield request
       }
     }
-    const work = async (caller: Caller) =>
-      (await handler(requests(caller.signal), caller)) as object
+    const work = async (caller: Caller) => (await handler(requests(caller), caller)) as object
     void respond(
       runCall(rules, method, call, () => objectOf(first ?? {}), work),
       reply,
@@ -221,7 +239,11 @@ const serverStream =
     const work = async (caller: Caller): Promise<void> => {
       const messages = handler(decoded(call.request), caller) as AsyncIterable<object>
       // One message at a time: a client that does not read stops the source, and fills no memory.
-      for await (const message of messages) await written(call, message, caller.signal)
+      for await (const message of messages) {
+        await written(call, message, caller.signal)
+        // What a watch sends fits the buffers on the way: that it left tells nothing of the client.
+        if (!method.isEndless) heardFrom(caller.client)
+      }
       if (caller.signal.aborted) throw abortReason(caller.signal)
     }
     runCall(rules, method, call, () => objectOf(call.request), work).then(

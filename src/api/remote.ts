@@ -1,7 +1,11 @@
 /**
  * Clients on other hosts: TLS 1.3 with certificates on both sides, or nothing. The name in the
  * client's certificate is who it is; everybody with that name is one client. There is no process to
- * watch, so ownership is a lease: each call renews it, and when it runs out everything is released.
+ * watch, so ownership is a lease: when it runs out everything is released.
+ *
+ * Whatever is heard of the client renews it: each call, each message that it uploads, each one that
+ * it takes of a download. It does not run out while the daemon itself is at work, on a call or on a
+ * message of an upload; a client that is waited for has until its deadline.
  */
 import { createServer as createTlsServer, type TLSSocket, type Server as TlsServer } from 'node:tls'
 import type { Client } from '../domain/clients.ts'
@@ -27,6 +31,9 @@ export interface RemoteOptions {
 
 /** How long a client may take over the handshake. */
 const HANDSHAKE_MS = 10_000
+
+/** How long a connection may be silent before the kernel asks whether its other end is there. */
+const KEEPALIVE_MS = 60_000
 
 const WEAKEST = 'TLSv1.3'
 
@@ -56,6 +63,9 @@ class RemoteClient implements Client {
   readonly #expired: () => void
   #timer: NodeJS.Timeout | undefined
   #deadline = 0
+  /** Pieces of work that the daemon does for it; the lease runs while there are none. */
+  #holds = 0
+  #isEnded = false
 
   constructor(
     id: string,
@@ -79,16 +89,19 @@ class RemoteClient implements Client {
     return this.#grantOf({ kind: 'remote', name: this.remote })
   }
 
-  /** Milliseconds until everything it owns is released, unless it calls. */
+  /** Milliseconds until everything it owns is released, unless it is heard of. */
   get leaseMs(): number {
+    if (this.#holds > 0) return this.#leaseMs
     return Math.max(0, Math.ceil(this.#deadline - performance.now()))
   }
 
   isCurrent(): boolean {
-    return this.#timer !== undefined
+    return !this.#isEnded
   }
 
+  /** Begins the whole time anew, unless it has run out or does not run. */
   renew(): void {
+    if (this.#isEnded || this.#holds > 0) return
     clearTimeout(this.#timer)
     this.#deadline = performance.now() + this.#leaseMs
     this.#timer = setTimeout(() => {
@@ -98,9 +111,19 @@ class RemoteClient implements Client {
     this.#timer.unref()
   }
 
-  end(): void {
+  /** The lease does not run until what this answers is called; then it begins anew. */
+  hold(): () => void {
+    this.#holds += 1
     clearTimeout(this.#timer)
-    this.#timer = undefined
+    return () => {
+      this.#holds -= 1
+      this.renew()
+    }
+  }
+
+  end(): void {
+    this.#isEnded = true
+    clearTimeout(this.#timer)
   }
 }
 
@@ -161,6 +184,15 @@ export class RemotePeers {
 export const leaseMsOf = (client: Client): number =>
   client instanceof RemoteClient ? client.leaseMs : 0
 
+/** The client took a message, or sent one: its lease begins anew. Nothing to a local client. */
+export const heardFrom = (client: Client): void => {
+  if (client instanceof RemoteClient) client.renew()
+}
+
+/** The daemon is at work for the client until what this answers is called: its lease waits. */
+export const holdLease = (client: Client): (() => void) =>
+  client instanceof RemoteClient ? client.hold() : () => {}
+
 /** New certificates, the old strength: Node forgets the version with the old context. */
 export const replaceCertificates = (server: TlsServer, certificates: Certificates): void =>
   server.setSecureContext({ ...certificates, minVersion: WEAKEST })
@@ -187,6 +219,8 @@ export function createRemoteServer(
         socket.destroy()
         return
       }
+      // A host that is cut off says nothing; the kernel asks, and closes.
+      socket.setKeepAlive(true, KEEPALIVE_MS)
       accept(socket, name)
     },
   )

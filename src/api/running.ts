@@ -41,9 +41,10 @@ export class Running {
     for (const { abort } of this.#calls) abort.abort(draining())
   }
 
-  /** Ends the calls of a client that is gone; nobody reads their answers. */
-  abortClient(client: Client): void {
-    for (const call of this.#calls) if (call.client.id === client.id) call.abort.abort()
+  /** Ends the calls of a client that is gone, or whose lease is; who is still there is told why. */
+  abortClient(client: Client, why: string): void {
+    const reason = new VfiodError('CANCELLED', `Cannot go on with the call: ${why}; begin anew`)
+    for (const call of this.#calls) if (call.client.id === client.id) call.abort.abort(reason)
   }
 
   /** Resolves once no call is under way, or none of that client. */

@@ -55,7 +55,7 @@ export const configSchema = z.strictObject({
     .min(100)
     .max(3_600_000)
     .default(30_000)
-    .describe('How long the things of a remote client last without a call from it.'),
+    .describe('How long the things of a remote client last when nothing is heard of it.'),
   drain_ms: z
     .int()
     .min(0)
