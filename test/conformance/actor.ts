@@ -8,7 +8,7 @@ import { ERRNO, errnoName } from '../../src/base/errno.ts'
 import { eventfdCreate, eventfdRead, eventfdSignal } from '../../src/os/eventfd.ts'
 import { ArgumentMaker, difference } from './argument.ts'
 import { callOf } from './calls.ts'
-import type { IoctlOp, Op, Slot, Value } from './operation.ts'
+import type { CallOp, IoctlOp, Slot, Value } from './operation.ts'
 import type { Side } from './side.ts'
 
 export const EVENTFDS: readonly Slot[] = ['e0', 'e1', 'e2', 'e3']
@@ -31,35 +31,49 @@ const bytesOf = (hex: string): Uint8Array => Uint8Array.from(Buffer.from(hex, 'h
 
 export class Actor {
   readonly side: Side
-  readonly #eventfds = new Map<Slot, number>(EVENTFDS.map((slot) => [slot, eventfdCreate()]))
+  readonly #eventfds: ReadonlyMap<Slot, number>
   readonly #slots = new Map<Slot, number>()
   /** What was signalled and not asked for yet. */
   readonly #counts = new Map<Slot, bigint>()
   readonly #arguments: ArgumentMaker
 
-  constructor(side: Side) {
+  constructor(side: Side, eventfds: readonly Slot[] = []) {
     this.side = side
+    this.#eventfds = new Map(eventfds.map((slot) => [slot, eventfdCreate()]))
     this.#arguments = new ArgumentMaker(side, (value) => this.#resolve(value))
   }
 
-  begin(lockPages: number | null): void {
+  begin(): void {
     for (const fd of this.#eventfds.values()) eventfdRead(fd)
     this.#counts.clear()
-    this.side.begin(lockPages)
   }
 
-  end(): void {
-    this.side.end([...this.#slots.values()])
+  /** Forgets its fds, and says which they were. */
+  end(): number[] {
+    const fds = [...this.#slots.values()]
     this.#slots.clear()
+    return fds
+  }
+
+  /** The file in a slot that calls have put there. */
+  file(slot: Slot): number | undefined {
+    return this.#slots.get(slot)
+  }
+
+  /** What an fd that was opened, or an errno, comes to. */
+  async install(slot: Slot, answer: number): Promise<string> {
+    if (answer < 0) return answerText(answer)
+    await this.#replace(slot, answer)
+    return 'fd'
   }
 
   /** Whether the operation is about something that is there. */
-  isLive(op: Op): boolean {
+  isLive(op: CallOp): boolean {
     if (op.op === 'open' || op.op === 'locked' || op.op === 'fill' || op.op === 'exit') return true
     return this.#fd(op.fd) >= 0
   }
 
-  async act(op: Op, other?: Actor): Promise<string> {
+  async act(op: CallOp, other?: Actor): Promise<string> {
     const outcome = await this.#act(op)
     this.side.rest()
     if (mayFire(op)) this.#listen(other)
@@ -88,12 +102,12 @@ export class Actor {
     return this.#counts.get(slot) ?? 0n
   }
 
-  async #act(op: Op): Promise<string> {
+  async #act(op: CallOp): Promise<string> {
     const { side } = this
     switch (op.op) {
       case 'open': {
         const location = side.location(op.place)
-        return this.#install(op.into, await side.open(op.cdev ? location.cdev : location.path))
+        return this.install(op.into, await side.open(op.cdev ? location.cdev : location.path))
       }
       case 'close': {
         const answer = await side.close(this.#fd(op.fd))
@@ -102,7 +116,7 @@ export class Actor {
       }
       case 'dup': {
         const fd = this.#slots.get(op.fd)
-        return fd === undefined ? '-EBADF' : this.#install(op.into, await side.dup(fd))
+        return fd === undefined ? '-EBADF' : this.install(op.into, await side.dup(fd))
       }
       case 'ioctl':
         return this.#ioctl(op)
@@ -111,7 +125,7 @@ export class Actor {
       case 'device': {
         const name = new TextEncoder().encode(`${side.location(op.place).name}${op.suffix ?? ''}\0`)
         const answer = await side.ioctl(this.#fd(op.fd), VFIO_GROUP_GET_DEVICE_FD.number, name)
-        return this.#install(op.into, answer)
+        return this.install(op.into, answer)
       }
       case 'pread': {
         const into = sentinel(op.length)
@@ -185,7 +199,7 @@ export class Actor {
     return `${count}`
   }
 
-  async #dma(op: Extract<Op, { op: 'dma' }>): Promise<string> {
+  async #dma(op: Extract<CallOp, { op: 'dma' }>): Promise<string> {
     const fd = this.#fd(op.fd)
     const ram = this.side.memory.of('ram').bytes
     const before = ram.slice()
@@ -234,12 +248,6 @@ export class Actor {
     return this.#slots.get(slot) ?? this.#eventfds.get(slot) ?? -1
   }
 
-  async #install(slot: Slot, answer: number): Promise<string> {
-    if (answer < 0) return answerText(answer)
-    await this.#replace(slot, answer)
-    return 'fd'
-  }
-
   async #replace(slot: Slot, fd: number): Promise<void> {
     const old = this.#slots.get(slot)
     this.#slots.set(slot, fd)
@@ -256,7 +264,7 @@ export class Actor {
 }
 
 /** What can cause an interrupt, at once or by letting one through that waited. */
-const mayFire = (op: Op): boolean =>
+const mayFire = (op: CallOp): boolean =>
   op.op === 'pwrite' ||
   op.op === 'pread' ||
   op.op === 'dma' ||

@@ -3,8 +3,8 @@
  * simulator goes first: what would end the real machine is seen there, and stops the sequence.
  */
 
-import type { Actor } from './actor.ts'
 import type { Op, Sequence } from './operation.ts'
+import type { Processes } from './processes.ts'
 
 export interface Difference {
   readonly op: Op
@@ -79,10 +79,8 @@ class Listening {
   #isOn = false
 
   note(op: Op, outcome: string): void {
-    if (
-      op.op === 'exit' ||
-      (op.op !== 'open' && op.op !== 'locked' && op.op !== 'fill' && op.fd === 'd0')
-    ) {
+    if (op.by === 'second') return
+    if (op.op === 'exit' || ('fd' in op && op.fd === 'd0')) {
       if (op.op === 'exit' || op.op === 'close' || op.op === 'device') this.#isOn = false
       if (op.op !== 'ioctl' || op.call !== 'SET_IRQS' || outcome !== '0') return
       const flags = Number(op.in?.flags ?? 0)
@@ -97,10 +95,10 @@ class Listening {
 }
 
 export class Duel {
-  readonly sim: Actor
-  readonly linux: Actor
+  readonly sim: Processes
+  readonly linux: Processes
 
-  constructor(sim: Actor, linux: Actor) {
+  constructor(sim: Processes, linux: Processes) {
     this.sim = sim
     this.linux = linux
   }

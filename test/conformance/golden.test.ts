@@ -2,13 +2,13 @@
 
 import { fileURLToPath } from 'node:url'
 import { describe, expect, test } from 'vitest'
-import { Actor } from './actor.ts'
 import { golden, replay } from './golden.ts'
 import { Memory } from './memory.ts'
+import { Processes } from './processes.ts'
 import { SimSide } from './sim-side.ts'
 
 const folder = fileURLToPath(new URL('golden', import.meta.url))
-const sim = new Actor(await SimSide.make(await Memory.make()))
+const sim = new Processes(await SimSide.make(await Memory.make(), await Memory.make()))
 
 for (const [area, traces] of golden(folder))
   describe(`golden traces of ${area}`, () => {

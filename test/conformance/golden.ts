@@ -4,8 +4,8 @@
  */
 
 import { readdirSync, readFileSync } from 'node:fs'
-import type { Actor } from './actor.ts'
 import type { Op, Sequence } from './operation.ts'
+import type { Processes } from './processes.ts'
 
 export interface Trace {
   readonly name: string
@@ -55,7 +55,7 @@ export const golden = (folder: string): ReadonlyMap<string, readonly Trace[]> =>
 }
 
 /** What the simulator answers, step by step, for as long as it is what is recorded. */
-export const replay = async (sim: Actor, { lockPages, steps }: Trace): Promise<string[]> => {
+export const replay = async (sim: Processes, { lockPages, steps }: Trace): Promise<string[]> => {
   const answers: string[] = []
   sim.begin(lockPages)
   for (const [op, recorded] of steps) {

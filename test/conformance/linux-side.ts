@@ -3,13 +3,13 @@
  * emulated machine a thread switch costs more than the call.
  */
 
-import { readFileSync } from 'node:fs'
 import { linuxKernel } from '../../src/backends/linux/kernel.ts'
 import { bind, call } from '../../src/os/async-call.ts'
 import { sys } from '../../src/os/libc.ts'
+import { type LinuxSecond, lockedPages, type Nursery } from './linux-second.ts'
 import type { Memory } from './memory.ts'
 import type { Place } from './operation.ts'
-import type { Location, Side } from './side.ts'
+import type { FirstSide, Location } from './side.ts'
 import { locate } from './sim-side.ts'
 
 const pwrite = bind('pwrite64', 'long', ['int', 'void *', 'size_t', 'int64_t'])
@@ -34,24 +34,21 @@ const useIpcLock = (isOn: boolean): void => {
   if (call(capset, header, bytes) < 0) throw new Error('Cannot change capabilities')
 }
 
-const lockedPages = (): number => {
-  const status = readFileSync('/proc/self/status', 'latin1')
-  return Number(/^VmLck:\s+(\d+) kB$/m.exec(status)?.[1] ?? 0) / 4
-}
-
-export class LinuxSide implements Side {
+export class LinuxSide implements FirstSide {
   readonly memory: Memory
   readonly #locations: ReadonlyMap<Place, Location>
   #lockedBefore = 0
   #lockPages: number | null = null
+  readonly #nursery: Nursery
 
-  private constructor(memory: Memory, locations: ReadonlyMap<Place, Location>) {
+  private constructor(memory: Memory, nursery: Nursery, locations: ReadonlyMap<Place, Location>) {
     this.memory = memory
+    this.#nursery = nursery
     this.#locations = locations
   }
 
-  static async make(memory: Memory): Promise<LinuxSide> {
-    return new LinuxSide(memory, await locate(linuxKernel()))
+  static async make(memory: Memory, nursery: Nursery): Promise<LinuxSide> {
+    return new LinuxSide(memory, nursery, await locate(linuxKernel()))
   }
 
   location(place: Place): Location {
@@ -62,13 +59,17 @@ export class LinuxSide implements Side {
 
   begin(lockPages: number | null): void {
     this.memory.reset()
-    this.#lockedBefore = lockedPages()
+    this.#lockedBefore = lockedPages('self')
     if (lockPages === this.#lockPages) return
     const bytes = lockPages === null ? RLIM_INFINITY : BigInt(lockPages) * PAGE
     const limit = new Uint8Array(new BigUint64Array([bytes, RLIM_INFINITY]).buffer)
     if (call(setrlimit, RLIMIT_MEMLOCK, limit) < 0) throw new Error('Cannot set RLIMIT_MEMLOCK')
     useIpcLock(lockPages === null)
     this.#lockPages = lockPages
+  }
+
+  spawn(): LinuxSecond {
+    return this.#nursery.fork(this.#lockPages, (place) => this.location(place))
   }
 
   open(path: string): number {
@@ -106,7 +107,7 @@ export class LinuxSide implements Side {
   rest(): void {}
 
   locked(): number {
-    return lockedPages() - this.#lockedBefore
+    return lockedPages('self') - this.#lockedBefore
   }
 
   end(fds: readonly number[]): void {

@@ -6,13 +6,14 @@
 import { existsSync, readlinkSync, writeFileSync } from 'node:fs'
 import { basename } from 'node:path'
 import fc from 'fast-check'
-import { Actor } from './actor.ts'
 import type { Area } from './areas/area.ts'
 import { areas } from './areas.ts'
 import { Duel, type Result } from './duel.ts'
+import { Nursery } from './linux-second.ts'
 import { LinuxSide } from './linux-side.ts'
 import { boundAddresses, MDEVS } from './machine.ts'
 import { Memory } from './memory.ts'
+import { Processes } from './processes.ts'
 import { record } from './record.ts'
 import { differenceText } from './report.ts'
 import { SimSide } from './sim-side.ts'
@@ -79,8 +80,8 @@ const isRecording = process.argv.includes('--record')
 const wanted = process.argv.slice(2).filter((word) => !word.startsWith('-'))
 prepare()
 const duel = new Duel(
-  new Actor(await SimSide.make(await Memory.make())),
-  new Actor(await LinuxSide.make(await Memory.make())),
+  new Processes(await SimSide.make(await Memory.make(), await Memory.make())),
+  new Processes(await LinuxSide.make(await Memory.make(), await Nursery.make())),
 )
 let failed = 0
 let passed = 0

@@ -6,19 +6,22 @@
 import { sys } from '../../src/os/libc.ts'
 import { allocPages, freeSegment, mapFd, memfdCreate, type Segment } from '../../src/os/memory.ts'
 
-const PAGE = 4096
-const LARGE_PAGE = 0x20_0000
+export const PAGE = 4096
+export const LARGE_PAGE = 0x20_0000
 const PROT_NONE = 0
 const PRIVATE_ANONYMOUS = 0x22
 const FIXED_NOREPLACE = 0x10_0000
 
 /** ram to be mapped for DMA, ro of a memfd without PROT_WRITE, bits for bitmaps and ranges. */
 export const AREAS = ['ram', 'ro', 'bits', 'edge', 'hole'] as const
-export type AreaName = (typeof AREAS)[number]
+export type AreaName = Exclude<(typeof AREAS)[number], 'hole'>
 
 export const RAM_PAGES = 48
 export const RO_PAGES = 4
 const BITS_PAGES = 3
+
+/** How much there is of what memory is behind. */
+export const AREA_PAGES = { ram: RAM_PAGES, bits: BITS_PAGES, edge: 1, ro: RO_PAGES } as const
 
 const reserve = (pages: number): number => {
   const at = sys.mmapSync(0, pages * PAGE, PROT_NONE, PRIVATE_ANONYMOUS, -1, 0n)
@@ -82,6 +85,15 @@ export class Memory {
       ['ro', await guarded(RO_PAGES, readOnly)],
     ])
     return new Memory(segments, reserve(16))
+  }
+
+  /** Segments that lie as they should already, and an address with nothing at or around it. */
+  static over(segments: ReadonlyMap<AreaName, Segment>, hole: number): Memory {
+    return new Memory(segments, hole)
+  }
+
+  get segments(): readonly Segment[] {
+    return [...this.#segments.values()]
   }
 
   free(): void {

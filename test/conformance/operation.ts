@@ -50,7 +50,7 @@ export interface IoctlOp {
   readonly look?: readonly [at: string, length: number]
 }
 
-export type Op =
+type Act =
   | { readonly op: 'open'; readonly into: Slot; readonly place: Place; readonly cdev?: true }
   | { readonly op: 'close'; readonly fd: Slot }
   | { readonly op: 'dup'; readonly fd: Slot; readonly into: Slot }
@@ -100,6 +100,18 @@ export type Op =
   | { readonly op: 'locked' }
   /** The process ends: everything closes, in an order of its own. */
   | { readonly op: 'exit'; readonly order: number }
+  /** The second process begins, with an fd of its own for each of these, in slots of that name. */
+  | { readonly op: 'spawn'; readonly fds: readonly Slot[] }
+  /** SIGKILL for the second process, which is waited for. */
+  | { readonly op: 'kill' }
+  /** An fd passed to the other process, by SCM_RIGHTS. */
+  | { readonly op: 'send'; readonly fd: Slot; readonly into: Slot }
+
+/** What a process does: the first, unless the second is named. Each has slots of its own. */
+export type Op = Act & { readonly by?: 'second' }
+
+/** What one process does by itself. */
+export type CallOp = Exclude<Op, { readonly op: 'spawn' | 'kill' | 'send' }>
 
 export interface Sequence {
   /** How many operations only set the scene: they are compared, but not counted. */

@@ -1,12 +1,12 @@
 /** Replays the golden traces of a folder; fails with the first answer of each that is another. */
 
-import { Actor } from './actor.ts'
 import { golden, replay } from './golden.ts'
 import { Memory } from './memory.ts'
+import { Processes } from './processes.ts'
 import { SimSide } from './sim-side.ts'
 
 const [folder = ''] = process.argv.slice(2)
-const sim = new Actor(await SimSide.make(await Memory.make()))
+const sim = new Processes(await SimSide.make(await Memory.make(), await Memory.make()))
 let failed = 0
 for (const [area, traces] of golden(folder))
   for (const trace of traces) {

@@ -21,6 +21,7 @@ function compile() {
   writeFileSync(`${out}/package.json`, '{ "type": "module" }\n')
   const tsc = [`${root}node_modules/typescript/bin/tsc`, '-p', 'test/conformance/tsconfig.json']
   execFileSync(process.execPath, tsc, { cwd: root, stdio: 'inherit' })
+  execFileSync('cc', ['-O2', '-o', `${out}/second`, 'test/conformance/second.c'], { cwd: root })
   return `${out}/test/conformance/main.js`
 }
 

@@ -15,11 +15,10 @@ export interface Location {
   readonly name: string
 }
 
+/** A process on one of them: its memory, and the calls it makes. */
 export interface Side {
   readonly memory: Memory
   location(place: Place): Location
-  /** Everything is as after boot, as far as a process can have it so. */
-  begin(lockPages: number | null): void
   open(path: string): Answer
   close(fd: number): Answer
   dup(fd: number): Answer
@@ -32,6 +31,24 @@ export interface Side {
   rest(): void
   /** VmLck in pages. */
   locked(): number
+}
+
+/** The process that every sequence has. */
+export interface FirstSide extends Side {
+  /** Everything is as after boot, as far as a process can have it so. */
+  begin(lockPages: number | null): void
+  /** Another process, with the same limit, memory of its own and no fds. */
+  spawn(): SecondSide
   /** The sequence is over: what is still open closes. */
   end(fds: readonly number[]): void
+}
+
+/** A process that may be killed. */
+export interface SecondSide extends Side {
+  /** The fd that it has for a file of the first process, as SCM_RIGHTS gives one. */
+  receive(fd: number): number
+  /** The fd that the first process has for a file of this one. */
+  send(fd: number): number
+  /** SIGKILL: done when nothing is left of it. */
+  kill(): void
 }

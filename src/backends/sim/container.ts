@@ -17,6 +17,7 @@ import { ERRNO } from '../../base/errno.ts'
 import type { IoctlArg } from '../../kernel/port.ts'
 import type { IommuGroup } from './iommu-group.ts'
 import type { MachineSpec } from './machine.ts'
+import type { Mm } from './mm.ts'
 import { type Answer, type Caller, OpenFile } from './open-file.ts'
 import { checkExtension } from './type1/extensions.ts'
 import type { Type1Parameters } from './type1/parameters.ts'
@@ -42,7 +43,7 @@ export class Container extends OpenFile {
       case VFIO_CHECK_EXTENSION.number:
         return checkExtension(Number(arg ?? 0), this.type1, this.#machine)
       case VFIO_SET_IOMMU.number:
-        return this.#setIommu(Number(arg ?? 0))
+        return this.#setIommu(caller.mm, Number(arg ?? 0))
       default:
         // An empty container knows no request at all, so none is unknown to it.
         return this.type1 ? type1Ioctl(this.type1, caller, request, arg) : -ERRNO.EINVAL
@@ -58,7 +59,7 @@ export class Container extends OpenFile {
   /** Groups hold references, so none is left by now. */
   protected override release(): void {}
 
-  #setIommu(id: number): number {
+  #setIommu(caller: Mm, id: number): number {
     if (this.groups.size === 0 || this.type1) return -ERRNO.EINVAL
     if (checkExtension(id, undefined, this.#machine) <= 0 || id === VFIO_NOIOMMU_IOMMU)
       return -ERRNO.ENODEV
@@ -70,7 +71,7 @@ export class Container extends OpenFile {
     type1.isNesting = id === VFIO_TYPE1_NESTING_IOMMU
     const attached: IommuGroup[] = []
     for (const group of this.groups) {
-      const answer = type1.attach(group)
+      const answer = type1.attach(group, caller)
       if (answer < 0) {
         for (const other of attached) type1.detach(other)
         return answer

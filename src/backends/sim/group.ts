@@ -18,6 +18,7 @@ import type { IoctlArg } from '../../kernel/port.ts'
 import { Container } from './container.ts'
 import type { IommuGroup } from './iommu-group.ts'
 import { IommufdFile } from './iommufd/iommufd-file.ts'
+import type { Mm } from './mm.ts'
 import { type Answer, type Caller, OpenFile } from './open-file.ts'
 import { isRealFd } from './real-fd.ts'
 import { argBytes, copyIn, copyOut } from './user-memory.ts'
@@ -61,10 +62,10 @@ export class VfioGroup {
     return this.openedFile
   }
 
-  setContainer(container: Container): number {
+  setContainer(container: Container, caller: Mm): number {
     const owned = this.isEmulated ? 0 : this.iommuGroup.claim()
     if (owned < 0) return owned
-    const attached = container.type1?.attach(this.iommuGroup) ?? 0
+    const attached = container.type1?.attach(this.iommuGroup, caller) ?? 0
     if (attached < 0) {
       if (!this.isEmulated) this.iommuGroup.unclaim()
       return attached
@@ -154,7 +155,7 @@ export class GroupFile extends OpenFile {
     const { group } = this
     if (group.container || group.iommufd) return -ERRNO.EINVAL
     if (group.isGone) return -ERRNO.ENODEV
-    if (file instanceof Container) return group.setContainer(file)
+    if (file instanceof Container) return group.setContainer(file, caller.mm)
     return file instanceof IommufdFile ? group.setIommufd(file) : -ERRNO.EBADFD
   }
 

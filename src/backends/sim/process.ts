@@ -8,7 +8,7 @@ import { closeSync, openSync } from 'node:fs'
 import { ERRNO } from '../../base/errno.ts'
 import { type Segment, unmapSegment } from '../../os/memory.ts'
 import type { DeviceMemory, Mm } from './mm.ts'
-import type { Caller, OpenFile } from './open-file.ts'
+import type { Answer, Caller, OpenFile } from './open-file.ts'
 
 export class Process implements Caller {
   readonly mm: Mm
@@ -52,20 +52,20 @@ export class Process implements Caller {
   }
 
   /** munmap(2) of what was mapped through the port. */
-  async unmap(segment: Segment): Promise<number> {
+  unmap(segment: Segment): Answer {
     const mapped = this.#mapped.get(segment)
     if (mapped === undefined) return -ERRNO.EINVAL
     this.#mapped.delete(segment)
     this.mm.deviceMemory.delete(mapped.memory)
-    const answer = await unmapSegment(segment)
+    const unmapped = unmapSegment(segment)
     mapped.file.put()
-    return answer
+    return unmapped
   }
 
-  /** exit(2). */
+  /** exit(2): the memory goes before the files. */
   closeAll(): void {
     for (const segment of [...this.#mapped.keys()]) void this.unmap(segment)
-    for (const fd of [...this.#files.keys()]) this.close(fd)
     this.mm.isAlive = false
+    for (const fd of [...this.#files.keys()].sort((a, b) => a - b)) this.close(fd)
   }
 }

@@ -1,6 +1,7 @@
 /** The handle on a simulated machine: its kernel, and what only a simulator can do. */
 
 import type { Kernel } from '../../kernel/port.ts'
+import type { Segment } from '../../os/memory.ts'
 import { Faults } from './faults.ts'
 import { type Fault, SimKernel } from './kernel.ts'
 import type { MachineSpec } from './machine.ts'
@@ -29,6 +30,8 @@ export interface SpawnOptions {
   readonly memlockBytes?: bigint | null
   /** CAP_SYS_RESOURCE. */
   readonly mayRaiseLimits?: boolean
+  /** What of this process's memory it can pin; all of it unless said. */
+  readonly memory?: readonly Segment[]
 }
 
 export interface Sim extends SimProcess {
@@ -54,8 +57,8 @@ export const createSim = (
 
   const user = new User()
   const processOf = (options: SpawnOptions): { handle: SimProcess; process: Process } => {
-    const { memlockBytes = spec.memlockBytes, mayRaiseLimits = true } = options
-    const mm = new Mm(memlockBytes, user)
+    const { memlockBytes = spec.memlockBytes, mayRaiseLimits = true, memory } = options
+    const mm = new Mm(memlockBytes, user, memory)
     const process = new Process(mm, { mayRaiseLimits })
     const kernel = new SimKernel(vfs, process, (call) => sim.fault?.(call) ?? faults.decide(call))
     const handle: SimProcess = {

@@ -99,3 +99,46 @@ export const argsz = (size: number): fc.Arbitrary<number> =>
     { weight: 3, arbitrary: pick(size - 1, size + 1, size - 4, size + 8) },
     { weight: 1, arbitrary: pick(0, 4, 8, 16, 4096, 0xffff_ffff) },
   )
+
+/** What the second process does. */
+export const bySecond = (op: Op): Op => ({ ...op, by: 'second' })
+
+export const spawn = (...fds: readonly Slot[]): Op => ({ op: 'spawn', fds })
+export const kill: Op = { op: 'kill' }
+
+/** Steps of both processes, fds that they pass to each other, and the end of the second. */
+const byBoth = (step: fc.Arbitrary<Step>, slots: readonly Slot[]): fc.Arbitrary<Step> => {
+  const slot = fc.constantFrom(...slots)
+  const passed = fc
+    .record({ fd: slot, into: fc.option(slot, { nil: undefined }), isBack: fc.boolean() })
+    .map(({ fd, into = fd, isBack }): Op => {
+      const op: Op = { op: 'send', fd, into }
+      return isBack ? bySecond(op) : op
+    })
+  return oneOf(
+    [20, step],
+    [14, step.map((it): Step => [it].flat().map(bySecond))],
+    [3, passed],
+    [1, fc.constant(kill)],
+    [2, fc.subarray([...slots]).map((fds) => spawn(...fds))],
+  )
+}
+
+/** As sequenceOf, and now and then with a second process, which has every fd of the start. */
+export const sequencesOf = (
+  starts: readonly (readonly Op[])[],
+  step: fc.Arbitrary<Step>,
+  slots: readonly Slot[],
+  lockPages: fc.Arbitrary<number | null> = fc.constant(null),
+): fc.Arbitrary<Sequence> =>
+  fc.oneof(
+    { weight: 2, arbitrary: sequenceOf(starts, step, lockPages) },
+    {
+      weight: 1,
+      arbitrary: sequenceOf(
+        starts.map((start) => [...start, spawn(...slots)]),
+        byBoth(step, slots),
+        lockPages,
+      ),
+    },
+  )

@@ -15,6 +15,7 @@ import {
   pick,
   placed,
   sequenceOf,
+  sequencesOf,
 } from './area.ts'
 
 const container = pick('c0', 'c1', 'c2')
@@ -170,12 +171,14 @@ const cards: readonly Op[] = [
   device('g3', 'card1', 'd1'),
 ]
 
+const SLOTS = ['c0', 'c1', 'c2', 'g0', 'g1', 'g2', 'g3', 'd0', 'd1', 'd2'] as const
+
 const OFTEN = 15
 
 export const groups: Area = {
   name: 'group',
   sequence: fc.oneof(
-    { weight: OFTEN, arbitrary: sequenceOf(starts, opOf(USUAL)) },
+    { weight: OFTEN, arbitrary: sequencesOf(starts, opOf(USUAL), SLOTS) },
     { weight: 1, arbitrary: sequenceOf([cards], opOf(WITH_CARDS)) },
   ),
 }

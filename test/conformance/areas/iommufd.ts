@@ -14,7 +14,7 @@ import {
   pick,
   placed,
   type Step,
-  sequenceOf,
+  sequencesOf,
 } from './area.ts'
 
 const PAGE = 4096
@@ -303,4 +303,6 @@ const starts: readonly (readonly Op[])[] = [
   ],
 ]
 
-export const iommufd: Area = { name: 'iommufd', sequence: sequenceOf(starts, op) }
+const SLOTS = ['i0', 'i1', 'd0', 'd1', 'd2', 'g0', 'g1'] as const
+
+export const iommufd: Area = { name: 'iommufd', sequence: sequencesOf(starts, op, SLOTS) }

@@ -16,7 +16,7 @@ import {
   open,
   pick,
   placed,
-  sequenceOf,
+  sequencesOf,
   setContainer,
   setIommu,
 } from './area.ts'
@@ -250,7 +250,9 @@ const op = oneOf(
   [4, fc.constant(locked)],
 )
 
+const SLOTS = ['c0', 'c1', 'g0', 'g1', 'g2', 'd0', 'd1', 'd2'] as const
+
 export const type1: Area = {
   name: 'type1',
-  sequence: sequenceOf(starts, op, pick(null, null, null, 16, 40)),
+  sequence: sequencesOf(starts, op, SLOTS, pick(null, null, null, 16, 40)),
 }

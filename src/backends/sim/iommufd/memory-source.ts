@@ -3,7 +3,8 @@
 import { ERRNO } from '../../../base/errno.ts'
 import { PAGE_SIZE } from '../../../base/units.ts'
 import { sys } from '../../../os/libc.ts'
-import { accessAt, bytesAt, fileIdentity, freeSegment, type Segment } from '../../../os/memory.ts'
+import { bytesAt, fileIdentity, freeSegment, type Segment } from '../../../os/memory.ts'
+import type { Mm } from '../mm.ts'
 
 export interface MemorySource {
   readonly kind: 'user' | 'file'
@@ -19,16 +20,19 @@ export class UserMemory implements MemorySource {
   readonly kind = 'user'
   readonly base: bigint
 
-  constructor(base: bigint) {
+  readonly #mm: Mm
+
+  constructor(mm: Mm, base: bigint) {
+    this.#mm = mm
     this.base = base
   }
 
   check(offset: bigint, length: bigint, isWritten: boolean): number {
     const start = this.base + offset
-    if (isPinnable(start, length, isWritten)) return 0
+    if (this.#mm.isPinnable(start, length, isWritten)) return 0
     // Segments that touch are one run of pages to a kernel, so look at each page before saying no.
     for (let at = start; at < start + length; at += PAGE_SIZE)
-      if (!isPinnable(at, PAGE_SIZE, isWritten)) return -ERRNO.EFAULT
+      if (!this.#mm.isPinnable(at, PAGE_SIZE, isWritten)) return -ERRNO.EFAULT
     return 0
   }
 
@@ -37,11 +41,6 @@ export class UserMemory implements MemorySource {
   }
 
   release(): void {}
-}
-
-const isPinnable = (address: bigint, length: bigint, isWritten: boolean): boolean => {
-  const access = accessAt(address, Number(length))
-  return access !== undefined && (access === 'read-write' || !isWritten)
 }
 
 /** Where a file is mapped: the pages begin `skip` bytes into it. */

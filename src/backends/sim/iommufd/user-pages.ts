@@ -26,6 +26,6 @@ export const userPages = (
   const startByte = address % PAGE_SIZE
   const count = (startByte + length + PAGE_SIZE - 1n) / PAGE_SIZE
   const owner = { mm, accountMode: accountModeOf(context, mm) }
-  const pages = new Pages(new UserMemory(address - startByte), count, owner, isWritable)
+  const pages = new Pages(new UserMemory(mm, address - startByte), count, owner, isWritable)
   return { pages, startByte, length }
 }

@@ -44,7 +44,7 @@ export const mapDma = (type1: Type1, caller: Caller, arg: IoctlArg): number => {
     return -ERRNO.EINVAL
 
   const mapping = new Mapping(map, access, caller.mm)
-  const pinned = type1.hasPhysical ? pin(mapping) : 0
+  const pinned = type1.hasPhysical ? pin(mapping, caller.mm) : 0
   if (pinned < 0) return pinned
   const tracked = type1.isTracking ? mapping.startTracking() : 0
   if (tracked < 0) {

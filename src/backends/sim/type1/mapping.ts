@@ -3,7 +3,7 @@
 import { VFIO_DMA_MAP_FLAG_WRITE } from '../../../abi/container.ts'
 import { ERRNO } from '../../../base/errno.ts'
 import { PAGE_SIZE } from '../../../base/units.ts'
-import { accessAt, bytesAt } from '../../../os/memory.ts'
+import { bytesAt } from '../../../os/memory.ts'
 import { type Pin, pinPages } from '../../../os/pin.ts'
 import type { Mm } from '../mm.ts'
 import { DirtyBitmap } from './dirty-bitmap.ts'
@@ -53,24 +53,19 @@ export class Mapping {
   }
 
   /** What is charged once it is in the page table: nothing for a device's memory, which has no pages. */
-  get pagesToLock(): bigint {
-    return this.owner.deviceMemoryAt(this.vaddr) ? 0n : this.pages
+  pagesToLock(mm: Mm): bigint {
+    return mm.deviceMemoryAt(this.vaddr) ? 0n : this.pages
   }
 
-  /** Whether the first pages are there and may be pinned for what the device may do. */
-  isPinnable(pages: bigint): boolean {
-    const access = accessAt(this.vaddr, Number(pages * PAGE_SIZE))
-    if (this.owner.deviceMemoryAt(this.vaddr)?.isDecoded() === false) return false
-    return access !== undefined && (access === 'read-write' || !this.mayWrite)
-  }
-
-  /** How many pages are there before the first that is not. */
-  get pinnablePages(): bigint {
-    if (this.isPinnable(this.pages)) return this.pages
+  /** How many pages a process can pin at the vaddr before the first that is not there. */
+  pinnablePages(mm: Mm): bigint {
+    const isPinnable = (pages: bigint): boolean =>
+      mm.isPinnable(this.vaddr, pages * PAGE_SIZE, this.mayWrite)
+    if (isPinnable(this.pages)) return this.pages
     let there = 0n
     for (let missing = this.pages; missing - there > 1n; ) {
       const middle = (there + missing) / 2n
-      if (this.isPinnable(middle)) there = middle
+      if (isPinnable(middle)) there = middle
       else missing = middle
     }
     return there

@@ -15,13 +15,17 @@ export const charge = (mm: Mm, pages: bigint): number => {
 const mayLock = ({ memlockBytes: limit, lockedPages }: Mm, pages: bigint): boolean =>
   limit === null || lockedPages + pages <= limit / PAGE_SIZE
 
-/** All or nothing; a mapping that is pinned already stays so. */
-export const pin = (mapping: Mapping): number => {
+/**
+ * All or nothing; a mapping that is pinned already stays so. The pages are those of whoever makes
+ * the call, the charge is the owner's, and the limits of both hold.
+ */
+export const pin = (mapping: Mapping, caller: Mm): number => {
   if (mapping.isIommuMapped) return 0
   // Pages are pinned in order, so that the limit may be met before the first that is not there.
-  const there = mapping.pinnablePages
-  if (there < mapping.pages) return mayLock(mapping.owner, there) ? -ERRNO.EFAULT : -ERRNO.ENOMEM
-  const pages = mapping.pagesToLock
+  const there = mapping.pinnablePages(caller)
+  if (there < mapping.pages) return mayLock(caller, there) ? -ERRNO.EFAULT : -ERRNO.ENOMEM
+  const pages = mapping.pagesToLock(caller)
+  if (!mayLock(caller, pages)) return -ERRNO.ENOMEM
   const charged = charge(mapping.owner, pages)
   if (charged < 0) return charged
   mapping.lockedPages = pages

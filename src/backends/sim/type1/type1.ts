@@ -8,6 +8,7 @@ import { PAGE_SIZE, U64_MAX } from '../../../base/units.ts'
 import { contains, overlaps, type Range } from '../../../rules/range-map.ts'
 import type { IommuGroup } from '../iommu-group.ts'
 import type { IommuSpec, MachineSpec } from '../machine.ts'
+import type { Mm } from '../mm.ts'
 import { type Access, reach } from './dma.ts'
 import { iovaRanges } from './iova-ranges.ts'
 import type { Mapping } from './mapping.ts'
@@ -68,7 +69,8 @@ export class Type1 {
     return this.pageSizes & -this.pageSizes
   }
 
-  attach(group: IommuGroup): number {
+  /** `caller` is whose pages are pinned where the group needs mappings that nothing has pinned. */
+  attach(group: IommuGroup, caller: Mm): number {
     // Attaching may have to pin, and there is nothing to pin from.
     if (this.vaddrInvalidCount > 0) return -ERRNO.EBUSY
     const { iommu } = group
@@ -78,7 +80,7 @@ export class Type1 {
     }
     if (this.isNesting && !iommu.model?.takesNestingType) return -ERRNO.EINVAL
     if (this.#conflicts(group, iommu)) return -ERRNO.EINVAL
-    const replayed = this.#replay(iommu)
+    const replayed = this.#replay(iommu, caller)
     if (replayed < 0) return replayed
     this.#physical.add(group)
     this.#updateRanges()
@@ -142,11 +144,11 @@ export class Type1 {
   }
 
   /** Puts every mapping into the new group's page table, or none. */
-  #replay(iommu: IommuSpec): number {
+  #replay(iommu: IommuSpec, caller: Mm): number {
     const done: Mapping[] = []
     for (const mapping of this.mappings.all()) {
       const wasMapped = mapping.isIommuMapped
-      const pinned = pin(mapping)
+      const pinned = pin(mapping, caller)
       const fits = contains(iommu.aperture, { start: mapping.iova, last: mapping.last })
       if (pinned === 0 && fits) {
         if (!wasMapped) done.push(mapping)

@@ -1,0 +1,84 @@
+/**
+ * The processes of a sequence on one side: the first, which goes through all of it, and the second
+ * from when it is spawned until it is killed.
+ */
+
+import { Actor, EVENTFDS } from './actor.ts'
+import type { CallOp, Op, Slot } from './operation.ts'
+import type { FirstSide, SecondSide } from './side.ts'
+
+/** What an operation of a process that is not there comes to. */
+const NOBODY = 'nobody'
+
+const isCall = (op: Op): op is CallOp => op.op !== 'spawn' && op.op !== 'kill' && op.op !== 'send'
+
+export class Processes {
+  readonly #side: FirstSide
+  readonly #first: Actor
+  #second: { readonly actor: Actor; readonly side: SecondSide } | undefined
+
+  constructor(side: FirstSide) {
+    this.#side = side
+    this.#first = new Actor(side, EVENTFDS)
+  }
+
+  begin(lockPages: number | null): void {
+    this.#side.begin(lockPages)
+    this.#first.begin()
+  }
+
+  end(): void {
+    this.#kill()
+    this.#side.end(this.#first.end())
+  }
+
+  /** Whether the operation is about something that is there. */
+  isLive(op: Op): boolean {
+    if (op.op === 'spawn') return this.#second === undefined
+    if (op.op === 'kill') return this.#second !== undefined
+    const actor = this.#actor(op)
+    if (op.op === 'send') return this.#second !== undefined && actor?.file(op.fd) !== undefined
+    return actor?.isLive(op) ?? false
+  }
+
+  async act(op: Op, other?: Processes): Promise<string> {
+    if (isCall(op)) return this.#actor(op)?.act(op, other && other.#actor(op)) ?? NOBODY
+    const outcome = await this.#between(op)
+    this.#side.rest()
+    return outcome
+  }
+
+  #actor({ by }: Op): Actor | undefined {
+    return by === 'second' ? this.#second?.actor : this.#first
+  }
+
+  async #between(op: Exclude<Op, CallOp>): Promise<string> {
+    if (op.op === 'spawn') return this.#spawn(op.fds)
+    if (this.#second === undefined) return NOBODY
+    if (op.op === 'kill') return this.#kill()
+    const { actor, side } = this.#second
+    const isFromSecond = op.by === 'second'
+    const [from, to] = isFromSecond ? [actor, this.#first] : [this.#first, actor]
+    const fd = from.file(op.fd)
+    if (fd === undefined) return '-EBADF'
+    return to.install(op.into, isFromSecond ? side.send(fd) : side.receive(fd))
+  }
+
+  async #spawn(slots: readonly Slot[]): Promise<string> {
+    if (this.#second !== undefined) return 'there is one'
+    const side = this.#side.spawn()
+    const actor = new Actor(side)
+    this.#second = { actor, side }
+    for (const slot of slots) {
+      const fd = this.#first.file(slot)
+      if (fd !== undefined) await actor.install(slot, side.receive(fd))
+    }
+    return '0'
+  }
+
+  #kill(): string {
+    this.#second?.side.kill()
+    this.#second = undefined
+    return '0'
+  }
+}
