@@ -4,6 +4,7 @@
  */
 
 import { Actor, EVENTFDS } from './actor.ts'
+import { difference } from './argument.ts'
 import type { CallOp, Op, Slot } from './operation.ts'
 import type { FirstSide, SecondSide } from './side.ts'
 
@@ -36,20 +37,32 @@ export class Processes {
   isLive(op: Op): boolean {
     if (op.op === 'spawn') return this.#second === undefined
     if (op.op === 'kill') return this.#second !== undefined
-    const actor = this.#actor(op)
+    const actor = this.actor(op)
     if (op.op === 'send') return this.#second !== undefined && actor?.file(op.fd) !== undefined
     return actor?.isLive(op) ?? false
   }
 
   async act(op: Op, other?: Processes): Promise<string> {
-    if (isCall(op)) return this.#actor(op)?.act(op, other && other.#actor(op)) ?? NOBODY
+    if (op.op === 'dma') return this.#dma(op)
+    if (isCall(op)) return this.actor(op)?.act(op, other?.actor(op)) ?? NOBODY
     const outcome = await this.#between(op)
     this.#side.rest()
     return outcome
   }
 
-  #actor({ by }: Op): Actor | undefined {
+  /** Who does it, if they are there. */
+  actor({ by }: Op): Actor | undefined {
     return by === 'second' ? this.#second?.actor : this.#first
+  }
+
+  /** Memory of the other process may be what the device reaches. */
+  async #dma(op: Extract<CallOp, { op: 'dma' }>): Promise<string> {
+    const { side } = (op.by === 'second' ? this.#first : this.#second?.actor) ?? {}
+    const ram = side?.memory.of('ram').bytes
+    const before = ram?.slice()
+    const outcome = (await this.actor(op)?.act(op)) ?? NOBODY
+    const change = ram && before ? difference(before, ram) : ''
+    return change === '' ? outcome : `${outcome} other ${change}`
   }
 
   async #between(op: Exclude<Op, CallOp>): Promise<string> {

@@ -61,7 +61,11 @@ export class SyscallServer {
    * One system call: `>= 0` or `-errno`. The bytes lie at `buffer` when it is made, and are what
    * they have become when it is answered.
    */
-  call(number: number, args: readonly (number | bigint)[], bytes = new Uint8Array(0)): number {
+  call(
+    number: number,
+    args: readonly (number | bigint)[],
+    bytes: Uint8Array = new Uint8Array(0),
+  ): number {
     return this.#exchange(number, args, bytes, []).answer
   }
 

@@ -1,6 +1,16 @@
 /** How groups, containers and devices come and go. */
 
-import { device, ioctl, join, open, setContainer, setIommu } from '../areas/area.ts'
+import {
+  bySecond,
+  device,
+  ioctl,
+  join,
+  kill,
+  open,
+  setContainer,
+  setIommu,
+  spawn,
+} from '../areas/area.ts'
 import { close, type Directed, extensions, info, locked, map, v2 } from './steps.ts'
 
 export const group: readonly Directed[] = [
@@ -60,6 +70,27 @@ export const group: readonly Directed[] = [
       ioctl('d0', 'HOT_RESET', { in: { count: 3 }, fds: ['@g3', '@g3', '@g3'] }),
       ...[open('g0', 'edu0'), ioctl('d0', 'HOT_RESET', { in: { count: 1 }, fds: ['@g0'] })],
       ...[close('d1'), { op: 'exit', order: 3 } as const, open('g3', 'card0')],
+    ],
+  },
+  {
+    title: 'a group has one file in all processes, until the last fd of it is gone',
+    ops: [
+      ...[...v2, spawn('g0'), bySecond(open('g1', 'edu0')), close('g0'), open('g0', 'edu0')],
+      ...[bySecond(ioctl('g0', 'STATUS')), bySecond(device('g0', 'edu0', 'd0')), close('c0')],
+      ...[bySecond({ op: 'send', fd: 'd0', into: 'd1' }), bySecond(close('g0'))],
+      ...[open('g0', 'edu0'), ioctl('d1', 'DEVICE_INFO'), kill, open('g0', 'edu0')],
+      ...[ioctl('d1', 'DEVICE_INFO'), close('d1'), open('g0', 'edu0'), ioctl('g0', 'STATUS')],
+    ],
+  },
+  {
+    title: 'a process that is killed leaves its groups, its containers and its devices',
+    ops: [
+      ...[spawn(), ...v2.map(bySecond), bySecond(device('g0', 'edu0', 'd0'))],
+      ...[bySecond(map(0x0, 4)), bySecond(locked), open('g0', 'edu0'), kill, open('g0', 'edu0')],
+      ...[ioctl('g0', 'STATUS'), open('c0', 'container'), setContainer('g0', 'c0'), locked],
+      ...[spawn('c0', 'g0'), bySecond(ioctl('g0', 'UNSET_CONTAINER')), ioctl('g0', 'STATUS')],
+      ...[bySecond(setContainer('g0', 'c0')), bySecond(setIommu('c0', 3)), info(24), kill],
+      ...[map(0x0, 1), info(24), bySecond(locked), kill],
     ],
   },
 ]

@@ -1,8 +1,8 @@
 /** Where iommufd puts what may go anywhere, and what keeps an address space in use. */
 
-import { hex, ioctl, open } from '../areas/area.ts'
+import { bySecond, hex, ioctl, kill, open, setIommu, spawn } from '../areas/area.ts'
 import type { Op } from '../operation.ts'
-import { type Directed, PAGE } from './steps.ts'
+import { type Directed, locked, PAGE } from './steps.ts'
 
 const FIXED = 7
 const ANYWHERE = 6
@@ -30,6 +30,23 @@ const ranges: Op = ioctl('i0', 'IOAS_RANGES', {
   poke: ['bits+0', '00'.repeat(64)],
   look: ['bits+0', 64],
 })
+
+const attach: Op = ioctl('d0', 'ATTACH', { in: { pt_id: 1 } })
+const bound: readonly Op[] = [
+  { op: 'open', into: 'd0', place: 'edu0', cdev: true },
+  ioctl('d0', 'BIND', { in: { iommufd: '@i0' } }),
+]
+const copy = (from: number, to: number, pages: number): Op =>
+  ioctl('i0', 'IOAS_COPY', {
+    in: {
+      ...{ flags: FIXED, dst_ioas_id: 1, src_ioas_id: 1, length: hex(pages * PAGE) },
+      ...{ dst_iova: hex(to), src_iova: hex(from) },
+    },
+  })
+const compatMap = (iova: number, pages: number): Op =>
+  ioctl('i0', 'MAP', {
+    in: { flags: 3, vaddr: `ram+${hex(iova)}`, iova: hex(iova), size: hex(pages * PAGE) },
+  })
 
 export const iommufd: readonly Directed[] = [
   {
@@ -68,6 +85,35 @@ export const iommufd: readonly Directed[] = [
         unmap(0, 1),
         ioctl('i0', 'DESTROY', { in: { id: 1 } }),
       ],
+    ],
+  },
+  {
+    title: 'pages are pinned from the process that mapped them, whoever attaches',
+    ops: [
+      ...[...start, ...bound, spawn('i0', 'd0'), bySecond(map(FIXED, 0x0, 2)), map(FIXED, 0x8000)],
+      ...[attach, bySecond(ioctl('d0', 'DETACH')), bySecond(attach), locked, bySecond(locked)],
+      ...[unmap(0x0, 2), bySecond(unmap(0x8000, 1)), bySecond(map(FIXED, 0x0, 1, 'hole+0'))],
+    ],
+  },
+  {
+    title: 'addresses of a process that is gone cannot be pinned any more',
+    ops: [
+      ...[...start, ...bound, spawn('i0', 'd0'), bySecond(map(FIXED, 0x0, 2)), kill, attach],
+      ...[copy(0x0, 0x10000, 2), attach, unmap(0x0, 2), attach, unmap(0x10000, 2), attach],
+      ...[spawn('i0'), bySecond(map(FIXED, 0x0, 4)), kill, copy(0x0, 0x10000, 4)],
+      ...[copy(0x1000, 0x20000, 1), unmap(0x0, 4), ioctl('d0', 'DETACH'), attach],
+      ...[unmap(0x10000, 4), attach, unmap(0x20000, 1), attach],
+    ],
+  },
+  {
+    title: 'an iommufd as a container charges who maps, and lives while anyone has it',
+    ops: [
+      ...[open('i0', 'iommufd'), open('g1', 'edu1')],
+      ...[ioctl('g1', 'SET_CONTAINER', { in: { fd: '@i0' } }), setIommu('i0', 3)],
+      ...[{ op: 'device', fd: 'g1', place: 'edu1', into: 'd2' } as const, spawn('i0')],
+      ...[compatMap(0x0, 2), bySecond(compatMap(0x8000, 3)), locked, bySecond(locked)],
+      ...[{ op: 'close', fd: 'i0' } as const, bySecond(compatMap(0x10000, 1)), kill],
+      ...[locked, { op: 'close', fd: 'd2' } as const, locked, open('g1', 'edu1')],
     ],
   },
 ]

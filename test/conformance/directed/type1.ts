@@ -1,6 +1,6 @@
 /** Mapping and unmapping, information, dirty pages, limits, and DMA through it all. */
 
-import { hex, join, open, setContainer } from '../areas/area.ts'
+import { bySecond, hex, join, kill, open, setContainer, spawn } from '../areas/area.ts'
 import { eduScene } from '../areas/scene.ts'
 import type { Op } from '../operation.ts'
 import {
@@ -30,6 +30,10 @@ const dma = (toMemory: boolean, iova: number, length = 16, offset = 0): Op => ({
   offset,
   length,
 })
+
+const bothLocked = [locked, bySecond(locked)]
+/** A mapping in the other container of the first process. */
+const onOther = (iova: number, pages: number): Op => ({ ...map(iova, pages), fd: 'c1' }) as Op
 
 export const type1: readonly Directed[] = [
   {
@@ -156,6 +160,80 @@ export const type1: readonly Directed[] = [
       ...[...eduScene, map(0x0, 2), enable, dma(false, 0x1000), unmapAll(6), dma(true, 0x0)],
       ...[close('g0'), close('c0'), dma(true, 0x100), open('g1', 'edu0'), close('d0')],
       ...[locked, open('g1', 'edu0')],
+    ],
+  },
+  {
+    title: 'VmLck is that of whoever mapped, and either process unmaps what the other did',
+    ops: [
+      ...[...v2, spawn('c0'), map(0x0, 2), bySecond(map(0x8000, 3)), ...bothLocked],
+      ...[bySecond(map(0x0, 2)), bySecond(unmap(0x0, 2)), ...bothLocked],
+      ...[unmap(0x8000, 3), ...bothLocked, bySecond(unmapDirty(0x0, 32))],
+    ],
+  },
+  {
+    title: 'each process has its own RLIMIT_MEMLOCK',
+    lockPages: 16,
+    ops: [
+      ...[...v2, spawn('c0'), map(0x0, 16), map(0x10000, 1), bySecond(map(0x20000, 16))],
+      ...[bySecond(map(0x30000, 1)), ...bothLocked, bySecond(unmap(0x0, 16)), ...bothLocked],
+      ...[bySecond(map(0x30000, 1)), map(0x30000, 1), kill, unmap(0x20000, 16), locked],
+    ],
+  },
+  {
+    title: 'whoever gives a vaddr becomes the owner, and is charged first',
+    lockPages: 16,
+    ops: [
+      ...[...v2, spawn('c0'), map(0x0, 8), unmap(0x0, 8, { flags: 4 }), ...bothLocked],
+      ...[bySecond(map(0x10000, 12)), bySecond(map(0x0, 8, { flags: 4 })), ...bothLocked],
+      ...[bySecond(unmap(0x10000, 12)), bySecond(map(0x0, 8, { flags: 4 })), ...bothLocked],
+      ...[map(0x0, 8, { flags: 4 }), bySecond(unmapAll(6)), kill, map(0x0, 8, { flags: 4 })],
+      ...[locked, unmapAll(2), locked],
+    ],
+  },
+  {
+    title: 'DMA reaches the memory of whoever mapped, also of who is gone',
+    ops: [
+      ...[...eduScene, enable, spawn('c0', 'd0'), bySecond(map(0x0, 1)), map(0x4000, 1)],
+      ...[
+        dma(false, 0x4000),
+        dma(true, 0x0),
+        bySecond(dma(false, 0x0)),
+        bySecond(dma(true, 0x4000)),
+      ],
+      ...[unmapAll(6), bySecond(map(0x4000, 1, { flags: 4 })), dma(true, 0x4010)],
+      ...[map(0x0, 1, { flags: 4 }), kill, dma(false, 0x0), dma(true, 0x4000), locked],
+    ],
+  },
+  {
+    title: 'a mapping outlives the process that made it',
+    ops: [
+      ...[...v2, spawn('c0'), bySecond(map(0x0, 2)), bySecond(map(0x8000, 1)), kill, locked],
+      ...[map(0x0, 1), dirty(1), dirtyGet(0x0, 32), unmap(0x0, 2), spawn('c0')],
+      ...[bySecond(unmap(0x8000, 1)), bySecond(unmapAll(2)), ...bothLocked],
+    ],
+  },
+  {
+    title: 'a physical group pins pages of the process that adds it, not of the one that mapped',
+    ops: [
+      ...[...emulated, spawn('c0', 'g2'), map(0x0, 2), open('g0', 'edu0')],
+      ...[{ op: 'send', fd: 'g0', into: 'g0' } as const, bySecond(setContainer('g0', 'c0'))],
+      ...[...bothLocked, unmapAll(2), bySecond(map(0x0, 2)), setContainer('g0', 'c0')],
+      ...[map(0x8000, 1), setContainer('g0', 'c0'), bySecond(setContainer('g0', 'c0'))],
+      ...[unmap(0x8000, 1), bySecond(setContainer('g0', 'c0')), ...bothLocked],
+      ...[kill, close('g0'), locked, open('g0', 'edu0'), setContainer('g0', 'c0')],
+    ],
+  },
+  {
+    title: 'a physical group meets the limit of the process that adds it',
+    lockPages: 16,
+    ops: [
+      ...[...emulated, spawn('c0'), open('c1', 'container'), ...join('g0', 'edu0', 'c1', 3)],
+      ...[
+        map(0x0, 12),
+        ...[0, 1].map((at) => onOther(at * 0x10000, 6)),
+        ...join('g1', 'edu1', 'c0'),
+      ],
+      ...[locked, unmap(0x0, 12), map(0x0, 4), setContainer('g1', 'c0'), locked],
     ],
   },
 ]

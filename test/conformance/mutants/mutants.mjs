@@ -146,4 +146,28 @@ export const mutants = [
     from: 'if (userSize < min)',
     to: 'if (userSize <= min)',
   },
+  {
+    name: 'a physical group pins pages of the process that mapped',
+    file: 'type1/pinning.ts',
+    from: 'mapping.pinnablePages(caller)',
+    to: 'mapping.pinnablePages(mapping.owner)',
+  },
+  {
+    name: 'whoever gives a vaddr is not charged',
+    file: 'type1/map.ts',
+    from: 'if (mapping.owner !== caller) {',
+    to: 'if (mapping.owner === caller) {',
+  },
+  {
+    name: 'iommufd pins addresses of a process that is gone',
+    file: 'iommufd/pages.ts',
+    from: "this.source.kind === 'user' && !this.mm.isAlive",
+    to: "this.source.kind === 'user' && false",
+  },
+  {
+    name: 'a process that is killed keeps its files',
+    file: 'process.ts',
+    from: '    this.mm.isAlive = false\n    for',
+    to: '    this.mm.isAlive = false\n    if (this.mm.isAlive) for',
+  },
 ]
