@@ -47,6 +47,20 @@ export const describeContract = (name: string, body: (machine: Machine) => void)
   }
 }
 
+/**
+ * A suite of what the test machine cannot be asked about, for it has no such hardware or is no such
+ * kernel: it runs on the simulator, and is skipped by name elsewhere.
+ */
+export const describeModelled =
+  (lack: string) =>
+  (name: string, body: () => void): void => {
+    if (chosen.includes('sim')) describe(`${name} [sim]`, body)
+    if (!chosen.includes('linux')) return
+    describe.skip(`${name} [linux] (skipped: ${lack})`, () => {
+      test('is not asked', () => {})
+    })
+  }
+
 /** A test, or a skip that says why: `unless(machine.backend === 'linux', 'it would ...')(name, ...)`. */
 export const unless = (
   isImpossible: boolean,

@@ -1,7 +1,7 @@
 /**
  * iommufd.h: dirty tracking by the IOMMU. The same suite runs over the simulator's hardware, where a
  * device writes, and over the mock domain of the kernel, the only one here that tracks writes,
- * where a test request stands for the device: test/sim and test/kernel/mock.
+ * where a test request stands for the device: see also test/kernel/mock.
  */
 
 import { beforeEach, describe, expect, test } from 'vitest'

@@ -10,7 +10,12 @@ import type { FaultEffect, FaultSpec } from '../../src/backends/sim/fault-spec.t
 import { ENGINE } from '../../src/backends/sim/vendor/engine.ts'
 import { said } from '../contract/answers.ts'
 import { getDeviceInfo, mapDma, s32, setIrqs } from '../contract/calls.ts'
-import { mapped, type VendorDriver, type VendorWorld, vendorWorld } from './vendor-machine.ts'
+import {
+  mapped,
+  type VendorDriver,
+  type VendorWorld,
+  vendorWorld,
+} from '../contract/vendor-machine.ts'
 
 const worlds: VendorWorld[] = []
 

@@ -88,7 +88,12 @@ test('the iova is the lowest that is free, allowed and aligned, whatever came be
         if (step.op === 'map') {
           const address = 0x7f00_0000_0000n + BigInt(step.at) * PAGE_SIZE
           const length = BigInt(step.pages) * PAGE_SIZE
-          const pages = new Pages(new UserMemory(owner.mm, address), BigInt(step.pages), owner, true)
+          const pages = new Pages(
+            new UserMemory(owner.mm, address),
+            BigInt(step.pages),
+            owner,
+            true,
+          )
           const wanted = lowest({ address, length }, [...mapped, ...reserved], allowed)
           const iova = iopt.map([{ pages, startByte: 0n, length }], length, {
             iova: undefined,

@@ -5,8 +5,8 @@ import { afterEach, expect, test } from 'vitest'
 import { createSim } from '../../src/backends/sim/sim.ts'
 import { RECORD_SIZE } from '../../src/backends/sim/vendor/records.ts'
 import { createDomain, type Domain } from '../../src/domain/domain.ts'
+import { vendorMachine } from '../contract/vendor-machine.ts'
 import { alice } from '../domain/people.ts'
-import { vendorMachine } from './vendor-machine.ts'
 
 const STATE_BYTES = 64 << 20
 const PAGES = STATE_BYTES / 4096

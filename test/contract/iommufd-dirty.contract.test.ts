@@ -1,6 +1,6 @@
 /** Dirty tracking on the simulator's IOMMUs, where edu writes: VT-d, and how others differ. */
 
-import { afterAll, afterEach, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, expect, test } from 'vitest'
 import {
   IOMMU_HWPT_ALLOC_DIRTY_TRACKING,
   IOMMU_HWPT_GET_DIRTY_BITMAP,
@@ -10,16 +10,13 @@ import { defaultMachine } from '../../src/backends/sim/default-machine.ts'
 import { amdV1, intelVtd, smmuV3 } from '../../src/backends/sim/iommu-models.ts'
 import type { IommuSpec } from '../../src/backends/sim/machine.ts'
 import { createSim } from '../../src/backends/sim/sim.ts'
-import { EduDriver } from '../contract/edu-driver.ts'
-import {
-  attach,
-  boundAndAttached,
-  type Iommufd,
-  openIommufd,
-  PAGE,
-} from '../contract/iommufd-calls.ts'
-import { type BenchDevice, dirtySuite } from '../contract/iommufd-dirty-suite.ts'
-import { Machine } from '../contract/machine.ts'
+import { describeModelled } from './backends.ts'
+import { EduDriver } from './edu-driver.ts'
+import { attach, boundAndAttached, type Iommufd, openIommufd, PAGE } from './iommufd-calls.ts'
+import { type BenchDevice, dirtySuite } from './iommufd-dirty-suite.ts'
+import { Machine } from './machine.ts'
+
+const describe = describeModelled('the IOMMU of the test machine does not track writes')
 
 const EDU = '0000:00:04.0'
 const OTHER_EDU = '0000:00:05.0'
@@ -70,7 +67,7 @@ const benchOn = (iommu: IommuSpec) => {
   }
 }
 
-dirtySuite('dirty tracking of a VT-d', benchOn(intelVtd(48)))
+describe('a VT-d', () => dirtySuite('dirty tracking', benchOn(intelVtd(48))))
 
 /** One mapping of `pages`, a write into its page `written`, and the bits that are read then. */
 const bitsAfterWrite = async (

@@ -3,7 +3,7 @@
  * kernel of the test machine does not have, or that need several processes with limits.
  */
 
-import { afterEach, describe, expect, test } from 'vitest'
+import { afterEach, expect, test } from 'vitest'
 import {
   IOMMU_IOAS_ALLOC,
   IOMMU_OPTION_RLIMIT_MODE,
@@ -18,16 +18,12 @@ import {
 import { defaultMachine } from '../../src/backends/sim/default-machine.ts'
 import { createSim, type SimProcess } from '../../src/backends/sim/sim.ts'
 import { sys } from '../../src/os/libc.ts'
-import { EduDriver } from '../contract/edu-driver.ts'
-import {
-  boundAndAttached,
-  FIXED,
-  Iommufd,
-  openIommufd,
-  PAGE,
-  RW,
-} from '../contract/iommufd-calls.ts'
-import { Machine } from '../contract/machine.ts'
+import { describeModelled } from './backends.ts'
+import { EduDriver } from './edu-driver.ts'
+import { boundAndAttached, FIXED, Iommufd, openIommufd, PAGE, RW } from './iommufd-calls.ts'
+import { Machine } from './machine.ts'
+
+const describe = describeModelled('Linux 6.12 has no such requests, and root no such limits')
 
 const EDU = '0000:00:04.0'
 const BASE = 0x100_0000n

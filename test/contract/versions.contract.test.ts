@@ -1,13 +1,15 @@
 /** Where kernels differ, the simulated one answers as the version that its machine names. */
 
-import { afterEach, describe, expect, test } from 'vitest'
+import { afterEach, expect, test } from 'vitest'
 import { VFIO_TYPE1_NESTING_IOMMU } from '../../src/abi/container.ts'
 import { defaultMachine } from '../../src/backends/sim/default-machine.ts'
 import { createSim } from '../../src/backends/sim/sim.ts'
-import { isAtLeast } from '../../src/backends/sim/version.ts'
-import { said } from '../contract/answers.ts'
-import { checkExtension, mapDma, unmapDma } from '../contract/calls.ts'
-import { Machine } from '../contract/machine.ts'
+import { said } from './answers.ts'
+import { describeModelled } from './backends.ts'
+import { checkExtension, mapDma, unmapDma } from './calls.ts'
+import { Machine } from './machine.ts'
+
+const describe = describeModelled('the test machine is one kernel')
 
 const PAGE = 0x1000n
 const TOP = 1n << 64n
@@ -91,17 +93,5 @@ describe('VFIO_TYPE1_NESTING_IOMMU', () => {
     const { kernel, container } = await ready(version)
 
     expect(await checkExtension(kernel, container, VFIO_TYPE1_NESTING_IOMMU)).toBe(answer)
-  })
-})
-
-describe('isAtLeast', () => {
-  test.each([
-    ['6.12', '6.12', true],
-    ['6.12.117', '6.12', true],
-    ['6.9', '6.12', false],
-    ['7.0', '6.18', true],
-    ['5.19', '6.0', false],
-  ] as const)('%s is at least %s: %s', (version, wanted, answer) => {
-    expect(isAtLeast(version, wanted)).toBe(answer)
   })
 })

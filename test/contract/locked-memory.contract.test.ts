@@ -3,7 +3,7 @@
  * no kernel test here can be, because root has CAP_IPC_LOCK.
  */
 
-import { afterEach, describe, expect, test } from 'vitest'
+import { afterEach, expect, test } from 'vitest'
 import {
   VFIO_DMA_MAP_FLAG_VADDR,
   VFIO_DMA_UNMAP_FLAG_ALL,
@@ -12,9 +12,12 @@ import {
 import { defaultMachine } from '../../src/backends/sim/default-machine.ts'
 import { createSim, type Sim } from '../../src/backends/sim/sim.ts'
 import type { Segment } from '../../src/os/memory.ts'
-import { said } from '../contract/answers.ts'
-import { mapDma, setContainer, unmapDma } from '../contract/calls.ts'
-import { Machine } from '../contract/machine.ts'
+import { said } from './answers.ts'
+import { describeModelled } from './backends.ts'
+import { mapDma, setContainer, unmapDma } from './calls.ts'
+import { Machine } from './machine.ts'
+
+const describe = describeModelled('root has CAP_IPC_LOCK')
 
 const EDU = '0000:00:04.0'
 const PAGE = 0x1000n

@@ -1,7 +1,7 @@
 /** Vendor-like devices: how each profile migrates, what its DMA does, and when it does none. */
 
 import { createHash } from 'node:crypto'
-import { afterEach, describe, expect, test } from 'vitest'
+import { afterEach, expect, test } from 'vitest'
 import {
   vfio_device_feature_dma_logging_control,
   vfio_device_feature_dma_logging_range,
@@ -17,9 +17,10 @@ import type { VendorKind } from '../../src/backends/sim/machine.ts'
 import { ENGINE } from '../../src/backends/sim/vendor/engine.ts'
 import { RECORD_SIZE } from '../../src/backends/sim/vendor/records.ts'
 import { ERRNO } from '../../src/base/errno.ts'
-import { said } from '../contract/answers.ts'
-import { feature, mapDma } from '../contract/calls.ts'
-import { STATE } from '../contract/mtty-driver.ts'
+import { said } from './answers.ts'
+import { describeModelled } from './backends.ts'
+import { feature, mapDma } from './calls.ts'
+import { STATE } from './mtty-driver.ts'
 import {
   type Change,
   mapped,
@@ -27,6 +28,8 @@ import {
   type VendorWorld,
   vendorWorld,
 } from './vendor-machine.ts'
+
+const describe = describeModelled('the test machine has no device of these vendors')
 
 const worlds: VendorWorld[] = []
 

@@ -1,6 +1,6 @@
 /** Migration regions: how they are found, their states, and their transactions. */
 
-import { afterEach, describe, expect, test } from 'vitest'
+import { afterEach, expect, test } from 'vitest'
 import { vfio_device_migration_info } from '../../src/abi/mig-v1.ts'
 import type { V1Order, VendorKind } from '../../src/backends/sim/machine.ts'
 import { MIG_V1_WINDOW } from '../../src/backends/sim/mig-v1-window.ts'
@@ -8,9 +8,12 @@ import { ENGINE } from '../../src/backends/sim/vendor/engine.ts'
 import { RECORD_SIZE } from '../../src/backends/sim/vendor/records.ts'
 import type { MapRequest } from '../../src/kernel/port.ts'
 import type { Segment } from '../../src/os/memory.ts'
-import { type Said, said } from '../contract/answers.ts'
-import { getDeviceInfo, getRegionInfo, mapDma } from '../contract/calls.ts'
+import { type Said, said } from './answers.ts'
+import { describeModelled } from './backends.ts'
+import { getDeviceInfo, getRegionInfo, mapDma } from './calls.ts'
 import { mapped, type VendorDriver, type VendorWorld, vendorWorld } from './vendor-machine.ts'
+
+const describe = describeModelled('Linux 6.12 has no migration regions')
 
 const REGION = 9n << 40n
 const AT = vfio_device_migration_info.offsets

@@ -1,6 +1,6 @@
 /** Nested hwpts of a VT-d that can: the kernel's alloc_hwpt_nested, on a machine with no such IOMMU. */
 
-import { afterAll, afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeEach, expect, test } from 'vitest'
 import {
   IOMMU_FAULT_QUEUE_ALLOC,
   IOMMU_HWPT_ALLOC_NEST_PARENT,
@@ -15,8 +15,11 @@ import { defaultMachine } from '../../src/backends/sim/default-machine.ts'
 import { intelVtd } from '../../src/backends/sim/iommu-models.ts'
 import { createSim } from '../../src/backends/sim/sim.ts'
 import type { Segment } from '../../src/os/memory.ts'
-import { attach, boundAndAttached, type Iommufd, openIommufd } from '../contract/iommufd-calls.ts'
-import { Machine } from '../contract/machine.ts'
+import { describeModelled } from './backends.ts'
+import { attach, boundAndAttached, type Iommufd, openIommufd } from './iommufd-calls.ts'
+import { Machine } from './machine.ts'
+
+const describe = describeModelled('the IOMMU of the test machine has no nesting')
 
 const EDU = '0000:00:04.0'
 const ENTRY = 24
