@@ -142,6 +142,15 @@ describeContract('a container', (machine) => {
       expect(said(await setIommu(kernel, container, id))).toBe(errno)
     })
 
+    test('gives a container its backend only when all of its groups take it', async () => {
+      const container = await machine.container()
+      for (const name of [mtty, edu])
+        expect(await setContainer(kernel, await machine.group(name), container)).toBe(0)
+
+      expect(said(await setIommu(kernel, container, VFIO_TYPE1_NESTING_IOMMU))).toBe('EINVAL')
+      expect(await setIommu(kernel, container, VFIO_TYPE1v2_IOMMU)).toBe(0)
+    })
+
     test('refuses a second time: EINVAL', async () => {
       const { container } = await machine.attached([edu])
 

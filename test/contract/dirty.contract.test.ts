@@ -297,4 +297,30 @@ describeContract('dirty pages', (machine) => {
       expect(said((await unmap(container, 0, 4)).answer)).toBe('EINVAL')
     })
   })
+
+  describe('a mapping of more pages than one bitmap has bits', () => {
+    const large = { vaddr: PAGE, iova: 1n << 43n, size: 1n << 43n }
+
+    test('is refused while pages are tracked, and leaves nothing: EINVAL', async () => {
+      const { container } = await machine.attached([mtty])
+      await dirtyPages(kernel, container, START)
+
+      expect(said(await mapDma(kernel, container, large))).toBe('EINVAL')
+
+      expect((await unmapDma(kernel, container, { flags: 2 })).size).toBe(0n)
+    })
+
+    test('keeps tracking from being started: EINVAL', async () => {
+      const { container } = await machine.attached([mtty])
+      const small = { vaddr: PAGE, iova: IOVA, size: PAGE }
+      expect(await mapDma(kernel, container, small)).toBe(0)
+      expect(await mapDma(kernel, container, large)).toBe(0)
+
+      expect(said(await dirtyPages(kernel, container, START))).toBe('EINVAL')
+
+      expect(await get(container, 0, 4)).toBe('EINVAL')
+      await unmapDma(kernel, container, { iova: large.iova, size: large.size })
+      expect(await dirtyPages(kernel, container, START)).toBe(0)
+    })
+  })
 })

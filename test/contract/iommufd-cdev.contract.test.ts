@@ -89,6 +89,8 @@ describeContract('a cdev', (machine) => {
 
       expect(said(await kernel.pread(device, new Uint8Array(4), 0n))).toBe('EINVAL')
       expect(said(await kernel.pwrite(device, new Uint8Array(4), 0n))).toBe('EINVAL')
+      expect(said(await kernel.read(device, new Uint8Array(4)))).toBe('EINVAL')
+      expect(said(await kernel.write(device, new Uint8Array(4)))).toBe('EINVAL')
     })
   })
 

@@ -20,6 +20,7 @@ import {
   iommu_hwpt_invalidate,
   iommu_hwpt_set_dirty_tracking,
 } from '../../src/abi/iommufd.ts'
+import { said } from './answers.ts'
 import { describeContract } from './backends.ts'
 import {
   attach,
@@ -143,6 +144,9 @@ describeContract('a hwpt', (machine) => {
       )
       expect(answer).toBe(0)
       machine.track(out_fault_fd)
+      const bytes = new Uint8Array(4)
+      expect(said(await machine.kernel.pread(out_fault_fd, bytes, 0n))).toBe('ESPIPE')
+      expect(said(await machine.kernel.pwrite(out_fault_fd, bytes, 0n))).toBe('ESPIPE')
       const { id } = await bound(machine, iommufd, edu)
       const ask = { dev_id: id, pt_id: ioas, flags: IOMMU_HWPT_FAULT_ID_VALID }
 

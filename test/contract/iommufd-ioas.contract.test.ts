@@ -29,6 +29,11 @@ import {
 } from './iommufd-calls.ts'
 
 const BASE = 0x100_0000n
+/** What the IOMMU keeps for interrupts. */
+const MSI_FIRST = 0xfee0_0000n
+const MSI_LAST = 0xfeef_ffffn
+/** So much is left below it when all before it is full, and more does not fit. */
+const LARGE = 0x400_0000n
 
 const VARIANTS = [
   { name: 'without a page table', tables: 0 },
@@ -548,5 +553,22 @@ for (const { name, tables } of VARIANTS) {
         })
       })
     }
+
+    test.skipIf(tables !== 1)('maps around what a device has reserved', async () => {
+      const { segment } = await machine.memory(Number(LARGE))
+      const large = { ioas_id: ioas, user_va: segment.address, length: LARGE }
+      expect((await iommufd.map({ ...large, flags: FIXED, iova: 0n })).answer).toBe(0)
+      const copy = { src_ioas_id: ioas, dst_ioas_id: ioas, src_iova: 0n, length: LARGE }
+      for (let iova = LARGE; iova + LARGE <= MSI_FIRST; iova += LARGE)
+        expect((await iommufd.copy({ ...copy, flags: FIXED, dst_iova: iova })).answer).toBe(0)
+
+      const after = [await iommufd.map(large), await iommufd.map(large)]
+
+      // Where exactly depends on how the memory is aligned.
+      const [first, second] = after.map(({ iova }) => iova) as [bigint, bigint]
+      expect(after.map(({ answer }) => answer)).toEqual([0, 0])
+      expect(first).toBeGreaterThan(MSI_LAST)
+      expect(second).toBeGreaterThanOrEqual(first + LARGE)
+    })
   })
 }

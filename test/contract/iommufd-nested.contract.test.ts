@@ -16,13 +16,15 @@ import { intelVtd } from '../../src/backends/sim/iommu-models.ts'
 import { createSim } from '../../src/backends/sim/sim.ts'
 import type { Segment } from '../../src/os/memory.ts'
 import { describeModelled } from './backends.ts'
-import { attach, boundAndAttached, type Iommufd, openIommufd } from './iommufd-calls.ts'
+import { attach, boundAndAttached, detach, type Iommufd, openIommufd } from './iommufd-calls.ts'
 import { Machine } from './machine.ts'
 
 const describe = describeModelled('the IOMMU of the test machine has no nesting')
 
 const EDU = '0000:00:04.0'
 const ENTRY = 24
+/** What the IOMMU keeps for interrupts. */
+const MSI = 0xfee0_0000n
 
 const sim = createSim({ ...defaultMachine, iommu: intelVtd(48), mdevs: [] }, { time: 'poked' })
 const machine = new Machine('sim', sim.kernel, async () => void sim.step())
@@ -101,6 +103,11 @@ describe('a nested hwpt', () => {
 
     expect(await iommufd.destroy(queue.out_fault_id)).toBe('EBUSY')
     expect((await attach(machine, device, child.out_hwpt_id)).answer).toBe('ENODEV')
+    expect(await detach(machine, device)).toBe(0)
+    expect((await attach(machine, device, child.out_hwpt_id)).answer).toBe('ENODEV')
+    // What it refused has reserved nothing.
+    expect(await iommufd.mapAt(ioas, { iova: MSI, vaddr: memory.address, length: 4096n })).toBe(0)
+    expect((await iommufd.unmap(ioas, MSI, 4096n)).answer).toBe(0)
     expect(await iommufd.destroy(child.out_hwpt_id)).toBe(0)
     expect(await iommufd.destroy(queue.out_fault_id)).toBe(0)
   })

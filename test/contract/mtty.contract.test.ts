@@ -233,6 +233,15 @@ describeContract('mtty', (machine) => {
       expect(await mtty.read(UART.iirFcr)).toBe(0xc4)
     })
 
+    test('tells of modem signals as of no cause at all', async () => {
+      const mtty = await MttyDriver.make(machine, 'mtty-1')
+      await mtty.write(UART.iirFcr, 0x01)
+      await mtty.write(UART.mcr, 0x03)
+      await mtty.write(UART.ier, 0x08)
+
+      expect(await mtty.read(UART.iirFcr)).toBe(0xc1)
+    })
+
     test('clears to send, unless flow control holds it', async () => {
       const mtty = await MttyDriver.make(machine, 'mtty-1')
       await mtty.write(UART.iirFcr, 0x00)

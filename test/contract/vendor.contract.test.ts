@@ -11,8 +11,10 @@ import {
   VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT,
   VFIO_DEVICE_FEATURE_DMA_LOGGING_START,
   VFIO_DEVICE_FEATURE_GET,
+  VFIO_DEVICE_FEATURE_MIG_DATA_SIZE,
   VFIO_DEVICE_FEATURE_SET,
 } from '../../src/abi/feature.ts'
+import { vfio_device_feature_mig_data_size } from '../../src/abi/mig-v2.ts'
 import type { VendorKind } from '../../src/backends/sim/machine.ts'
 import { ENGINE } from '../../src/backends/sim/vendor/engine.ts'
 import { RECORD_SIZE } from '../../src/backends/sim/vendor/records.ts'
@@ -223,6 +225,35 @@ const RANGE = { start: 0x10_0000n, last: 0x10_ffffn }
 const wordAt = (bytes: Uint8Array, page: number): bigint =>
   Buffer.from(bytes).readBigUInt64LE(page * 4096)
 
+describe('VFIO_DEVICE_FEATURE_MIG_DATA_SIZE', () => {
+  const dataSize = async ({ machine, device }: VendorDriver): Promise<bigint> => {
+    const payload = vfio_device_feature_mig_data_size.encode({})
+    const flags = VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_MIG_DATA_SIZE
+    expect(await feature(machine.kernel, device, flags, payload)).toBe(0)
+    return vfio_device_feature_mig_data_size.decode(payload).stop_copy_length
+  }
+
+  test.each(['mlx5-like', 'hisilicon-like', 'pds-like'] as const)(
+    'of %s is what STOP_COPY then sends',
+    async (kind) => {
+      const { source } = await pair(kind, { state: STATE_OF_64K })
+      const told = await dataSize(source)
+
+      expect(BigInt((await stateOf(source)).length)).toBe(told)
+    },
+  )
+
+  test('of mlx5 is what is left once PRE_COPY sends', async () => {
+    const { source } = await pair('mlx5-like', { state: STATE_OF_64K })
+    const fd = await source.set('PRE_COPY')
+    await source.drain(fd)
+    const told = await dataSize(source)
+    await source.set('STOP_COPY')
+
+    expect(BigInt((await source.drain(fd)).bytes.length)).toBe(told)
+  })
+})
+
 describe('a workload', () => {
   test('writes so many pages in each step, from the machine file on', async () => {
     const workload = { range: RANGE, pagesPerStep: 3, pattern: 'sequential' } as const
@@ -239,6 +270,7 @@ describe('a workload', () => {
 
   test.each([
     ['sequential', 0n, 16],
+    ['random', 1n, 16],
     ['hot', 2n, 8],
   ] as const)('of pattern %s spreads as it is said', async (_name, pattern, most) => {
     const made = await world(['mlx5-like'])

@@ -6,7 +6,8 @@ import { defaultMachine } from '../../src/backends/sim/default-machine.ts'
 import { createSim } from '../../src/backends/sim/sim.ts'
 import { said } from './answers.ts'
 import { describeModelled } from './backends.ts'
-import { checkExtension, mapDma, unmapDma } from './calls.ts'
+import { checkExtension, mapDma, setContainer, unmapDma } from './calls.ts'
+import { openIommufd } from './iommufd-calls.ts'
 import { Machine } from './machine.ts'
 
 const describe = describeModelled('the test machine is one kernel')
@@ -93,5 +94,24 @@ describe('VFIO_TYPE1_NESTING_IOMMU', () => {
     const { kernel, container } = await ready(version)
 
     expect(await checkExtension(kernel, container, VFIO_TYPE1_NESTING_IOMMU)).toBe(answer)
+  })
+})
+
+describe('unmapping nothing through an iommufd that stands in for a container', () => {
+  test.each([
+    ['6.12.58', 'ENOENT'],
+    ['6.12.59', 0],
+    ['6.16', 'ENOENT'],
+    ['6.17.8', 'ENOENT'],
+    ['6.17.9', 0],
+    ['6.18', 0],
+  ])('on %s: %s', async (kernelVersion, answer) => {
+    const { kernel } = createSim({ ...defaultMachine, kernelVersion }, { time: 'poked' })
+    machine = new Machine('sim', kernel, async () => {})
+    const iommufd = await openIommufd(machine)
+    const group = await machine.group(await machine.mtty('mtty-1'))
+    expect(await setContainer(kernel, group, iommufd.fd)).toBe(0)
+
+    expect(said((await unmapDma(kernel, iommufd.fd, { iova: 0n, size: PAGE })).answer)).toBe(answer)
   })
 })

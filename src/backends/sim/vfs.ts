@@ -137,8 +137,9 @@ export class Vfs {
   }
 }
 
+/** Up to the directory that the target is in and down again, also where that leads back here. */
 const relative = (from: readonly string[], to: readonly string[]): string => {
   let shared = 0
-  while (shared < from.length && from[shared] === to[shared]) shared += 1
+  while (shared < to.length - 1 && from[shared] === to[shared]) shared += 1
   return [...from.slice(shared).map(() => '..'), ...to.slice(shared)].join('/')
 }

@@ -19,10 +19,6 @@ export class MappingTree {
     this.#losesLastPage = !isAtLeast(kernelVersion, '6.18')
   }
 
-  get size(): number {
-    return this.#found.size + this.#lost.size
-  }
-
   insert(mapping: Mapping): void {
     if (this.#losesLastPage && mapping.last === U64_MAX) this.#lost.add(mapping)
     else this.#found.insert({ start: mapping.iova, last: mapping.last }, mapping)

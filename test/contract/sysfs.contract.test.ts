@@ -1,0 +1,74 @@
+/** sysfs: what a function, a mediated device and their drivers tell about themselves. */
+
+import { beforeAll, describe, expect, test } from 'vitest'
+import { describeContract } from './backends.ts'
+
+const PCI = '/sys/bus/pci'
+const MDEV = '/sys/bus/mdev'
+const MTTY = '/sys/class/mdev_bus/mtty/mdev_supported_types'
+const MEMORY = 0x200n
+const MIB = 0x10_0000n
+
+describeContract('sysfs', (machine) => {
+  const { kernel } = machine
+  let edu = ''
+  let device = ''
+
+  beforeAll(async () => {
+    const edus = await machine.edus()
+    edu = edus[0]
+    device = `${PCI}/devices/${edu}`
+  })
+
+  describe('of a PCI function', () => {
+    test('tells its ids and its class', async () => {
+      const names = ['vendor', 'device', 'subsystem_vendor', 'subsystem_device', 'class']
+      const told = await Promise.all(names.map((name) => machine.text(`${device}/${name}`)))
+
+      expect(told).toEqual(['0x1234', '0x11e8', '0x1af4', '0x1100', '0x00ff00'])
+      expect(await machine.text(`${device}/revision`)).toBe('0x10')
+    })
+
+    test('tells where its BARs are: 1 MiB of memory in the first', async () => {
+      const rows = (await machine.text(`${device}/resource`)).split('\n')
+      const [start = 0n, last = 0n, flags = 0n] = (rows[0] ?? '').split(' ').map(BigInt)
+
+      expect(rows).toHaveLength(13)
+      expect(last - start + 1n).toBe(MIB)
+      expect(flags & MEMORY).toBe(MEMORY)
+      expect(rows[1]).toMatch(/^0x0{16} 0x0{16} 0x0{16}$/)
+    })
+
+    test('has its bus, its driver and its vfio device', async () => {
+      const [vfio = ''] = await machine.names(`${device}/vfio-dev`)
+
+      expect(await machine.linked(`${device}/subsystem`)).toBe('pci')
+      expect(await machine.linked(`${device}/vfio-dev/${vfio}/device`)).toBe(edu)
+      expect(await machine.text(`${device}/vfio-dev/${vfio}/dev`)).toMatch(/^\d+:\d+$/)
+      expect(await machine.names(`${PCI}/drivers/vfio-pci`)).toEqual(
+        expect.arrayContaining([edu, 'bind', 'unbind', 'uevent']),
+      )
+      expect(await machine.names(`${device}/..`)).toContain(edu)
+    })
+
+    test('is probed by drivers on its own, and interrupts are remapped', async () => {
+      const type1 = '/sys/module/vfio_iommu_type1/parameters'
+
+      expect(await machine.text(`${PCI}/drivers_autoprobe`)).toBe('1')
+      expect(await machine.text(`${type1}/allow_unsafe_interrupts`)).toBe('N')
+    })
+  })
+
+  describe('of a mediated device', () => {
+    test('has its bus, its driver and its type', async () => {
+      const uuid = await machine.mtty('mtty-2')
+      const driver = await machine.linked(`${MDEV}/devices/${uuid}/driver`)
+
+      expect(await machine.linked(`${MDEV}/devices/${uuid}/subsystem`)).toBe('mdev')
+      expect(await machine.names(`${MDEV}/drivers/${driver}`)).toContain(uuid)
+      expect(await machine.names(`${MTTY}/mtty-2/devices`)).toEqual([uuid])
+      expect(await machine.names(`${MTTY}/mtty-1/devices`)).toEqual([])
+      expect(typeof (await kernel.readLink(`${MTTY}/mtty-2/devices/${uuid}`))).toBe('string')
+    })
+  })
+})
