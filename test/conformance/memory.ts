@@ -34,11 +34,26 @@ const guard = (at: number): boolean =>
   sys.mmapSync(at, PAGE, PROT_NONE, PRIVATE_ANONYMOUS | FIXED_NOREPLACE, -1, 0n) === at
 
 /**
+ * Fills every gap that is too small for a segment and what is before it, so that new mappings land
+ * below each other.
+ */
+const plugGaps = (): void => {
+  const most = LARGE_PAGE / PAGE + RAM_PAGES + 2
+  const below = reserve(most)
+  for (let pages = most; pages >= 1; pages = Math.floor(pages / 2)) {
+    let at = reserve(pages)
+    while (at > below) at = reserve(pages)
+    sys.munmapSync(at, pages * PAGE)
+  }
+}
+
+/**
  * Makes segments until one has room for a guard on either side and begins where a large page does,
  * for iommufd chooses iovas by how addresses are aligned. A new mapping lands below the last one.
  */
 const guarded = async (pages: number, make: () => Promise<Segment>): Promise<Segment> => {
   for (let attempt = 0; attempt < 200; attempt++) {
+    plugGaps()
     const below = reserve(1) - pages * PAGE
     const above = below % LARGE_PAGE === 0 ? below : reserve((below % LARGE_PAGE) / PAGE)
     const made = await make()
