@@ -79,7 +79,12 @@ describeContract('a container', (machine) => {
     })
 
     test('cannot be read: EINVAL', async () => {
-      expect(said(await kernel.read(await machine.container(), new Uint8Array(8)))).toBe('EINVAL')
+      const container = await machine.container()
+      const bytes = new Uint8Array(8)
+
+      expect(said(await kernel.read(container, bytes))).toBe('EINVAL')
+      expect(said(await kernel.pread(container, bytes, 0n))).toBe('EINVAL')
+      expect(said(await kernel.pwrite(container, bytes, 0n))).toBe('EINVAL')
     })
   })
 

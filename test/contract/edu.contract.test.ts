@@ -64,6 +64,17 @@ describeContract('edu', (machine) => {
       expect(await edu.read32(REG.factorial)).toBe(3_628_800)
     })
 
+    test('are read and written where the last access of the file has ended', async () => {
+      const { edu } = await ready()
+      const bytes = new Uint8Array(4)
+
+      expect(await kernel.read(edu.device, bytes)).toBe(4)
+      expect(await kernel.write(edu.device, Uint8Array.of(0x0f, 0, 0, 0xf0))).toBe(4)
+
+      expect(bytes).toEqual(Uint8Array.of(0xed, 0, 0, 1))
+      expect(await edu.read32(REG.liveness)).toBe(0x0fff_fff0)
+    })
+
     test('answer eight bytes only from 0x80 on, and all ones elsewhere', async () => {
       const { edu } = await ready()
       await edu.write64(REG.dmaSource, 0x1122_3344_5566_7788n)

@@ -1,6 +1,7 @@
 /** sysfs: what a function, a mediated device and their drivers tell about themselves. */
 
 import { beforeAll, describe, expect, test } from 'vitest'
+import { said } from './answers.ts'
 import { describeContract } from './backends.ts'
 
 const PCI = '/sys/bus/pci'
@@ -19,6 +20,12 @@ describeContract('sysfs', (machine) => {
     edu = edus[0]
     device = `${PCI}/devices/${edu}`
   })
+
+  /** The answer to reading a file of the driver, which is -errno for those that are for writing. */
+  const driverFile = async (name: string): Promise<number> => {
+    const bytes = await kernel.readFile(`${PCI}/drivers/vfio-pci/${name}`)
+    return typeof bytes === 'number' ? bytes : bytes.length
+  }
 
   describe('of a PCI function', () => {
     test('tells its ids and its class', async () => {
@@ -48,6 +55,7 @@ describeContract('sysfs', (machine) => {
       expect(await machine.names(`${PCI}/drivers/vfio-pci`)).toEqual(
         expect.arrayContaining([edu, 'bind', 'unbind', 'uevent']),
       )
+      expect(said(await driverFile('uevent'))).toBe('EACCES')
       expect(await machine.names(`${device}/..`)).toContain(edu)
     })
 

@@ -400,6 +400,14 @@ describe('a hostile peer', () => {
     expect(await victim.get(ENGINE.mailbox)).toBe(0xbadn)
   })
 
+  test('is stopped by the IOMMU where nothing is mapped, and counts it', async () => {
+    const { drivers, poke } = await besieged('mlx5-like')
+
+    await poke(0x1000, 0xbadn)
+
+    expect(await drivers[0]?.get(ENGINE.faults)).toBe(1n)
+  })
+
   test('does not reach a device that is stopped: its state stays what was saved', async () => {
     const { victim, poke } = await besieged('mlx5-like')
     const fd = await victim.set('STOP_COPY')
