@@ -20,6 +20,7 @@ import {
   type FunctionSpec,
   type GroupSpec,
   type MachineSpec,
+  MDEV_KINDS,
   RESERVED_KINDS,
   V1_ORDERS,
   VENDOR_KINDS,
@@ -150,7 +151,7 @@ const mdevType = z.strictObject({
 const mdevParent = z
   .strictObject({
     name: z.string().min(1),
-    kind: z.literal('mtty').default('mtty'),
+    kind: z.enum(MDEV_KINDS).default('mtty'),
     pool_ports: z.int().nonnegative().default(24),
     types: z.array(mdevType).min(1),
   })

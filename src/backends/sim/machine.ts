@@ -138,6 +138,9 @@ export interface FunctionSpec {
   readonly v1Order?: V1Order
 }
 
+/** mtty: the sample serial port of the kernel. pinning: it pins what its client names. */
+export const MDEV_KINDS = ['mtty', 'pinning'] as const
+
 export interface MdevTypeSpec {
   /** `mtty-2` */
   readonly id: string
@@ -150,7 +153,7 @@ export interface MdevTypeSpec {
 export interface MdevParentSpec {
   /** The name in /sys/class/mdev_bus. */
   readonly name: string
-  readonly kind: 'mtty'
+  readonly kind: (typeof MDEV_KINDS)[number]
   readonly types: readonly MdevTypeSpec[]
   readonly poolPorts: number
 }

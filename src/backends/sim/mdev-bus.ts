@@ -5,6 +5,7 @@ import { type GroupMember, IommuGroup } from './iommu-group.ts'
 import type { MachineSpec, MdevParentSpec, MdevTypeSpec } from './machine.ts'
 import { MttyDevice } from './mtty/mtty-device.ts'
 import type { Answer } from './open-file.ts'
+import { PinningDevice } from './pinning-device.ts'
 import type { VfioDevice } from './vfio-device.ts'
 import type { VfioRegistry } from './vfio-registry.ts'
 
@@ -51,9 +52,10 @@ export class MdevBus {
     if (this.#freePorts(parent) < type.ports) return -ERRNO.ENOSPC
 
     const iommuGroup = this.#newGroup()
-    const device = this.#vfio.register(
-      iommuGroup,
-      (group, index) => new MttyDevice(uuid, type.ports, group, index),
+    const device = this.#vfio.register(iommuGroup, (group, index) =>
+      parent.kind === 'mtty'
+        ? new MttyDevice(uuid, type.ports, group, index)
+        : new PinningDevice(uuid, group, index),
     )
     const sysfsPath = `/sys/devices/virtual/${parent.kind}/${parent.name}/${uuid}`
     const mdev: Mdev = {

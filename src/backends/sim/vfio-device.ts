@@ -7,8 +7,10 @@ import { VFIO_DEVICE_BIND_IOMMUFD } from '../../abi/device.ts'
 import { VFIO_DEVICE_FEATURE } from '../../abi/feature.ts'
 import { ERRNO } from '../../base/errno.ts'
 import type { IoctlArg, MapRequest } from '../../kernel/port.ts'
+import type { Range } from '../../rules/range-map.ts'
 import { bindIommufd } from './cdev.ts'
 import type { DmaLoggingOps } from './dma-logging.ts'
+import type { EmulatedDma, PinUser } from './emulated-dma.ts'
 import { deviceFeature, type FeatureDevice } from './feature.ts'
 import type { FeatureCall } from './feature-call.ts'
 import type { GroupDevice, GroupFile, VfioGroup } from './group.ts'
@@ -20,7 +22,7 @@ import type { MigrationOps } from './migration-feature.ts'
 import type { DeviceMemory } from './mm.ts'
 import { type Answer, type Caller, OpenFile } from './open-file.ts'
 
-export abstract class VfioDevice implements GroupDevice, FeatureDevice {
+export abstract class VfioDevice implements GroupDevice, FeatureDevice, PinUser {
   readonly group: VfioGroup
   /** The N of /dev/vfio/devices/vfioN. */
   readonly index: number
@@ -82,6 +84,14 @@ export abstract class VfioDevice implements GroupDevice, FeatureDevice {
   /** The driver asks its user to let go of the device. */
   request(): void {}
 
+  /** A driver that pins pages lets go of those. */
+  unmapped(_range: Range<bigint>): void {}
+
+  /** Where the driver does the DMA of the device, while it is open. */
+  protected get emulatedDma(): EmulatedDma | undefined {
+    return this.binding ? this.binding.emulatedDma : this.group.container?.type1?.emulatedDma
+  }
+
   /** A feature that only some drivers know. */
   feature(_call: FeatureCall): number {
     return -ERRNO.ENOTTY
@@ -115,7 +125,10 @@ export abstract class VfioDevice implements GroupDevice, FeatureDevice {
     if (this.#openCount > 0) return
     this.closeDevice()
     if (this.binding) this.#unbind()
-    else this.group.containerUsers -= 1
+    else {
+      this.group.containerUsers -= 1
+      this.group.container?.type1?.pinUsers.delete(this)
+    }
     this.#groupFile?.put()
     this.#groupFile = undefined
     this.#tellIfClosed()
@@ -133,8 +146,10 @@ export abstract class VfioDevice implements GroupDevice, FeatureDevice {
   #openInContainer(): number {
     if (this.group.container?.type1 === undefined) return -ERRNO.EINVAL
     const opened = this.isLost ? -ERRNO.ENODEV : this.openDevice()
-    if (opened === 0) this.group.containerUsers += 1
-    return opened
+    if (opened < 0) return opened
+    this.group.containerUsers += 1
+    this.group.container.type1.pinUsers.add(this)
+    return 0
   }
 
   #openInIommufd(context: IommufdContext): number {
@@ -150,7 +165,7 @@ export abstract class VfioDevice implements GroupDevice, FeatureDevice {
 
   #openBound(context: IommufdContext): number {
     const bound = this.group.isEmulated
-      ? bindEmulated(context)
+      ? bindEmulated(context, this)
       : bindPhysical(context, this.group.iommuGroup)
     if (typeof bound === 'number') return bound
     this.binding = bound

@@ -14,6 +14,8 @@ export class Area implements Range<bigint> {
   readonly access: number
   /** Whether domains have it. Invariant: its pages are pinned for it then. */
   isFilled = false
+  /** How often accesses have pinned something of it: it cannot be unmapped or cut meanwhile. */
+  accesses = 0
 
   constructor(
     at: { readonly iova: bigint; readonly length: bigint; readonly startByte: bigint },

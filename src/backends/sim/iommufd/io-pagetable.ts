@@ -7,6 +7,7 @@ import { IOMMU_IOAS_MAP_WRITEABLE } from '../../../abi/iommufd.ts'
 import { ERRNO } from '../../../base/errno.ts'
 import { PAGE_SIZE, U64_MAX } from '../../../base/units.ts'
 import { overlaps, type Range, RangeMap } from '../../../rules/range-map.ts'
+import type { PinUser } from '../emulated-dma.ts'
 import { Area } from './area.ts'
 import type { Domain } from './domain.ts'
 import { chooseIova } from './iova-allocation.ts'
@@ -18,9 +19,12 @@ interface Reserved extends Range<bigint> {
 }
 
 /** Whoever pins pages of the ioas without a domain. */
-export interface Access {
+export interface Access extends PinUser {
   readonly alignment: bigint
 }
+
+/** A part of an area that an access reaches. */
+export type AccessPart = { readonly area: Area } & Range<bigint>
 
 /** A part of pages that is to be mapped. */
 export interface Slice {
@@ -111,6 +115,8 @@ export class IoPagetable {
       if (area === undefined) return { answer: 0, bytes }
       if (area.start < range.start || area.last > range.last)
         return { answer: -ERRNO.ENOENT, bytes }
+      if (area.accesses > 0) for (const access of this.#accesses) access.unmapped(area)
+      if (area.accesses > 0) throw new Error('Cannot unmap what an access does not unpin')
       this.#drop(area)
       area.pages.put()
       bytes += area.length
@@ -135,6 +141,13 @@ export class IoPagetable {
       yield { area, start: at, last }
       at = last + 1n
     }
+  }
+
+  /** The parts behind a range for an access: -ENOENT over a hole, -EPERM for read-only pages. */
+  partsFor(range: Range<bigint>, isWritten: boolean): AccessPart[] | number {
+    const parts = [...this.contiguous(range)]
+    for (const { area } of parts) if (isWritten && !area.pages.isWritable) return -ERRNO.EPERM
+    return parts.at(-1)?.last === range.last ? parts : -ERRNO.ENOENT
   }
 
   addDomain(domain: Domain): number {
@@ -204,6 +217,7 @@ export class IoPagetable {
     const at = iova + 1n
     if (((at | area.byteOf(at)) & (this.#alignment - 1n)) !== 0n) return -ERRNO.EINVAL
     if (area.isFilled && this.#usesLargePages) return -ERRNO.EINVAL
+    if (area.accesses > 0) return -ERRNO.EINVAL
     const { pages, access, startByte } = area
     const parts = [
       new Area({ iova: area.start, length: at - area.start, startByte }, pages, access),

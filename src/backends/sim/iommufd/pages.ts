@@ -54,13 +54,7 @@ export class Pages {
   pin(range: Range<bigint>): number {
     const missing = this.#pins.missing(range)
     if (missing > 0n) {
-      // Addresses mean nothing once the process that gave them is gone.
-      if (this.source.kind === 'user' && !this.mm.isAlive) return -ERRNO.EFAULT
-      // iommufd pins pages, and a device's memory has none.
-      const start = this.source.base + range.start * PAGE_SIZE
-      if (this.source.kind === 'user' && this.mm.deviceMemoryAt(start)) return -ERRNO.EFAULT
-      const length = (range.last - range.start + 1n) * PAGE_SIZE
-      const found = this.source.check(range.start * PAGE_SIZE, length, this.isWritable)
+      const found = this.check(range)
       if (found < 0) return found
       const charged = charge(this.mm, this.accountMode, missing)
       if (charged < 0) return charged
@@ -68,6 +62,17 @@ export class Pages {
     this.#pins.add(range)
     this.pinned += missing
     return 0
+  }
+
+  /** 0 where all of the pages are there, -EFAULT where one is not. */
+  check(range: Range<bigint>): number {
+    // Addresses mean nothing once the process that gave them is gone.
+    if (this.source.kind === 'user' && !this.mm.isAlive) return -ERRNO.EFAULT
+    // iommufd pins pages, and a device's memory has none.
+    const start = this.source.base + range.start * PAGE_SIZE
+    if (this.source.kind === 'user' && this.mm.deviceMemoryAt(start)) return -ERRNO.EFAULT
+    const length = (range.last - range.start + 1n) * PAGE_SIZE
+    return this.source.check(range.start * PAGE_SIZE, length, this.isWritable)
   }
 
   unpin(range: Range<bigint>): void {

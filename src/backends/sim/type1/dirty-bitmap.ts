@@ -27,6 +27,14 @@ export class DirtyBitmap {
     this.#fill(false)
   }
 
+  /** From one page to another one. */
+  set(first: number, last: number): void {
+    for (let page = first; page <= last; page++) {
+      const at = Math.floor(page / WORD_BITS)
+      this.#words[at] = this.#word(at) | (1n << BigInt(page % WORD_BITS))
+    }
+  }
+
   /**
    * Moves the bits up by `shift` (below 64), merges `first`, the caller's word there, and answers
    * the words to store. What they hold stays in the bitmap until `clear`.

@@ -79,6 +79,7 @@ const getBitmap = (type1: Type1, payload: IoctlArg, room: number): number => {
     const reported = reportDirty(type1, mapping, iova, bitmap)
     if (reported < 0) return reported
     mapping.dirty?.clear()
+    mapping.markPinned()
   }
   return 0
 }

@@ -7,6 +7,7 @@ import { bytesAt } from '../../../os/memory.ts'
 import { type Pin, pinPages } from '../../../os/pin.ts'
 import type { Mm } from '../mm.ts'
 import { DirtyBitmap } from './dirty-bitmap.ts'
+import { PageCounts } from './page-counts.ts'
 
 /** INT_MAX: the most bits one bitmap of the kernel has. */
 const DIRTY_PAGES_MAX = 2n ** 31n - 1n
@@ -22,9 +23,11 @@ export class Mapping {
   isVaddrInvalid = false
   /** Whether it is in the IOMMU's page table. */
   isIommuMapped = false
-  /** Pages that are charged to `owner`: 0 while it is not in the page table. */
+  /** Pages that are charged to `owner`: those that drivers have while it is in no page table. */
   lockedPages = 0n
   dirty: DirtyBitmap | undefined
+  /** What drivers of mediated devices have pinned, beside the IOMMU. */
+  readonly external = new PageCounts()
   /** The pages themselves, once the vaddr may lead elsewhere. */
   #pin: Pin | undefined
 
@@ -57,6 +60,11 @@ export class Mapping {
     return mm.deviceMemoryAt(this.vaddr) ? 0n : this.pages
   }
 
+  /** What is charged while only drivers have pinned some of it. */
+  get externalToLock(): bigint {
+    return this.pagesToLock(this.owner) === 0n ? 0n : BigInt(this.external.size)
+  }
+
   /** How many pages a process can pin at the vaddr before the first that is not there. */
   pinnablePages(mm: Mm): bigint {
     const isPinnable = (pages: bigint): boolean =>
@@ -86,7 +94,13 @@ export class Mapping {
   startTracking(): number {
     if (this.pages > DIRTY_PAGES_MAX) return -ERRNO.EINVAL
     this.dirty = new DirtyBitmap(Number(this.pages))
+    this.markPinned()
     return 0
+  }
+
+  /** What is pinned may be written at any time. */
+  markPinned(): void {
+    for (const page of this.external.pages) this.dirty?.set(page, page)
   }
 
   /** It is gone from the container. */

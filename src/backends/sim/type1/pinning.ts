@@ -25,8 +25,9 @@ export const pin = (mapping: Mapping, caller: Mm): number => {
   const there = mapping.pinnablePages(caller)
   if (there < mapping.pages) return mayLock(caller, there) ? -ERRNO.EFAULT : -ERRNO.ENOMEM
   const pages = mapping.pagesToLock(caller)
-  if (!mayLock(caller, pages)) return -ERRNO.ENOMEM
-  const charged = charge(mapping.owner, pages)
+  const more = pages - mapping.lockedPages
+  if (!mayLock(caller, more)) return -ERRNO.ENOMEM
+  const charged = charge(mapping.owner, more)
   if (charged < 0) return charged
   mapping.lockedPages = pages
   mapping.isIommuMapped = true
@@ -35,7 +36,8 @@ export const pin = (mapping: Mapping, caller: Mm): number => {
 
 export const unpin = (mapping: Mapping): void => {
   if (!mapping.isIommuMapped) return
-  mapping.owner.lockedPages -= mapping.lockedPages
-  mapping.lockedPages = 0n
+  const kept = mapping.externalToLock
+  mapping.owner.lockedPages -= mapping.lockedPages - kept
+  mapping.lockedPages = kept
   mapping.isIommuMapped = false
 }

@@ -6,10 +6,12 @@
 import { ERRNO } from '../../../base/errno.ts'
 import { PAGE_SIZE, U64_MAX } from '../../../base/units.ts'
 import { contains, overlaps, type Range } from '../../../rules/range-map.ts'
+import type { PinUser } from '../emulated-dma.ts'
 import type { IommuGroup } from '../iommu-group.ts'
 import type { IommuSpec, MachineSpec } from '../machine.ts'
 import type { Mm } from '../mm.ts'
 import { type Access, reach } from './dma.ts'
+import { Type1Dma } from './external-pins.ts'
 import { iovaRanges } from './iova-ranges.ts'
 import type { Mapping } from './mapping.ts'
 import { MappingTree } from './mapping-tree.ts'
@@ -24,6 +26,10 @@ export class Type1 {
   readonly mappings: MappingTree
   readonly #physical = new Set<IommuGroup>()
   readonly #emulated = new Set<IommuGroup>()
+  /** Drivers of open mediated devices. */
+  readonly pinUsers = new Set<PinUser>()
+  /** What those do. */
+  readonly emulatedDma = new Type1Dma(this)
   /** How many more mappings the container takes. */
   dmaAvail: number
   /** Invariant: the number of mappings whose vaddr is invalid. */
@@ -103,6 +109,9 @@ export class Type1 {
   }
 
   remove(mapping: Mapping): void {
+    const range = { start: mapping.iova, last: mapping.last }
+    if (mapping.external.size > 0) for (const user of this.pinUsers) user.unmapped(range)
+    if (mapping.external.size > 0) throw new Error('Cannot unmap what a driver does not unpin')
     this.mappings.remove(mapping)
     if (mapping.isVaddrInvalid) this.vaddrInvalidCount -= 1
     unpin(mapping)
