@@ -1,12 +1,26 @@
 /** IOMMU_TEST_CMD of a kernel with CONFIG_IOMMUFD_TEST: its mock devices, and what they write. */
 
 import { io } from '../../../src/abi/ioctl.ts'
-import { struct } from '../../../src/abi/layout.ts'
+import { type FieldType, struct } from '../../../src/abi/layout.ts'
+import type { Said } from '../../contract/answers.ts'
 import type { Iommufd } from '../../contract/iommufd-calls.ts'
 
 const IOMMU_TEST_CMD = io<'iommufd'>('IOMMU_TEST_CMD', 0xa0)
 
-const OP = { addReserved: 1, replace: 10, deviceFlags: 12, dirty: 13 } as const
+const OP = {
+  addReserved: 1,
+  checkMap: 3,
+  checkRefs: 4,
+  createAccess: 5,
+  destroyAccessPages: 6,
+  accessPages: 7,
+  accessRw: 8,
+  memoryLimit: 9,
+  replace: 10,
+  accessReplaceIoas: 11,
+  deviceFlags: 12,
+  dirty: 13,
+} as const
 
 export const DEVICE_NO_DIRTY = 1
 export const DEVICE_HUGE_IOVA = 2
@@ -57,6 +71,28 @@ const reserved = struct(
   { size: 72 },
 )
 
+const head = { size: 'u32', op: 'u32', id: 'u32', __reserved: 'u32' } as const
+const testCmd = <F extends Readonly<Record<string, FieldType>>>(fields: F) =>
+  struct('iommu_test_cmd', { ...head, ...fields }, { size: 72 })
+
+const checkMap = testCmd({ iova: 'u64', length: 'u64', uptr: 'u64' })
+const checkRefs = testCmd({ length: 'u64', uptr: 'u64', refs: 'u32' })
+const newAccess = testCmd({ out_access_fd: 's32', flags: 'u32' })
+const accessPages = testCmd({
+  flags: 'u32',
+  out_access_pages_id: 'u32',
+  iova: 'u64',
+  length: 'u64',
+  uptr: 'u64',
+})
+const destroyPages = testCmd({ access_pages_id: 'u32' })
+const accessRw = testCmd({ iova: 'u64', length: 'u64', uptr: 'u64', flags: 'u32' })
+const accessReplace = testCmd({ ioas_id: 'u32' })
+const limit = testCmd({ limit: 'u64' })
+
+const ACCESS_NEEDS_PIN_PAGES = 1
+const ACCESS_WRITE = 1
+
 /** A device that is bound and attached to the ioas. */
 export const newDevice = async (iommufd: Iommufd, ioas: number, dev_flags: number) => {
   const values = { op: OP.deviceFlags, id: ioas, dev_flags }
@@ -91,3 +127,85 @@ export const addReserved = async (
   range: { readonly start: bigint; readonly length: bigint },
 ) =>
   (await iommufd.ask(IOMMU_TEST_CMD, reserved, { op: OP.addReserved, id: ioas, ...range })).answer
+
+/** Whether the page table of a hwpt leads to the memory at `uptr`, page by page: EINVAL if not. */
+export const checkMapped = async (
+  iommufd: Iommufd,
+  hwpt: number,
+  at: { readonly iova: bigint; readonly length: bigint; readonly uptr: bigint },
+): Promise<Said> =>
+  (await iommufd.ask(IOMMU_TEST_CMD, checkMap, { op: OP.checkMap, id: hwpt, ...at })).answer
+
+/** Whether every page at `uptr` is held exactly so often: EIO if not. */
+export const checkHeld = async (
+  iommufd: Iommufd,
+  at: { readonly length: bigint; readonly uptr: bigint; readonly refs: number },
+): Promise<Said> =>
+  (await iommufd.ask(IOMMU_TEST_CMD, checkRefs, { op: OP.checkRefs, ...at })).answer
+
+/** How much memory one step of pinning may take: small, so that it takes many. */
+export const setMemoryLimit = async (iommufd: Iommufd, bytes: bigint): Promise<Said> =>
+  (await iommufd.ask(IOMMU_TEST_CMD, limit, { op: OP.memoryLimit, limit: bytes })).answer
+
+/** An access of the ioas, as an fd. One that does not pin has no alignment either. */
+export const openAccess = async (
+  iommufd: Iommufd,
+  ioas: number,
+  { pins = true } = {},
+): Promise<number> => {
+  const values = { op: OP.createAccess, id: ioas, flags: pins ? ACCESS_NEEDS_PIN_PAGES : 0 }
+  const made = await iommufd.ask(IOMMU_TEST_CMD, newAccess, values)
+  if (made.answer !== 0) throw new Error(`Cannot make an access: ${made.answer}`)
+  return made.out_access_fd
+}
+
+/** Pins, and fails with EINVAL where the pages are not those at `uptr`. */
+export const pinAccess = async (
+  iommufd: Iommufd,
+  access: number,
+  {
+    isWritten,
+    ...at
+  }: {
+    readonly iova: bigint
+    readonly length: bigint
+    readonly uptr: bigint
+    readonly isWritten: boolean
+  },
+) => {
+  const values = { op: OP.accessPages, id: access, flags: isWritten ? ACCESS_WRITE : 0, ...at }
+  const done = await iommufd.ask(IOMMU_TEST_CMD, accessPages, values)
+  return { answer: done.answer, id: done.out_access_pages_id }
+}
+
+export const unpinAccess = async (iommufd: Iommufd, access: number, id: number): Promise<Said> => {
+  const values = { op: OP.destroyAccessPages, id: access, access_pages_id: id }
+  return (await iommufd.ask(IOMMU_TEST_CMD, destroyPages, values)).answer
+}
+
+/** Between memory behind the ioas and memory at `uptr`. */
+export const copyAccess = async (
+  iommufd: Iommufd,
+  access: number,
+  {
+    isWritten,
+    ...at
+  }: {
+    readonly iova: bigint
+    readonly length: bigint
+    readonly uptr: bigint
+    readonly isWritten: boolean
+  },
+): Promise<Said> => {
+  const values = { op: OP.accessRw, id: access, flags: isWritten ? ACCESS_WRITE : 0, ...at }
+  return (await iommufd.ask(IOMMU_TEST_CMD, accessRw, values)).answer
+}
+
+export const moveAccess = async (
+  iommufd: Iommufd,
+  access: number,
+  ioas_id: number,
+): Promise<Said> => {
+  const values = { op: OP.accessReplaceIoas, id: access, ioas_id }
+  return (await iommufd.ask(IOMMU_TEST_CMD, accessReplace, values)).answer
+}
