@@ -1,19 +1,21 @@
 /** Pinning, reading and writing through an ioas, by a mediated device of the simulator. */
 
-import { afterAll, afterEach } from 'vitest'
+import { afterAll, afterEach, describe, expect, test } from 'vitest'
 import { createSim } from '../../src/backends/sim/sim.ts'
 import { type Access, accessSuite } from '../contract/iommufd-access-suite.ts'
 import {
   attach,
   boundAndAttached,
   detach,
-  type Iommufd,
+  Iommufd,
   openIommufd,
+  PAGE,
 } from '../contract/iommufd-calls.ts'
 import { Machine } from '../contract/machine.ts'
 import { PINNER, PinningDriver, pinningMachine } from './pinning-machine.ts'
 
 const EDU = '0000:00:04.0'
+const IOVA = 0x100_0000n
 
 const sim = createSim(pinningMachine, { time: 'poked' })
 const machine = new Machine('sim', sim.kernel, async () => void sim.step())
@@ -45,4 +47,37 @@ accessSuite('an access of a mediated device', {
     return { leave: async () => void (await detach(machine, device)) }
   },
   pinnedPages: () => sim.pinnedPages,
+})
+
+describe('an access to memory that another process mapped', () => {
+  /** The child maps a page that the access is to pin. */
+  const mapped = async () => {
+    const iommufd = await openIommufd(machine)
+    const ioas = await iommufd.newIoas()
+    const child = sim.spawn()
+    const theirs = new Machine('sim', child.kernel, async () => {})
+    const { segment } = await machine.memory(4096)
+    const handed = new Iommufd(theirs, child.receive(sim, iommufd.fd))
+    await handed.mapAt(ioas, { iova: IOVA, vaddr: segment.address, length: PAGE })
+    const { pin, read } = await access(iommufd, ioas)
+    return { child, read, pin: () => pin({ iova: IOVA, pages: 1, vaddr: segment.address }) }
+  }
+
+  test('pins it while that one is there, and charges it (fork_present)', async () => {
+    const { child, pin } = await mapped()
+
+    expect((await pin()).answer).toBe(0)
+
+    expect([sim.pinnedPages, child.pinnedPages]).toEqual([0n, 1n])
+    child.exit()
+  })
+
+  test('finds nothing once that one is gone: EFAULT (fork_gone)', async () => {
+    const { child, pin, read } = await mapped()
+
+    child.exit()
+
+    expect((await pin()).answer).toBe('EFAULT')
+    expect(await read(IOVA, 4)).toBe('EFAULT')
+  })
 })

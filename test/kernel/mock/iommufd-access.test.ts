@@ -2,7 +2,10 @@
 
 import { readFileSync } from 'node:fs'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { IOMMU_IOAS_MAP_FIXED_IOVA, IOMMU_IOAS_MAP_READABLE } from '../../../src/abi/iommufd.ts'
 import { linuxKernel } from '../../../src/backends/linux/kernel.ts'
+import { viewOf } from '../../../src/os/async-call.ts'
+import { sys } from '../../../src/os/libc.ts'
 import type { Segment } from '../../../src/os/memory.ts'
 import { type Access, accessSuite } from '../../contract/iommufd-access-suite.ts'
 import { type Iommufd, openIommufd, PAGE } from '../../contract/iommufd-calls.ts'
@@ -111,6 +114,26 @@ describe('the mock domain', () => {
 
     expect(await iommufd.mapAt(ioas, { iova: BASE, vaddr, length: BigInt(length) })).toBe('EFAULT')
     expect(await iommufd.unmap(ioas, BASE, BigInt(length))).toMatchObject({ answer: 'ENOENT' })
+  })
+
+  test('keeps the page of a private mapping that is written after it was mapped (ro_unshare)', async () => {
+    const [PROT_READ_WRITE, MAP_PRIVATE] = [3, 2]
+    const { hwpt } = await newDevice(iommufd, ioas, 0)
+    const { fd } = await machine.memory(4096)
+    const address = sys.mmapSync(0, 4096, PROT_READ_WRITE, MAP_PRIVATE, fd, 0n)
+    const bytes = new Uint8Array(viewOf(address, 4096))
+    // Until it is written it is the page of the file.
+    expect(bytes[0]).toBe(0)
+    const at = { iova: BASE, user_va: BigInt(address), length: PAGE }
+    const flags = IOMMU_IOAS_MAP_FIXED_IOVA | IOMMU_IOAS_MAP_READABLE
+    expect((await iommufd.map({ ioas_id: ioas, flags, ...at })).answer).toBe(0)
+
+    bytes[0] = 1
+
+    const check = { iova: BASE, length: PAGE, uptr: at.user_va }
+    expect(await checkMapped(iommufd, hwpt, check)).toBe(0)
+    expect(await iommufd.unmapAll(ioas)).toEqual({ answer: 0, length: PAGE })
+    sys.munmapSync(address, 4096)
   })
 
   test('an access that pins nothing needs no alignment (access_rw_unaligned)', async () => {
