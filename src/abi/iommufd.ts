@@ -154,6 +154,10 @@ export const iommu_hwpt_alloc = struct('iommu_hwpt_alloc', {
   __reserved2: 'u32',
 })
 
+export const IOMMU_VTD_S1_SRE = 1
+export const IOMMU_VTD_S1_EAFE = 2
+export const IOMMU_VTD_S1_WPE = 4
+
 /** What data_uptr of IOMMU_HWPT_ALLOC points to with IOMMU_HWPT_DATA_VTD_S1. */
 export const iommu_hwpt_vtd_s1 = struct('iommu_hwpt_vtd_s1', {
   flags: 'u64',
@@ -173,6 +177,17 @@ export const iommu_hwpt_invalidate = struct('iommu_hwpt_invalidate', {
   data_type: 'u32',
   entry_len: 'u32',
   entry_num: 'u32',
+  __reserved: 'u32',
+})
+
+export const IOMMU_HWPT_INVALIDATE_DATA_VTD_S1 = 0
+export const IOMMU_VTD_INV_FLAGS_LEAF = 1
+
+/** Each of the entries that data_uptr points to; npages 2^64-1 with addr 0 is everything. */
+export const iommu_hwpt_vtd_s1_invalidate = struct('iommu_hwpt_vtd_s1_invalidate', {
+  addr: 'u64',
+  npages: 'u64',
+  flags: 'u32',
   __reserved: 'u32',
 })
 

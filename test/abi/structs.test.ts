@@ -163,6 +163,8 @@ vfio_region_dma_range 16
     0:u64 offset  8:u64 length
 iommu_hwpt_vtd_s1 24
     0:u64 flags  8:u64 pgtbl_addr  16:u32 addr_width  20:u32 __reserved
+iommu_hwpt_vtd_s1_invalidate 24
+    0:u64 addr  8:u64 npages  16:u32 flags  20:u32 __reserved
 `
 
 /** Bytes that no field covers, because the header has no name for them either. */

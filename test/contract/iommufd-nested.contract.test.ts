@@ -56,7 +56,7 @@ beforeEach(async () => {
   memory = (await machine.memory(4096)).segment
 })
 
-describe('a nested hwpt', () => {
+describe('a nested hwpt (alloc_hwpt_nested)', () => {
   test('keeps its parent in use: EBUSY', async () => {
     const child = await nested()
     expect(child.answer).toBe(0)

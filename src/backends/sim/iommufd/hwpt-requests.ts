@@ -8,12 +8,14 @@ import {
   IOMMU_HWPT_DATA_VTD_S1,
   IOMMU_HWPT_FAULT_ID_VALID,
   IOMMU_HWPT_INVALIDATE,
+  IOMMU_HWPT_INVALIDATE_DATA_VTD_S1,
+  IOMMU_VTD_INV_FLAGS_LEAF,
   iommu_hwpt_alloc,
   iommu_hwpt_invalidate,
   iommu_hwpt_vtd_s1,
+  iommu_hwpt_vtd_s1_invalidate,
 } from '../../../abi/iommufd.ts'
 import type { Values } from '../../../abi/layout.ts'
-import { struct } from '../../../abi/layout.ts'
 import { ERRNO } from '../../../base/errno.ts'
 import { PAGE_SIZE, U64_MAX } from '../../../base/units.ts'
 import { type Operation, operation } from './command.ts'
@@ -90,16 +92,6 @@ const nestedHwpt = (
 }
 
 const ENTRIES_MAX = 2 ** 19
-const INVALIDATE_DATA_VTD_S1 = 0
-const INVALIDATE_LEAF = 1
-
-/** iommufd.h: struct iommu_hwpt_vtd_s1_invalidate. */
-const vtdInvalidate = struct('iommu_hwpt_vtd_s1_invalidate', {
-  addr: 'u64',
-  npages: 'u64',
-  flags: 'u32',
-  __reserved: 'u32',
-})
 
 const invalidate = operation(
   IOMMU_HWPT_INVALIDATE,
@@ -117,10 +109,10 @@ const invalidate = operation(
         cmd.entry_num > ENTRIES_MAX
       if (cmd.entry_num > 0 && isBad) return -ERRNO.EINVAL
       if (!context.objects.find(cmd.hwpt_id, HwptNested)) return -ERRNO.ENOENT
-      if (cmd.data_type !== INVALIDATE_DATA_VTD_S1) return -ERRNO.EINVAL
+      if (cmd.data_type !== IOMMU_HWPT_INVALIDATE_DATA_VTD_S1) return -ERRNO.EINVAL
       for (; done < cmd.entry_num; done++) {
         const at = cmd.data_uptr + BigInt(done * cmd.entry_len)
-        const refused = checkEntry(userStruct(vtdInvalidate, at, cmd.entry_len))
+        const refused = checkEntry(userStruct(iommu_hwpt_vtd_s1_invalidate, at, cmd.entry_len))
         if (refused < 0) return refused
       }
       return 0
@@ -132,9 +124,12 @@ const invalidate = operation(
   },
 )
 
-const checkEntry = (entry: Values<(typeof vtdInvalidate)['types']> | number): number => {
+const checkEntry = (
+  entry: Values<(typeof iommu_hwpt_vtd_s1_invalidate)['types']> | number,
+): number => {
   if (typeof entry === 'number') return entry
-  if ((entry.flags & ~INVALIDATE_LEAF) !== 0 || entry.__reserved !== 0) return -ERRNO.EOPNOTSUPP
+  if ((entry.flags & ~IOMMU_VTD_INV_FLAGS_LEAF) !== 0 || entry.__reserved !== 0)
+    return -ERRNO.EOPNOTSUPP
   const isAll = entry.npages === U64_MAX
   return entry.addr % PAGE_SIZE !== 0n || (isAll && entry.addr !== 0n) ? -ERRNO.EINVAL : 0
 }
