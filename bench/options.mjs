@@ -1,7 +1,9 @@
 /** What `npm run bench -- ...` accepts, and how much is measured: two scales of the same bench. */
 import { parseArgs } from 'node:util'
 
-export const USAGE = `usage: npm run bench -- [--smoke] [--no-peer] [--out FILE]
+export const USAGE = `usage: npm run bench -- [sim] [--smoke] [--no-peer] [--out FILE]
+
+  sim         measures the simulator alone: requests by how many mappings there are
 
   --smoke     tiny counts and no C++ peer: proves that every row can be measured, measures nothing
   --no-peer   leaves the C++ peer out, and every row that has no other
@@ -40,8 +42,9 @@ const SMOKE = {
 }
 
 export const readOptions = (args) => {
-  const { values } = parseArgs({
+  const { values, positionals } = parseArgs({
     args,
+    allowPositionals: true,
     options: {
       smoke: { type: 'boolean', default: false },
       'no-peer': { type: 'boolean', default: false },
@@ -50,5 +53,14 @@ export const readOptions = (args) => {
     },
   })
   const { smoke, help, out } = values
-  return { help, smoke, out, withPeer: !smoke && !values['no-peer'], scale: smoke ? SMOKE : FULL }
+  const [what, ...more] = positionals
+  if ((what !== undefined && what !== 'sim') || more.length > 0) throw new Error(USAGE)
+  return {
+    isSim: what === 'sim',
+    help,
+    smoke,
+    out,
+    withPeer: !smoke && !values['no-peer'],
+    scale: smoke ? SMOKE : FULL,
+  }
 }

@@ -17,6 +17,7 @@ import { killServers, startServer, stopServers } from './processes.mjs'
 import { rawPing } from './raw-client.mjs'
 import { defaultFile, machineFacts, table, writeReport } from './report.mjs'
 import { sessionRows } from './sessions.mjs'
+import { simRows, simTable } from './sim.mjs'
 import { PeerTarget, PlainReader, VfiodTarget } from './target.mjs'
 import { unaryRows } from './unary.mjs'
 
@@ -97,11 +98,21 @@ const measure = async (targets, scale) => {
   }
 }
 
+/** Nothing but the simulator, in processes of its own. */
+const measureSim = async ({ smoke, out }) => {
+  const machine = machineFacts()
+  const rows = await simRows({ smoke })
+  const file = out ?? defaultFile(machine)
+  writeReport(file, { machine, smoke, rows })
+  console.log(`\n${simTable(rows)}\n\nWritten to ${file}`)
+}
+
 const main = async () => {
   // As vfioctl does. The client is the same for every contender, and should not be what is measured.
   tuneCollector()
   const options = readOptions(process.argv.slice(2))
   if (options.help) return console.log(USAGE)
+  if (options.isSim) return await measureSim(options)
   const folder = mkdtempSync(join(tmpdir(), 'vfiod-bench-'))
   const giveUp = (why) => {
     console.error(`the bench gives up: ${why}`)

@@ -72,3 +72,20 @@ test('npm run bench measures every row, beside its peers, and writes it down', a
   }
   expect(report.machine).toMatchObject({ node: process.version, cpus: expect.any(Number) })
 }, 120_000)
+
+test('npm run bench -- sim measures requests by how many mappings there are', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'vfiod-bench-test-'))
+  onTestFinished(() => rmSync(folder, { recursive: true }))
+  const out = join(folder, 'report.json')
+  await promisify(execFile)(process.execPath, [BENCH, 'sim', '--smoke', '--out', out])
+
+  const { rows } = JSON.parse(readFileSync(out, 'utf8'))
+  const requests = ['map', 'unmap', 'find']
+  const names = ['type1', 'iommufd'].flatMap((backend) =>
+    requests.map((request) => `${backend}, ${request}`),
+  )
+  expect(rows.map(({ name }: { name: string }) => name)).toEqual(names)
+  expect(
+    rows.every(({ us }: { us: number[] }) => us.length === 3 && us.every((it) => it > 0)),
+  ).toBe(true)
+})

@@ -11,12 +11,8 @@ import type { IommuSpec } from '../machine.ts'
 import type { Area } from './area.ts'
 import { iopteAt, pageSizesOf } from './iopte.ts'
 
-/** What the domain has of one area. */
-interface Table {
-  readonly sizes: readonly bigint[]
-  /** The first iova of each dirty entry, with the entry. */
-  readonly dirty: Map<bigint, Range<bigint>>
-}
+/** The first iova of each dirty entry, with the entry. */
+type Dirty = Map<bigint, Range<bigint>>
 
 const FLAG: Record<DmaAccess, number> = {
   read: IOMMU_IOAS_MAP_READABLE,
@@ -29,7 +25,10 @@ export class Domain implements Translation {
   readonly tracksDirty: boolean
   readonly #areas: RangeMap<Area, bigint>
   readonly #sizes: readonly bigint[]
-  readonly #tables = new WeakMap<Area, Table>()
+  /** The areas that were mapped without large pages, where others may have them. */
+  readonly #small = new Set<Area>()
+  /** The areas that something is dirty in. */
+  readonly #dirty = new Map<Area, Dirty>()
   #isTracking = false
 
   constructor(iommu: IommuSpec, areas: RangeMap<Area, bigint>, tracksDirty: boolean) {
@@ -51,21 +50,22 @@ export class Domain implements Translation {
   }
 
   map(area: Area, usesLargePages: boolean): void {
-    const sizes = usesLargePages ? this.#sizes : [PAGE_SIZE]
-    this.#tables.set(area, { sizes, dirty: new Map() })
+    if (!usesLargePages) this.#small.add(area)
   }
 
   unmap(area: Area): void {
-    this.#tables.delete(area)
+    this.#small.delete(area)
+    this.#dirty.delete(area)
   }
 
   /** One area became several; it had no large pages, so every entry lies in one of them. */
   split(area: Area, parts: readonly Area[]): void {
-    const table = this.#tables.get(area)
-    if (table === undefined) return
+    const entries = [...(this.#dirty.get(area) ?? [])]
+    const isSmall = this.#small.has(area)
     for (const part of parts) {
-      const dirty = [...table.dirty].filter(([at]) => at >= part.start && at <= part.last)
-      this.#tables.set(part, { sizes: table.sizes, dirty: new Map(dirty) })
+      const dirty = entries.filter(([at]) => at >= part.start && at <= part.last)
+      if (dirty.length > 0) this.#dirty.set(part, new Map(dirty))
+      if (isSmall) this.#small.add(part)
     }
     this.unmap(area)
   }
@@ -76,12 +76,12 @@ export class Domain implements Translation {
 
   /** Every bit of the area is clean again. */
   clearDirty(area: Area): void {
-    this.#tables.get(area)?.dirty.clear()
+    this.#dirty.delete(area)
   }
 
   /** The dirty entries of an area that a range touches; they are clean again if `clears`. */
   dirtyIn(area: Area, range: Range<bigint>, clears: boolean): Range<bigint>[] {
-    const dirty = this.#tables.get(area)?.dirty
+    const dirty = this.#dirty.get(area)
     if (dirty === undefined) return []
     const found = [...dirty.values()].filter(
       ({ start, last }) => start <= range.last && last >= range.start,
@@ -95,23 +95,25 @@ export class Domain implements Translation {
     const end = iova + BigInt(length)
     for (let at = iova; at < end; ) {
       const area = this.#areas.find(at)?.value
-      const table = area && this.#tables.get(area)
-      if (!table || (area.access & FLAG[access]) === 0) return undefined
+      if (!area?.isFilled || (area.access & FLAG[access]) === 0) return undefined
       const last = area.last < end - 1n ? area.last : end - 1n
       const piece = area.bytes(at, Number(last - at) + 1)
       if (piece === undefined) return undefined
-      if (access === 'write' && this.#isTracking) markDirty(table, area, { start: at, last })
+      if (access === 'write' && this.#isTracking) this.#markDirty(area, { start: at, last })
       pieces.push(piece)
       at = last + 1n
     }
     return pieces
   }
-}
 
-const markDirty = ({ sizes, dirty }: Table, area: Area, range: Range<bigint>): void => {
-  for (let at = range.start; at <= range.last; ) {
-    const entry = iopteAt(at, area, sizes)
-    dirty.set(entry.start, entry)
-    at = entry.last + 1n
+  #markDirty(area: Area, range: Range<bigint>): void {
+    const sizes = this.#small.has(area) ? [PAGE_SIZE] : this.#sizes
+    const dirty: Dirty = this.#dirty.get(area) ?? new Map()
+    this.#dirty.set(area, dirty)
+    for (let at = range.start; at <= range.last; ) {
+      const entry = iopteAt(at, area, sizes)
+      dirty.set(entry.start, entry)
+      at = entry.last + 1n
+    }
   }
 }
