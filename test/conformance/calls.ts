@@ -56,38 +56,6 @@ import {
   VFIO_GROUP_UNSET_CONTAINER,
   vfio_group_status,
 } from '../../src/abi/group.ts'
-import {
-  IOMMU_DESTROY,
-  IOMMU_FAULT_QUEUE_ALLOC,
-  IOMMU_GET_HW_INFO,
-  IOMMU_HWPT_ALLOC,
-  IOMMU_HWPT_GET_DIRTY_BITMAP,
-  IOMMU_HWPT_INVALIDATE,
-  IOMMU_HWPT_SET_DIRTY_TRACKING,
-  IOMMU_IOAS_ALLOC,
-  IOMMU_IOAS_ALLOW_IOVAS,
-  IOMMU_IOAS_COPY,
-  IOMMU_IOAS_IOVA_RANGES,
-  IOMMU_IOAS_MAP,
-  IOMMU_IOAS_UNMAP,
-  IOMMU_OPTION,
-  IOMMU_VFIO_IOAS,
-  iommu_destroy,
-  iommu_fault_alloc,
-  iommu_hw_info,
-  iommu_hwpt_alloc,
-  iommu_hwpt_get_dirty_bitmap,
-  iommu_hwpt_invalidate,
-  iommu_hwpt_set_dirty_tracking,
-  iommu_ioas_alloc,
-  iommu_ioas_allow_iovas,
-  iommu_ioas_copy,
-  iommu_ioas_iova_ranges,
-  iommu_ioas_map,
-  iommu_ioas_unmap,
-  iommu_option,
-  iommu_vfio_ioas,
-} from '../../src/abi/iommufd.ts'
 import { type FieldType, type Struct, struct } from '../../src/abi/layout.ts'
 import {
   VFIO_MIG_GET_PRECOPY_INFO,
@@ -96,6 +64,7 @@ import {
   vfio_device_feature_migration,
   vfio_precopy_info,
 } from '../../src/abi/mig-v2.ts'
+import { IOMMUFD_REQUESTS } from '../contract/iommufd-requests.ts'
 
 // biome-ignore lint/suspicious/noExplicitAny: any struct, whatever its fields.
 type AnyStruct = Struct<any>
@@ -144,25 +113,16 @@ const call = (
 const feature = (...parts: readonly AnyStruct[]): Call =>
   call(VFIO_DEVICE_FEATURE, [vfio_device_feature, ...parts])
 
-const iommufd = (request: { readonly number: number }, ...parts: readonly AnyStruct[]): Call =>
-  call(request, parts)
+/** Under the names that the contract suites have for them. */
+const iommufd = Object.fromEntries(
+  Object.entries(IOMMUFD_REQUESTS).map(([name, { request, codec }]) => [
+    name,
+    call(request, [codec], name === 'FAULT_ALLOC' ? { fd: 'out_fault_fd' } : {}),
+  ]),
+) as Record<keyof typeof IOMMUFD_REQUESTS, Call>
 
 export const CALLS = {
-  DESTROY: iommufd(IOMMU_DESTROY, iommu_destroy),
-  IOAS_ALLOC: iommufd(IOMMU_IOAS_ALLOC, iommu_ioas_alloc),
-  IOAS_ALLOW: iommufd(IOMMU_IOAS_ALLOW_IOVAS, iommu_ioas_allow_iovas),
-  IOAS_COPY: iommufd(IOMMU_IOAS_COPY, iommu_ioas_copy),
-  IOAS_RANGES: iommufd(IOMMU_IOAS_IOVA_RANGES, iommu_ioas_iova_ranges),
-  IOAS_MAP: iommufd(IOMMU_IOAS_MAP, iommu_ioas_map),
-  IOAS_UNMAP: iommufd(IOMMU_IOAS_UNMAP, iommu_ioas_unmap),
-  OPTION: iommufd(IOMMU_OPTION, iommu_option),
-  VFIO_IOAS: iommufd(IOMMU_VFIO_IOAS, iommu_vfio_ioas),
-  HWPT_ALLOC: iommufd(IOMMU_HWPT_ALLOC, iommu_hwpt_alloc),
-  HWPT_INVALIDATE: iommufd(IOMMU_HWPT_INVALIDATE, iommu_hwpt_invalidate),
-  HW_INFO: iommufd(IOMMU_GET_HW_INFO, iommu_hw_info),
-  SET_DIRTY: iommufd(IOMMU_HWPT_SET_DIRTY_TRACKING, iommu_hwpt_set_dirty_tracking),
-  GET_DIRTY: iommufd(IOMMU_HWPT_GET_DIRTY_BITMAP, iommu_hwpt_get_dirty_bitmap),
-  FAULT_ALLOC: call(IOMMU_FAULT_QUEUE_ALLOC, [iommu_fault_alloc], { fd: 'out_fault_fd' }),
+  ...iommufd,
   API_VERSION: call(VFIO_GET_API_VERSION),
   CHECK_EXTENSION: call(VFIO_CHECK_EXTENSION),
   SET_IOMMU: call(VFIO_SET_IOMMU),

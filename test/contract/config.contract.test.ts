@@ -32,8 +32,7 @@ describeContract('the regions of a PCI device', (machine) => {
   let edu = ''
 
   beforeAll(async () => {
-    const edus = await machine.edus()
-    edu = edus[0]
+    ;[edu] = await machine.edus()
   })
 
   const read = async (device: number, offset: bigint, width = 4): Promise<number> => {

@@ -45,9 +45,7 @@ describeContract('a container', (machine) => {
   let mtty = ''
 
   beforeAll(async () => {
-    const edus = await machine.edus()
-    edu = edus[0]
-    other = edus[1]
+    ;[edu, other] = await machine.edus()
     mtty = await machine.mtty('mtty-1', { forSuite: true })
   })
 

@@ -56,8 +56,7 @@ describeContract('a PCI device', (machine) => {
   let cards: string[] = []
 
   beforeAll(async () => {
-    const edus = await machine.edus()
-    edu = edus[0]
+    ;[edu] = await machine.edus()
     const found = await machine.functions(0x8086, 0x10d3)
     cards = found.filter((address) => !address.startsWith('0000:00'))
     for (const card of cards) await machine.bind(card)

@@ -26,8 +26,7 @@ describeContract('dirty pages', (machine) => {
   const bits = allocPages(4096)
 
   beforeAll(async () => {
-    const edus = await machine.edus()
-    edu = edus[0]
+    ;[edu] = await machine.edus()
     mtty = await machine.mtty('mtty-1', { forSuite: true })
   })
 

@@ -27,9 +27,7 @@ describeContract('edu', (machine) => {
   let second = ''
 
   beforeAll(async () => {
-    const edus = await machine.edus()
-    first = edus[0]
-    second = edus[1]
+    ;[first, second] = await machine.edus()
   })
 
   const ready = async (): Promise<{ container: number; edu: EduDriver; group: number }> => {

@@ -47,8 +47,7 @@ describeContract('VFIO_DEVICE_FEATURE', (machine) => {
   let edu = ''
 
   beforeAll(async () => {
-    const edus = await machine.edus()
-    edu = edus[0]
+    ;[edu] = await machine.edus()
   })
 
   const mtty = async (): Promise<number> => (await MttyDriver.make(machine, 'mtty-1')).device

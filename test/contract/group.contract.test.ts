@@ -23,9 +23,7 @@ describeContract('a group', (machine) => {
   let other = ''
 
   beforeAll(async () => {
-    const edus = await machine.edus()
-    edu = edus[0]
-    other = edus[1]
+    ;[edu, other] = await machine.edus()
   })
 
   const unset = (group: number): Promise<number> =>

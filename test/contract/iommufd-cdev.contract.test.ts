@@ -41,9 +41,7 @@ describeContract('a cdev', (machine) => {
   let iommufd: Iommufd
 
   beforeAll(async () => {
-    const edus = await machine.edus()
-    edu = edus[0]
-    other = edus[1]
+    ;[edu, other] = await machine.edus()
   })
 
   beforeEach(async () => {

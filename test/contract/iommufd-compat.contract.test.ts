@@ -51,9 +51,7 @@ describeContract('an iommufd as a container', (machine) => {
   let memory: Segment
 
   beforeAll(async () => {
-    const edus = await machine.edus()
-    edu = edus[0]
-    other = edus[1]
+    ;[edu, other] = await machine.edus()
   })
 
   beforeEach(async () => {

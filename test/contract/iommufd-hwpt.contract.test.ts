@@ -41,9 +41,7 @@ describeContract('a hwpt', (machine) => {
   let ioas: number
 
   beforeAll(async () => {
-    const edus = await machine.edus()
-    edu = edus[0]
-    other = edus[1]
+    ;[edu, other] = await machine.edus()
   })
 
   beforeEach(async () => {

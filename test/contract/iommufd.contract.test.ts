@@ -3,64 +3,29 @@
 import { beforeEach, describe, expect, test } from 'vitest'
 import type { Ioctl } from '../../src/abi/ioctl.ts'
 import {
-  IOMMU_DESTROY,
   IOMMU_FAULT_QUEUE_ALLOC,
-  IOMMU_GET_HW_INFO,
   IOMMU_HWPT_ALLOC,
-  IOMMU_HWPT_GET_DIRTY_BITMAP,
-  IOMMU_HWPT_INVALIDATE,
-  IOMMU_HWPT_SET_DIRTY_TRACKING,
   IOMMU_IOAS_ALLOC,
-  IOMMU_IOAS_ALLOW_IOVAS,
-  IOMMU_IOAS_COPY,
-  IOMMU_IOAS_IOVA_RANGES,
-  IOMMU_IOAS_MAP,
-  IOMMU_IOAS_UNMAP,
   IOMMU_OPTION,
   IOMMU_OPTION_HUGE_PAGES,
   IOMMU_OPTION_RLIMIT_MODE,
-  IOMMU_VFIO_IOAS,
   IOMMU_VFIO_IOAS_CLEAR,
   IOMMU_VFIO_IOAS_GET,
   IOMMU_VFIO_IOAS_SET,
-  iommu_destroy,
   iommu_fault_alloc,
-  iommu_hw_info,
   iommu_hwpt_alloc,
-  iommu_hwpt_get_dirty_bitmap,
-  iommu_hwpt_invalidate,
-  iommu_hwpt_set_dirty_tracking,
   iommu_ioas_alloc,
-  iommu_ioas_allow_iovas,
-  iommu_ioas_copy,
-  iommu_ioas_iova_ranges,
-  iommu_ioas_map,
-  iommu_ioas_unmap,
   iommu_option,
-  iommu_vfio_ioas,
 } from '../../src/abi/iommufd.ts'
 import { said } from './answers.ts'
 import { describeContract } from './backends.ts'
 import { type Iommufd, openIommufd } from './iommufd-calls.ts'
+import { IOMMUFD_REQUESTS } from './iommufd-requests.ts'
 
 /** Each request with the size of its struct and what the kernel asks for at least. */
-const REQUESTS: readonly (readonly [Ioctl<'iommufd'>, size: number, min: number])[] = [
-  [IOMMU_DESTROY, iommu_destroy.size, 8],
-  [IOMMU_IOAS_ALLOC, iommu_ioas_alloc.size, 12],
-  [IOMMU_IOAS_ALLOW_IOVAS, iommu_ioas_allow_iovas.size, 24],
-  [IOMMU_IOAS_COPY, iommu_ioas_copy.size, 40],
-  [IOMMU_IOAS_IOVA_RANGES, iommu_ioas_iova_ranges.size, 32],
-  [IOMMU_IOAS_MAP, iommu_ioas_map.size, 40],
-  [IOMMU_IOAS_UNMAP, iommu_ioas_unmap.size, 24],
-  [IOMMU_OPTION, iommu_option.size, 24],
-  [IOMMU_VFIO_IOAS, iommu_vfio_ioas.size, 12],
-  [IOMMU_HWPT_ALLOC, iommu_hwpt_alloc.size, 24],
-  [IOMMU_HWPT_INVALIDATE, iommu_hwpt_invalidate.size, 32],
-  [IOMMU_GET_HW_INFO, iommu_hw_info.size, 32],
-  [IOMMU_HWPT_SET_DIRTY_TRACKING, iommu_hwpt_set_dirty_tracking.size, 16],
-  [IOMMU_HWPT_GET_DIRTY_BITMAP, iommu_hwpt_get_dirty_bitmap.size, 48],
-  [IOMMU_FAULT_QUEUE_ALLOC, iommu_fault_alloc.size, 16],
-]
+const REQUESTS = Object.values(IOMMUFD_REQUESTS).map(
+  ({ request, codec, min }) => [request, codec.size, min] as const,
+)
 
 describeContract('an iommufd', (machine) => {
   const { kernel } = machine

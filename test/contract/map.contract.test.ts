@@ -24,8 +24,7 @@ describeContract('VFIO_IOMMU_MAP_DMA', (machine) => {
   let mtty = ''
 
   beforeAll(async () => {
-    const edus = await machine.edus()
-    edu = edus[0]
+    ;[edu] = await machine.edus()
     mtty = await machine.mtty('mtty-1', { forSuite: true })
   })
 

@@ -16,8 +16,7 @@ describeContract('sysfs', (machine) => {
   let device = ''
 
   beforeAll(async () => {
-    const edus = await machine.edus()
-    edu = edus[0]
+    ;[edu] = await machine.edus()
     device = `${PCI}/devices/${edu}`
   })
 

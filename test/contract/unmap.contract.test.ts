@@ -24,8 +24,7 @@ describeContract('VFIO_IOMMU_UNMAP_DMA', (machine) => {
   let edu = ''
 
   beforeAll(async () => {
-    const edus = await machine.edus()
-    edu = edus[0]
+    ;[edu] = await machine.edus()
   })
 
   const unmap = async (container: number, what: UnmapArguments): Promise<[Said, bigint]> => {

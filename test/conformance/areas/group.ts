@@ -17,6 +17,7 @@ import {
   sequenceOf,
   sequencesOf,
 } from './area.ts'
+import { cardScene } from './scene.ts'
 
 const container = pick('c0', 'c1', 'c2')
 const group = pick('g0', 'g1', 'g2', 'g3', 'g4')
@@ -164,13 +165,6 @@ const starts: readonly (readonly Op[])[] = [
   ],
 ]
 
-const cards: readonly Op[] = [
-  open('c0', 'container'),
-  ...join('g3', 'card0', 'c0', 3),
-  device('g3', 'card0', 'd0'),
-  device('g3', 'card1', 'd1'),
-]
-
 const SLOTS = ['c0', 'c1', 'c2', 'g0', 'g1', 'g2', 'g3', 'd0', 'd1', 'd2'] as const
 
 const OFTEN = 15
@@ -179,6 +173,6 @@ export const groups: Area = {
   name: 'group',
   sequence: fc.oneof(
     { weight: OFTEN, arbitrary: sequencesOf(starts, opOf(USUAL), SLOTS) },
-    { weight: 1, arbitrary: sequenceOf([cards], opOf(WITH_CARDS)) },
+    { weight: 1, arbitrary: sequenceOf([cardScene('g3')], opOf(WITH_CARDS)) },
   ),
 }

@@ -7,16 +7,14 @@ import {
   argsz,
   device,
   ioctl,
-  join,
   mostly,
   oneOf,
-  open,
   pick,
   placed,
   type Step,
   sequenceOf,
 } from './area.ts'
-import { eduScene, mttyScene, writeBar } from './scene.ts'
+import { cardScene, eduScene, mttyScene, writeBar } from './scene.ts'
 
 const dev = pick('d0', 'd0', 'd0', 'd1')
 const event = pick('e0', 'e1', 'e2', 'e3')
@@ -188,13 +186,6 @@ const opOf = (d0: 'edu0' | 'card0', d1: 'mtty0' | 'card1'): fc.Arbitrary<Step> =
     [2, pick(device('g0', d0, 'd0'), device(d1 === 'mtty0' ? 'g1' : 'g0', d1, 'd1'))],
   )
 
-const cards: readonly Op[] = [
-  open('c0', 'container'),
-  ...join('g0', 'card0', 'c0', 3),
-  device('g0', 'card0', 'd0'),
-  device('g0', 'card1', 'd1'),
-]
-
 const OFTEN = 8
 
 export const irqs: Area = {
@@ -208,6 +199,6 @@ export const irqs: Area = {
       ),
     },
     // Opening and closing these takes the kernel a tenth of a second.
-    { weight: 1, arbitrary: sequenceOf([cards], opOf('card0', 'card1')) },
+    { weight: 1, arbitrary: sequenceOf([cardScene('g0')], opOf('card0', 'card1')) },
   ),
 }

@@ -82,3 +82,11 @@ export const eduScene: readonly Op[] = [
   ...join('g0', 'edu0', 'c0', 3),
   ...freshEdu('g0', 'edu0', 'd0'),
 ]
+
+/** Two e1000e of one group, both open. */
+export const cardScene = (group: Slot): readonly Op[] => [
+  open('c0', 'container'),
+  ...join(group, 'card0', 'c0', 3),
+  device(group, 'card0', 'd0'),
+  device(group, 'card1', 'd1'),
+]
