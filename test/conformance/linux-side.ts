@@ -68,6 +68,10 @@ export class LinuxSide implements FirstSide {
     this.#lockPages = lockPages
   }
 
+  get secondMemory(): Memory {
+    return this.#nursery.memory
+  }
+
   spawn(): LinuxSecond {
     return this.#nursery.fork(this.#lockPages, (place) => this.location(place))
   }

@@ -70,6 +70,8 @@ const guarded = async (pages: number, make: () => Promise<Segment>): Promise<Seg
 export class Memory {
   readonly #segments: ReadonlyMap<AreaName, Segment>
   readonly #hole: number
+  /** That of the other process: `other+0x1000` is an address of its ram. */
+  other: Memory | undefined
 
   private constructor(segments: ReadonlyMap<AreaName, Segment>, hole: number) {
     this.#segments = segments
@@ -131,8 +133,14 @@ export class Memory {
   /** `ram+0x1000` */
   address(text: string): bigint {
     const [area = '', offset = '0'] = text.split('+')
-    const start = area === 'hole' ? BigInt(this.#hole) : this.of(area as AreaName).address
-    return start + BigInt(offset)
+    return this.#startOf(area) + BigInt(offset)
+  }
+
+  #startOf(area: string): bigint {
+    if (area === 'hole') return BigInt(this.#hole)
+    if (area !== 'other') return this.of(area as AreaName).address
+    if (this.other === undefined) throw new Error('no other process has memory')
+    return this.other.of('ram').address
   }
 
   bytes(text: string, length: number): Uint8Array {

@@ -20,6 +20,8 @@ export class Processes {
 
   constructor(side: FirstSide) {
     this.#side = side
+    side.memory.other = side.secondMemory
+    side.secondMemory.other = side.memory
     this.#first = new Actor(side, EVENTFDS)
   }
 

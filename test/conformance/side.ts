@@ -35,6 +35,8 @@ export interface Side {
 
 /** The process that every sequence has. */
 export interface FirstSide extends Side {
+  /** What every second process has. */
+  readonly secondMemory: Memory
   /** Everything is as after boot, as far as a process can have it so. */
   begin(lockPages: number | null): void
   /** Another process, with the same limit, memory of its own and no fds. */

@@ -111,7 +111,7 @@ class SimSecond extends SimProcessSide implements SecondSide {
 }
 
 export class SimSide extends SimProcessSide implements FirstSide {
-  readonly #second: Memory
+  readonly secondMemory: Memory
 
   private constructor(
     memories: readonly [Memory, Memory],
@@ -124,7 +124,7 @@ export class SimSide extends SimProcessSide implements FirstSide {
       return found
     }
     super(memories[0], location, sim, sim)
-    this.#second = memories[1]
+    this.secondMemory = memories[1]
   }
 
   static async make(memory: Memory, second: Memory): Promise<SimSide> {
@@ -140,10 +140,10 @@ export class SimSide extends SimProcessSide implements FirstSide {
   }
 
   spawn(): SimSecond {
-    const { segments } = this.#second
-    this.#second.reset()
+    const { segments } = this.secondMemory
+    this.secondMemory.reset()
     const process = this.sim.spawn({ memory: segments })
-    return new SimSecond(this.process, this.#second, this.location, this.sim, process)
+    return new SimSecond(this.process, this.secondMemory, this.location, this.sim, process)
   }
 
   end(): void {

@@ -270,6 +270,14 @@ describeContract('edu', (machine) => {
   })
 
   describe('interrupts', () => {
+    /** Time passes: the device computes, and is done. */
+    const compute = async (edu: EduDriver): Promise<void> => {
+      await edu.write32(REG.factorial, 3)
+      await machine.until(async () =>
+        ((await edu.read32(REG.status)) & 1) === 0 ? true : undefined,
+      )
+    }
+
     const irq = (edu: EduDriver, index: number, flags: number, data: Uint8Array = s32()) =>
       setIrqs(kernel, edu.device, { flags, index, count: 1, data })
 
@@ -352,10 +360,7 @@ describeContract('edu', (machine) => {
       expect(await irq(edu, index, VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_MASK)).toBe(0)
 
       await edu.write32(REG.irqRaise, 1)
-      await edu.write32(REG.factorial, 3)
-      await machine.until(async () =>
-        ((await edu.read32(REG.status)) & 1) === 0 ? true : undefined,
-      )
+      await compute(edu)
       expect(machine.wasSignalled(eventfd)).toBe(false)
 
       expect(await irq(edu, index, VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_UNMASK)).toBe(0)
@@ -376,6 +381,24 @@ describeContract('edu', (machine) => {
       eventfdSignal(unmask)
 
       expect(await machine.signals(eventfd)).toBe(1n)
+      await edu.write32(REG.irqAcknowledge, 1)
+    })
+
+    test('INTx: -1 takes away the eventfd that unmasks it', async () => {
+      const { edu } = await ready()
+      const index = VFIO_PCI_INTX_IRQ_INDEX
+      const eventfd = await trigger(edu, index)
+      const unmask = machine.eventfd()
+      const flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_UNMASK
+      expect(await irq(edu, index, flags, s32(unmask))).toBe(0)
+      expect(await irq(edu, index, flags, s32(-1))).toBe(0)
+      await edu.write32(REG.irqRaise, 1)
+      expect(await machine.signals(eventfd)).toBe(1n)
+
+      eventfdSignal(unmask)
+
+      await compute(edu)
+      expect(machine.wasSignalled(eventfd)).toBe(false)
       await edu.write32(REG.irqAcknowledge, 1)
     })
   })

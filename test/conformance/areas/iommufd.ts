@@ -44,6 +44,7 @@ const address = mostly(
     'hole+0',
     'ram+0x1',
     'ram+0x800',
+    'other+0x1000',
     `ram+${hex(47 * PAGE)}`,
     '0x0',
     '0xfffffffffffff000',

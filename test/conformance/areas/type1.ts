@@ -56,6 +56,7 @@ const strangeVaddr = pick(
   'hole+0',
   'ram+0x1',
   'ram+0x800',
+  'other+0x1000',
   `ram+${hex((RAM_PAGES - 1) * PAGE)}`,
   '0x0',
   '0xfffffffffffff000',

@@ -93,6 +93,7 @@ export const iommufd: readonly Directed[] = [
       ...[...start, ...bound, spawn('i0', 'd0'), bySecond(map(FIXED, 0x0, 2)), map(FIXED, 0x8000)],
       ...[attach, bySecond(ioctl('d0', 'DETACH')), bySecond(attach), locked, bySecond(locked)],
       ...[unmap(0x0, 2), bySecond(unmap(0x8000, 1)), bySecond(map(FIXED, 0x0, 1, 'hole+0'))],
+      ...[map(FIXED, 0x0, 1, 'other+0'), bySecond(map(FIXED, 0x0, 1, 'other+0'))],
     ],
   },
   {

@@ -171,6 +171,13 @@ export const type1: readonly Directed[] = [
     ],
   },
   {
+    title: 'memory of the other process is not there',
+    ops: [
+      ...[...v2, spawn('c0'), map(0x0, 1, { vaddr: 'other+0' })],
+      ...[bySecond(map(0x0, 1, { vaddr: 'other+0' })), unmapAll(2), ...bothLocked],
+    ],
+  },
+  {
     title: 'each process has its own RLIMIT_MEMLOCK',
     lockPages: 16,
     ops: [
