@@ -306,4 +306,7 @@ const starts: readonly (readonly Op[])[] = [
 
 const SLOTS = ['i0', 'i1', 'd0', 'd1', 'd2', 'g0', 'g1'] as const
 
-export const iommufd: Area = { name: 'iommufd', sequence: sequencesOf(starts, op, SLOTS) }
+export const iommufd: Area = {
+  name: 'iommufd',
+  sequence: sequencesOf(starts, op, SLOTS, pick(null, null, 16, 40)),
+}

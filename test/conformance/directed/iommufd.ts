@@ -48,6 +48,9 @@ const compatMap = (iova: number, pages: number): Op =>
     in: { flags: 3, vaddr: `ram+${hex(iova)}`, iova: hex(iova), size: hex(pages * PAGE) },
   })
 
+/** IOMMU_OPTION_RLIMIT_MODE: RLIMIT_MEMLOCK counts for each process, not for its user. */
+const limitEach: Op = ioctl('i0', 'OPTION', { in: { option_id: 0, op: 0, val64: '0x1' } })
+
 export const iommufd: readonly Directed[] = [
   {
     title: 'a mapping that may go anywhere never takes the first page',
@@ -115,6 +118,26 @@ export const iommufd: readonly Directed[] = [
       ...[compatMap(0x0, 2), bySecond(compatMap(0x8000, 3)), locked, bySecond(locked)],
       ...[{ op: 'close', fd: 'i0' } as const, bySecond(compatMap(0x10000, 1)), kill],
       ...[locked, { op: 'close', fd: 'd2' } as const, locked, open('g1', 'edu1')],
+    ],
+  },
+  {
+    title: 'all processes of a user have one limit, whoever has pinned',
+    lockPages: 16,
+    ops: [
+      ...[...start, ...bound, attach, spawn('i0'), map(FIXED, 0x0, 10)],
+      ...[bySecond(map(FIXED, 0x10000, 10)), bySecond(map(FIXED, 0x10000, 6)), locked],
+      ...[map(FIXED, 0x20000, 1), unmap(0x10000, 6), kill, map(FIXED, 0x20000, 6)],
+    ],
+  },
+  {
+    title: 'each process has a limit of its own where the iommufd says so',
+    lockPages: 16,
+    ops: [
+      ...[open('i0', 'iommufd'), limitEach, ioctl('i0', 'IOAS_ALLOC'), ...bound, attach],
+      ...[spawn('i0'), map(FIXED, 0x0, 10), bySecond(map(FIXED, 0x10000, 16)), locked],
+      ...[bySecond(locked), bySecond(map(FIXED, 0x20000, 1)), map(FIXED, 0x20000, 7)],
+      ...[map(FIXED, 0x20000, 6), bySecond(unmap(0x0, 10)), locked, kill, unmap(0x10000, 16)],
+      ...[locked, limitEach],
     ],
   },
 ]
