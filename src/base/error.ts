@@ -26,6 +26,8 @@ export const REASONS = {
   IOVA_NOT_MAPPED: 'List the mappings; name one of them exactly.',
   IOVA_IN_USE: 'Unmap the named mapping first, or choose another iova.',
   ID_IN_USE: 'Choose another id, or repeat the call with the arguments of the existing object.',
+  TRACKING_STARTED:
+    'Stop the tracking first, or repeat the call with the arguments it was started with.',
   UNKNOWN_PEER: 'Connect through the Unix socket from a live process.',
   NOT_MM_OWNER: 'Make the call from the process that owns the object.',
   ROLE_NEEDED: 'Ask an administrator for a rule in the policy that grants the named role.',
@@ -42,6 +44,7 @@ export const REASONS = {
   DEVICE_NOT_OPEN: 'Open the device in an address space first.',
   DEVICE_IN_USE: 'Close the device first; the message names the holder.',
   MAPPING_STRADDLES: 'Unmap whole mappings: widen or narrow the range to their edges.',
+  TRACKING_STOPPED: 'Start tracking first, and take every page for written until then.',
   REMAP_BLOCKED:
     'Stop the device and unmap and map again instead; the message names what rules out a remap.',
   VADDR_INVALID: 'Update the vaddr of the named mappings first.',

@@ -1,9 +1,9 @@
 /** Migration of one device by protocol v2: its states, and the sessions that carry its bytes. */
 
 import { VfiodError } from '../base/error.ts'
+import { hasDmaLogging } from '../kernel/dma-log-calls.ts'
 import {
   getState,
-  hasDmaLogging,
   type PrecopyInfo,
   precopyInfo,
   setState,

@@ -51,7 +51,8 @@ export interface Extent {
   readonly length: bigint
 }
 
-const extentText = (extent: Extent): string =>
+/** `0x1000..0x1fff`: how an extent reads in messages. */
+export const extentText = (extent: Extent): string =>
   rangeText({ start: extent.iova, last: iova(extent.iova + extent.length - 1n) })
 
 /** Open /dev/vfio/vfio. It grants nothing until a group is added. */

@@ -2,12 +2,10 @@
 
 import {
   VFIO_DEVICE_FEATURE,
-  VFIO_DEVICE_FEATURE_DMA_LOGGING_START,
   VFIO_DEVICE_FEATURE_GET,
   VFIO_DEVICE_FEATURE_MIG_DATA_SIZE,
   VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE,
   VFIO_DEVICE_FEATURE_MIGRATION,
-  VFIO_DEVICE_FEATURE_PROBE,
   VFIO_DEVICE_FEATURE_SET,
   vfio_device_feature,
 } from '../abi/feature.ts'
@@ -58,14 +56,6 @@ export async function migrationFeatures(
     p2p: (got.flags & BigInt(VFIO_MIGRATION_P2P)) !== 0n,
     preCopy: (got.flags & BigInt(VFIO_MIGRATION_PRE_COPY)) !== 0n,
   }
-}
-
-/** Whether the device can log its own DMA writes. */
-export async function hasDmaLogging(kernel: Kernel, deviceFd: number): Promise<boolean> {
-  const flags =
-    VFIO_DEVICE_FEATURE_PROBE | VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_DMA_LOGGING_START
-  const arg = vfio_device_feature.encode({ argsz: vfio_device_feature.size, flags })
-  return (await kernel.ioctl(deviceFd, VFIO_DEVICE_FEATURE.number, arg)) >= 0
 }
 
 export async function getState(kernel: Kernel, deviceFd: number): Promise<MigState | undefined> {
