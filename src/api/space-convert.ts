@@ -1,12 +1,12 @@
 /** Address spaces, mappings and batches, between proto and domain values. */
 import { badArgument } from '../base/error.ts'
 import { iova, U64_MAX } from '../base/units.ts'
+import type { BatchResult } from '../domain/batch.ts'
 import type { Mapping } from '../domain/ledger.ts'
 import type { MapItem } from '../domain/mapping.ts'
 import type { Piece } from '../domain/ranges.ts'
 import { remapBlocked, type UpdateItem } from '../domain/remap.ts'
 import type { AddressSpace, SpaceState } from '../domain/space.ts'
-import type { BatchResult } from '../domain/spaces.ts'
 import type { AddressSpace as ProtoSpace } from '../proto/vfiod/v1/AddressSpace.ts'
 import type { ItemStatus } from '../proto/vfiod/v1/ItemStatus.ts'
 import type { MapItem__Output } from '../proto/vfiod/v1/MapItem.ts'

@@ -7,6 +7,10 @@ export const LIMITS = {
   regionBytes: 1 << 20,
   /** Bytes of device state in one stream message: larger ones cost more in framing than they save. */
   chunkBytes: 1 << 20,
+  /** Bytes of dirty bitmaps in one stream message: 8 GiB of memory, well below what clients take. */
+  dirtyBytes: 1 << 18,
+  /** Dirty ranges in one stream message: about as many bytes. */
+  dirtyRanges: 8192,
   /** Bytes of one incoming gRPC message: a full chunk or a full batch, with its framing. */
   messageBytes: 4 << 20,
   /** Address spaces, memory objects and open devices of one client. */

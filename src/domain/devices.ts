@@ -15,6 +15,7 @@ import type { Kernel } from '../kernel/port.ts'
 import { sys } from '../os/libc.ts'
 import { type Client, clientText } from './clients.ts'
 import { notOpen, OpenDevice, resetIfPossible } from './device.ts'
+import { harvestLast } from './harvest.ts'
 import type { Inventory } from './inventory.ts'
 import { requireAllowed } from './permission.ts'
 import type { Quotas } from './quotas.ts'
@@ -211,6 +212,7 @@ export class Devices {
       }
       // The next user must find neither DMA under way nor a half-done migration.
       await resetIfPossible(this.#kernel, device.fd).catch(() => false)
+      await harvestLast(this.#kernel, device)
       await dropSession(this.#kernel, device)
       await this.#kernel.close(device.fd)
     })

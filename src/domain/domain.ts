@@ -8,6 +8,7 @@ import type { Quota } from '../rules/policy.ts'
 import { Binding } from './binding.ts'
 import { type Client, clientText } from './clients.ts'
 import { Devices } from './devices.ts'
+import { Dirty } from './dirty.ts'
 import { type Event, type EventKind, Events } from './events.ts'
 import { Handovers } from './handover.ts'
 import { Inventory } from './inventory.ts'
@@ -35,6 +36,7 @@ export interface Domain {
   readonly devices: Devices
   readonly irqs: Irqs
   readonly migration: Migration
+  readonly dirty: Dirty
   readonly tickets: Tickets
   readonly quotas: Quotas
   /** What happens from this call on, of what is wanted, until the signal: it must be aborted. */
@@ -101,6 +103,7 @@ export function createDomain(parts: {
   })
   const irqs = new Irqs({ kernel, devices, tickets, quotas })
   const migration = new Migration({ kernel, devices, quotas })
+  const dirty = new Dirty({ kernel, spaces, devices, quotas })
 
   const release = async (client: Client, why: string): Promise<void> => {
     tickets.releaseClient(client)
@@ -138,6 +141,7 @@ export function createDomain(parts: {
     devices,
     irqs,
     migration,
+    dirty,
     tickets,
     quotas,
     watchEvents: (client, isWanted, signal) => {

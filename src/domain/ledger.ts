@@ -104,6 +104,11 @@ export class Ledger {
     return [...this.#mappings.contained(range)].map(({ value }) => value)
   }
 
+  /** The mappings that share an address with the range, ascending; nothing may change meanwhile. */
+  *overlapping(range: IovaRange): Generator<Mapping, void> {
+    for (const { value } of this.#mappings.overlapping(range)) yield value
+  }
+
   /** The mapping that the range would cut in two, if there is one. */
   straddling(range: IovaRange): Mapping | undefined {
     const first = this.#mappings.find(range.start)?.value

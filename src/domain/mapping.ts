@@ -116,7 +116,10 @@ export async function unmapOne(
   const found = piece === 'all' ? space.ledger.all() : insideOf(space, piece, 'unmap')
   const extent = piece === 'all' ? piece : { iova: iova(piece.iova), length: piece.length }
   const bytes = await unmapDma(kernel, space.containerFd, extent)
-  for (const mapping of found) space.ledger.remove(mapping)
+  for (const mapping of found) {
+    space.ledger.remove(mapping)
+    space.tracking?.forget(mapping)
+  }
   return bytes
 }
 

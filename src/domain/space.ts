@@ -27,6 +27,7 @@ import type { GroupView, Inventory } from './inventory.ts'
 import { Lane } from './lane.ts'
 import { Ledger } from './ledger.ts'
 import type { Quotas } from './quotas.ts'
+import type { Tracking } from './tracking.ts'
 import type { Uses } from './uses.ts'
 
 export type SpaceState = 'empty' | 'pending' | 'ready'
@@ -58,6 +59,8 @@ export class AddressSpace {
   readonly lane = new Lane()
   /** Names of the devices that are open in it. */
   readonly devices = new Set<string>()
+  /** Who tells what was written, while somebody does; it goes with the last group. */
+  tracking: Tracking | undefined
   /** Set by Destroy and by the release of the owner: whoever waited in the lane finds it gone. */
   isClosed = false
   readonly #parts: SpaceParts
@@ -332,6 +335,7 @@ export class AddressSpace {
 
   #emptied(): void {
     this.ledger.clear()
+    this.tracking = undefined
     this.#info = undefined
     this.#canRemap = false
     this.mappingsMax = undefined

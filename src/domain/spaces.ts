@@ -1,10 +1,10 @@
 /** The address spaces there are: one verb per promise, each in the lane of its space. */
 
 import { VfiodError } from '../base/error.ts'
-import { LIMITS } from '../base/limits.ts'
 import { type Iova, iova } from '../base/units.ts'
 import type { Kernel } from '../kernel/port.ts'
 import { hasRole } from '../rules/policy.ts'
+import { type BatchResult, inTurn, requireBatch, Undone } from './batch.ts'
 import { type Client, requireOwner } from './clients.ts'
 import type { Devices } from './devices.ts'
 import { requireId } from './ids.ts'
@@ -20,12 +20,6 @@ import { Remaps, type UpdateItem } from './remap.ts'
 import { requireRoom } from './room.ts'
 import { AddressSpace } from './space.ts'
 import type { Uses } from './uses.ts'
-
-/** How a batch ended: one entry per item, undefined for success, and the bytes it was about. */
-export interface BatchResult {
-  readonly errors: readonly (VfiodError | undefined)[]
-  readonly bytes: bigint
-}
 
 export class Spaces {
   readonly #parts: {
@@ -91,8 +85,24 @@ export class Spaces {
     return space
   }
 
+  /** Run in the lane of the caller's space, unless it is gone or another's when its turn comes. */
+  async inLane<T>(
+    client: Client,
+    id: string,
+    operation: (space: AddressSpace) => Promise<T>,
+  ): Promise<T> {
+    const space = this.owned(client, id)
+    return space.lane.run(() => {
+      // It may have been destroyed while the call waited in the lane.
+      if (space.isClosed) throw noSuchSpace(id)
+      // Or handed over.
+      requireOwner(client, space.owner, { type: 'address space', name: id })
+      return operation(space)
+    })
+  }
+
   async destroy(client: Client, id: string): Promise<void> {
-    return this.#inLane(client, id, (space) => this.#close(space))
+    return this.inLane(client, id, (space) => this.#close(space))
   }
 
   /**
@@ -100,7 +110,7 @@ export class Spaces {
    * device of the group must be allowed to the owner, who is then the one to use them.
    */
   async addGroup(client: Client, id: string, group: number): Promise<AddressSpace> {
-    return this.#inLane(this.#adder(client, id), id, async (space) => {
+    return this.inLane(this.#adder(client, id), id, async (space) => {
       const { devices } = await this.#parts.inventory.group(group)
       for (const device of devices) requireAllowed(space.owner, device, 'add its group')
       await space.addGroup(group)
@@ -109,7 +119,7 @@ export class Spaces {
   }
 
   async removeGroup(client: Client, id: string, group: number): Promise<AddressSpace> {
-    return this.#inLane(client, id, async (space) => {
+    return this.inLane(client, id, async (space) => {
       await space.removeGroup(group, this.#parts.devices().openIn(group))
       return space
     })
@@ -125,7 +135,7 @@ export class Spaces {
     batch: { readonly items: readonly MapItem[]; readonly allOrNothing: boolean },
   ): Promise<BatchResult> {
     requireBatch('map', batch.items)
-    return this.#inLane(client, id, async (space) => {
+    return this.inLane(client, id, async (space) => {
       await space.requireReady('map into')
       const done: Piece[] = []
       const result = await inTurn(batch.items, async (item) => {
@@ -145,7 +155,7 @@ export class Spaces {
 
   async unmap(client: Client, id: string, items: readonly Piece[] | 'all'): Promise<BatchResult> {
     if (items !== 'all') requireBatch('unmap', items)
-    return this.#inLane(client, id, async (space) => {
+    return this.inLane(client, id, async (space) => {
       // Without a group nothing is mapped, and the kernel knows no range to look at.
       if (space.state === 'empty') return nothingMapped(items)
       const result = await inTurn<Piece | 'all'>(items === 'all' ? [items] : items, (item) =>
@@ -160,7 +170,7 @@ export class Spaces {
     id: string,
     what: { readonly piece: Piece | 'all'; readonly deadlineMs: number },
   ): Promise<{ bytes: bigint; deadlineMs: number }> {
-    return this.#inLane(client, id, (space) => this.#remaps.invalidate(space, what))
+    return this.inLane(client, id, (space) => this.#remaps.invalidate(space, what))
   }
 
   async update(
@@ -169,7 +179,7 @@ export class Spaces {
     items: readonly UpdateItem[] | 'all',
   ): Promise<BatchResult> {
     if (items !== 'all') requireBatch('update', items)
-    return this.#inLane(client, id, (space) =>
+    return this.inLane(client, id, (space) =>
       items === 'all'
         ? inTurn([items], () => this.#remaps.updateAll(space))
         : inTurn(items, (item) => this.#remaps.update(space, client, item)),
@@ -204,6 +214,7 @@ export class Spaces {
     const spaces = this.#of(from)
     for (const space of spaces) {
       space.owner = to
+      space.tracking?.handOn()
       for (const device of this.#parts.devices().of(space)) device.handOn()
     }
     return spaces.length
@@ -247,81 +258,19 @@ export class Spaces {
     return this.list().filter((space) => space.owner.id === client.id)
   }
 
-  async #inLane<T>(
-    client: Client,
-    id: string,
-    operation: (space: AddressSpace) => Promise<T>,
-  ): Promise<T> {
-    const space = this.owned(client, id)
-    return space.lane.run(() => {
-      // It may have been destroyed while the call waited in the lane.
-      if (space.isClosed) throw noSuchSpace(id)
-      // Or handed over.
-      requireOwner(client, space.owner, { type: 'address space', name: id })
-      return operation(space)
-    })
-  }
-
   async #close(space: AddressSpace): Promise<void> {
     this.#remaps.forget(space)
+    space.tracking = undefined
     await this.#parts.devices().closeAllOf(space)
     await space.close()
     this.#spaces.delete(space.id)
   }
 }
 
-/** Wraps the error that undid a batch, so that it fails the call and not only its item. */
-class Undone extends Error {
-  constructor(cause: unknown) {
-    super('undone', { cause })
-  }
-}
-
-async function inTurn<Item>(
-  items: readonly Item[],
-  operation: (item: Item) => Promise<bigint>,
-): Promise<BatchResult> {
-  const errors: (VfiodError | undefined)[] = []
-  let bytes = 0n
-  for (const item of items) {
-    try {
-      bytes += await operation(item)
-      errors.push(undefined)
-    } catch (error) {
-      if (error instanceof Undone) throw error.cause
-      if (!(error instanceof VfiodError)) throw error
-      errors.push(error)
-    }
-  }
-  return { errors, bytes }
-}
-
 const nothingMapped = (items: readonly Piece[] | 'all'): BatchResult => ({
   errors: items === 'all' ? [undefined] : items.map(() => undefined),
   bytes: 0n,
 })
-
-function requireBatch(verb: string, items: readonly unknown[]): void {
-  if (items.length === 0) {
-    throw new VfiodError('BAD_ARGUMENT', `Cannot ${verb} a batch: it has no items`, {
-      field: 'items',
-    })
-  }
-  if (items.length <= LIMITS.batchItems) return
-  throw new VfiodError(
-    'BATCH_TOO_LARGE',
-    `Cannot ${verb} ${items.length} items in one call: at most ${LIMITS.batchItems}; split the batch`,
-    {
-      field: 'items',
-      quota: {
-        limit: 'items of one batch',
-        max: BigInt(LIMITS.batchItems),
-        current: 0n,
-        needed: BigInt(items.length),
-      },
-    },
-  )
-}
 
 const noSuchSpace = (id: string): VfiodError =>
   new VfiodError('NO_SUCH_SPACE', `Cannot find address space "${id}": there is none of that id`, {

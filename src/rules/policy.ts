@@ -19,7 +19,7 @@ export const QUOTAS = [
   'devices',
   /** Data transfer sessions. */
   'sessions',
-  /** Streams of interrupts and of device state. */
+  /** Streams of interrupts, of device state and of dirty pages. */
   'streams',
   /** Watches of the inventory and of events. */
   'watches',

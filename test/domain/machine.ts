@@ -5,6 +5,7 @@ import type { MachineSpec } from '../../src/backends/sim/machine.ts'
 import { createSim, type Sim } from '../../src/backends/sim/sim.ts'
 import type { Client } from '../../src/domain/clients.ts'
 import { createDomain, type Domain } from '../../src/domain/domain.ts'
+import type { Kernel } from '../../src/kernel/port.ts'
 
 export const EDU = '0000:00:04.0'
 export const EDU_GROUP = 3
@@ -19,12 +20,20 @@ export interface World {
   readonly log: { readonly event: string; readonly fields: Record<string, unknown> }[]
 }
 
-/** A machine, the built-in one where nothing else is said. */
-export function world(changes: Partial<MachineSpec> = {}): World {
-  const sim = createSim({ ...defaultMachine, ...changes }, { time: 'auto' })
+/** A machine, the built-in one where nothing else is said; its time goes by itself unless poked. */
+export function world(
+  changes: Partial<MachineSpec> = {},
+  options: {
+    readonly time?: 'poked' | 'auto'
+    /** What stands between the domain and the simulated kernel. */
+    readonly over?: (kernel: Kernel) => Kernel
+  } = {},
+): World {
+  const { time = 'auto', over = (kernel) => kernel } = options
+  const sim = createSim({ ...defaultMachine, ...changes }, { time })
   const log: World['log'][number][] = []
   const domain = createDomain({
-    kernel: sim.kernel,
+    kernel: over(sim.kernel),
     log: (event, fields) => log.push({ event, fields }),
   })
   return { sim, domain, log }
