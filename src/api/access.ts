@@ -75,6 +75,16 @@ export const ACCESS: {
     TriggerIrq: OPERATE,
     ExportFd: OPERATE,
   },
+  dirty: {
+    StartTracking: OPERATE,
+    StopTracking: OPERATE,
+    GetTracking: LOOK_AT_OWN,
+    // It clears what it reads.
+    ReadDirty: OPERATE,
+    ReadAndUnmap: OPERATE,
+    DemotePages: OPERATE,
+    PromotePages: OPERATE,
+  },
   migration: {
     GetMigrationCapabilities: LOOK_AT_OWN,
     GetMigrationState: LOOK_AT_OWN,

@@ -13,6 +13,7 @@ import { addressSpaceHandlers } from './address-space.ts'
 import { type Administration, adminHandlers } from './admin.ts'
 import { type CallRules, deferring, implementation, unknownMethod } from './call.ts'
 import { deviceHandlers } from './device.ts'
+import { dirtyHandlers } from './dirty.ts'
 import { FdChannel, fdChannelBinder } from './fd-channel.ts'
 import { inventoryHandlers } from './inventory.ts'
 import type { Log } from './log.ts'
@@ -137,6 +138,7 @@ export class Api {
     add('memory', memoryHandlers(domain, fdSocket.path))
     add('addressSpace', addressSpaceHandlers(domain))
     add('device', deviceHandlers(domain, fdSocket.path))
+    add('dirty', dirtyHandlers(domain))
     add('migration', migrationHandlers(domain))
     add('ownership', ownershipHandlers(domain))
     const clients = () => [...this.#peers.clients(), ...(this.#remotePeers?.clients() ?? [])]

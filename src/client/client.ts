@@ -4,6 +4,7 @@ import { LIMITS } from '../base/limits.ts'
 import type { AddressSpaceServiceClient } from '../proto/vfiod/v1/AddressSpaceService.ts'
 import type { AdminServiceClient } from '../proto/vfiod/v1/AdminService.ts'
 import type { DeviceServiceClient } from '../proto/vfiod/v1/DeviceService.ts'
+import type { DirtyServiceClient } from '../proto/vfiod/v1/DirtyService.ts'
 import type { InventoryServiceClient } from '../proto/vfiod/v1/InventoryService.ts'
 import type { MemoryServiceClient } from '../proto/vfiod/v1/MemoryService.ts'
 import type { MigrationServiceClient } from '../proto/vfiod/v1/MigrationService.ts'
@@ -23,6 +24,7 @@ export interface VfiodClient {
   readonly memory: Calls<MemoryServiceClient>
   readonly addressSpace: Calls<AddressSpaceServiceClient>
   readonly device: Calls<DeviceServiceClient>
+  readonly dirty: Calls<DirtyServiceClient>
   readonly migration: Calls<MigrationServiceClient>
   readonly ownership: Calls<OwnershipServiceClient>
   readonly admin: Calls<AdminServiceClient>
@@ -73,6 +75,7 @@ export const connect = (options: ConnectOptions = {}): VfiodClient => {
     memory: callsOf(channel, 'memory'),
     addressSpace: callsOf(channel, 'addressSpace'),
     device: callsOf(channel, 'device'),
+    dirty: callsOf(channel, 'dirty'),
     migration: callsOf(channel, 'migration'),
     ownership: callsOf(channel, 'ownership'),
     admin: callsOf(channel, 'admin'),

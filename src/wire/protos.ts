@@ -9,6 +9,7 @@ import { loadSync } from '@grpc/proto-loader'
 import type { AddressSpaceServiceDefinition } from '../proto/vfiod/v1/AddressSpaceService.ts'
 import type { AdminServiceDefinition } from '../proto/vfiod/v1/AdminService.ts'
 import type { DeviceServiceDefinition } from '../proto/vfiod/v1/DeviceService.ts'
+import type { DirtyServiceDefinition } from '../proto/vfiod/v1/DirtyService.ts'
 import type { InventoryServiceDefinition } from '../proto/vfiod/v1/InventoryService.ts'
 import type { MemoryServiceDefinition } from '../proto/vfiod/v1/MemoryService.ts'
 import type { MigrationServiceDefinition } from '../proto/vfiod/v1/MigrationService.ts'
@@ -34,6 +35,7 @@ export interface Services {
   readonly memory: MemoryServiceDefinition
   readonly addressSpace: AddressSpaceServiceDefinition
   readonly device: DeviceServiceDefinition
+  readonly dirty: DirtyServiceDefinition
   readonly migration: MigrationServiceDefinition
   readonly ownership: OwnershipServiceDefinition
   readonly admin: AdminServiceDefinition
@@ -51,6 +53,7 @@ export const services: Services = {
   memory: definitionOf('vfiod.v1.MemoryService'),
   addressSpace: definitionOf('vfiod.v1.AddressSpaceService'),
   device: definitionOf('vfiod.v1.DeviceService'),
+  dirty: definitionOf('vfiod.v1.DirtyService'),
   migration: definitionOf('vfiod.v1.MigrationService'),
   ownership: definitionOf('vfiod.v1.OwnershipService'),
   admin: definitionOf('vfiod.v1.AdminService'),

@@ -67,7 +67,7 @@ const replaceStranger = async (): Promise<void> => {
 
 /** Everything of the owner's, and the host. */
 const present = async (): Promise<string> => {
-  const { addressSpace, device, inventory, memory, migration } = owner
+  const { addressSpace, device, dirty, inventory, memory, migration } = owner
   const { spaces } = await addressSpace.listSpaces()
   return JSON.stringify(
     [
@@ -77,6 +77,7 @@ const present = async (): Promise<string> => {
       await memory.listMemory(),
       await device.getDeviceInfo({ name: EDU }),
       await migration.getMigrationState({ name: MTTY }),
+      await dirty.getTracking({ spaceId: 'owned' }),
     ],
     null,
     1,

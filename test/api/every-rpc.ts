@@ -37,6 +37,13 @@ const OF_RANGES: Outcomes = {
   'own ids, oversized': 'BATCH_TOO_LARGE',
 }
 
+/** One range, of which nothing can be changed. */
+const OF_RESIZING: Outcomes = {
+  ...OF_SPACE,
+  'own ids, huge numbers': 'BAD_RANGE',
+  'own ids, unaligned numbers': 'BAD_RANGE',
+}
+
 /** Ids that nobody has may be taken, those of others may not. */
 const MAKES: Outcomes = { ...noSuch('OK'), 'foreign ids': 'NOT_MM_OWNER' }
 
@@ -112,6 +119,28 @@ export const EXPECTED: Readonly<Record<string, Outcomes>> = {
   'device.SetIrqMask': OF_IRQS,
   'device.TriggerIrq': OF_IRQS,
   'device.ExportFd': OF_DEVICE,
+
+  'dirty.StartTracking': {
+    ...OF_SPACE,
+    'own ids, huge numbers': 'BAD_RANGE',
+    'own ids, unaligned numbers': 'BAD_RANGE',
+    'own ids, oversized': 'BATCH_TOO_LARGE',
+  },
+  'dirty.StopTracking': OF_SPACE,
+  'dirty.GetTracking': OF_SPACE,
+  'dirty.ReadDirty': {
+    ...OF_SPACE,
+    'own ids, huge numbers': 'BAD_RANGE',
+    'own ids, unaligned numbers': 'BAD_RANGE',
+  },
+  'dirty.ReadAndUnmap': {
+    ...OF_RANGES,
+    empty: 'NO_SUCH_SPACE',
+    'own ids, huge numbers': 'TRACKING_STOPPED',
+    'own ids, unaligned numbers': 'TRACKING_STOPPED',
+  },
+  'dirty.DemotePages': OF_RESIZING,
+  'dirty.PromotePages': OF_RESIZING,
 
   'migration.GetMigrationCapabilities': OF_DEVICE,
   'migration.GetMigrationState': OF_DEVICE,

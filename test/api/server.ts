@@ -11,6 +11,7 @@ import type { Log } from '../../src/api/log.ts'
 import type { GrantOf } from '../../src/api/peer.ts'
 import type { RemoteOptions } from '../../src/api/remote.ts'
 import { defaultMachine } from '../../src/backends/sim/default-machine.ts'
+import type { MachineSpec } from '../../src/backends/sim/machine.ts'
 import { createSim } from '../../src/backends/sim/sim.ts'
 import { connect, type VfiodClient } from '../../src/client/client.ts'
 import { simulatorOf } from '../../src/daemon/simulator.ts'
@@ -48,6 +49,8 @@ export interface ServerOptions {
   /** What an identity may do; everything where nothing is said. */
   readonly grantOf?: GrantOf
   readonly remote?: RemoteOptions
+  /** The built-in one where nothing is said. */
+  readonly machine?: MachineSpec
   /** Whether the API may poke the machine; it may where nothing is said. */
   readonly isSimulated?: boolean
 }
@@ -73,7 +76,7 @@ export const startServer = async (
   chmodSync(directory, 0o755)
   const socket = join(directory, 'vfiod.sock')
   const fdSocket = join(directory, 'fds.sock')
-  const sim = createSim(defaultMachine, { time: 'auto' })
+  const sim = createSim(options.machine ?? defaultMachine, { time: 'auto' })
   const { kernel } = sim
   const real = createDomain({ kernel, watchMs: 20 })
   const domain = { ...real, ...change } as Domain
