@@ -1,41 +1,9 @@
 /** Ownership between real processes: an mm owns, not a pid, not a user, not a connection. */
 
-import { type ChildProcess, spawn } from 'node:child_process'
-import { createInterface } from 'node:readline'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { VfiodClient } from '../../src/client/client.ts'
+import { type Answer, Owner } from './owner.ts'
 import { type Daemon, eduDevices, startDaemon, until } from './world.ts'
-
-const PROGRAM = new URL('./owner.mjs', import.meta.url).pathname
-
-interface Answer {
-  // biome-ignore lint/suspicious/noExplicitAny: whatever the call answers, as JSON.
-  readonly result?: any
-  readonly reason?: string
-  readonly message?: string
-}
-
-/** A process that owns things; what it answers comes in the order of what it is told. */
-class Owner {
-  readonly child: ChildProcess
-  readonly #lines: AsyncIterator<string>
-
-  constructor(command: readonly [string, ...string[]]) {
-    const [program, ...args] = command
-    this.child = spawn(program, args, { stdio: ['pipe', 'pipe', 'inherit'] })
-    if (this.child.stdout === null) throw new Error('no output')
-    this.#lines = createInterface({ input: this.child.stdout })[Symbol.asyncIterator]()
-  }
-
-  async next(): Promise<Answer> {
-    return JSON.parse((await this.#lines.next()).value)
-  }
-
-  tell(command: object): Promise<Answer> {
-    this.child.stdin?.write(`${JSON.stringify(command)}\n`)
-    return this.next()
-  }
-}
 
 let daemon: Daemon
 let client: VfiodClient
@@ -43,7 +11,7 @@ let name: string
 const owners: Owner[] = []
 
 const start = async (...args: string[]): Promise<{ owner: Owner; first: Answer }> => {
-  const owner = new Owner([process.execPath, PROGRAM, daemon.socket, ...args])
+  const owner = new Owner(daemon.socket, ...args)
   owners.push(owner)
   return { owner, first: await owner.next() }
 }

@@ -27,6 +27,18 @@ const commands = {
   },
   offer: ({ deadlineMs }) => client.ownership.handOver({ deadlineMs }),
   mappings: () => client.addressSpace.listMappings({ spaceId: 'handed' }),
+  // The ranges that were written, and the end of the read.
+  dirty: async ({ spaceId }) => {
+    const seen = { ranges: [], end: null }
+    for await (const { ranges, end } of client.dirty.readDirty({ spaceId, asRanges: true })) {
+      seen.ranges.push(...ranges)
+      seen.end = end
+    }
+    return seen
+  },
+  tracking: ({ spaceId }) => client.dirty.getTracking({ spaceId }),
+  close: ({ name }) => client.device.closeDevice({ name }),
+  destroy: ({ spaceId }) => client.addressSpace.destroySpace({ spaceId }),
   // The same process becomes another image of this program, which presents the token.
   exec: async ({ deadlineMs }) => {
     const offer = await client.ownership.handOver({ deadlineMs })
