@@ -5,6 +5,7 @@ import { DEFAULT_SOCKET } from '../client/client.ts'
 import { addAdminCommands } from './commands/admin.ts'
 import { addBindCommands } from './commands/bind.ts'
 import { addDeviceCommands } from './commands/device.ts'
+import { addDirtyCommands } from './commands/dirty.ts'
 import { addGroupsCommands } from './commands/groups.ts'
 import { addIrqCommands } from './commands/irq.ts'
 import { addMigrateCommands } from './commands/migrate.ts'
@@ -45,6 +46,7 @@ export const buildProgram = (): Command => {
   addDeviceCommands(program)
   addRegionCommands(program)
   addIrqCommands(program)
+  addDirtyCommands(program)
   addMigrateCommands(program)
   addOwnershipCommands(program)
   addAdminCommands(program)

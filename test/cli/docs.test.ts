@@ -61,6 +61,7 @@ const steady = (text: string): string => {
   return text
     .replaceAll(/vfioctl-[0-9a-f]{6}/g, 'vfioctl-3f9a1c')
     .replaceAll(/^[0-9a-f]{64}$/gm, 'TOKEN')
+    .replaceAll(/^(tracked for +)[\d.]+ s$/gm, '$1' + '0.4 s')
     .replaceAll(/pid \d+/g, 'pid 4711')
     .replaceAll(/uid \d+/g, 'uid 1000')
     .replaceAll(/^\d+-\d+: pid \d+/gm, () => {

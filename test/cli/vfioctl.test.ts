@@ -171,6 +171,65 @@ describe('vfioctl irq watch', () => {
   })
 })
 
+describe('vfioctl dirty', () => {
+  /** The messages of a command that is done; each is one JSON value, and the token is in the last. */
+  const messages = async (...args: string[]) => {
+    const { code, stdout, stderr } = await vfioctl(...args, '--json')
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
+    const values = stdout
+      .trimEnd()
+      .split(/\n(?=\{)/)
+      .map((text) => JSON.parse(text))
+    return { values, token: String(values.at(-1)?.token) }
+  }
+
+  test('prints the messages of the API with --json, and each time a token for what it leaves', async () => {
+    const map = ['map', '--group', `${EDU_GROUP}`, '--length', '64K', '--hand-over', '60000']
+    const mapped = await messages(...map, '--iova', '1M')
+    const started = await messages('dirty', 'start', mapped.token)
+    const read = await messages('dirty', 'read', started.token)
+    const status = await messages('dirty', 'status', read.token)
+    const stopped = await messages('dirty', 'stop', status.token)
+    await vfioctl('unmap', stopped.token)
+
+    const [{ tracking }] = started.values
+    expect(tracking.sources).toMatchObject([{ precision: 'DIRTY_PRECISION_PINNED_PAGES' }])
+    expect(read.values.slice(0, 2)).toMatchObject([
+      { ranges: [{ iova: '1048576', length: '65536' }] },
+      { end: { pages: '16' } },
+    ])
+    expect(status.values[0].tracking).toMatchObject({ reads: '1', lastReadPages: '16' })
+    expect(stopped.values[0]).toEqual({})
+  })
+
+  test('opens the devices that are to log, and leaves everything when it is refused', async () => {
+    const { devices } = await daemon.client().inventory.listDevices()
+    const group = devices.find(({ name }) => name === source)?.groupId
+    const map = ['map', '--group', `${group}`, '--length', '64K', '--hand-over', '60000']
+    const { token } = await messages(...map)
+    const started = await messages('dirty', 'start', token, '--device', source)
+    expect(started.values[0].tracking.sources).toMatchObject([{ name: source }])
+
+    const { code, stdout, stderr } = await vfioctl(
+      'dirty',
+      'start',
+      started.token,
+      '--iommu',
+      '--json',
+    )
+
+    expect([code, JSON.parse(stderr).error.reason]).toEqual([1, 'TRACKING_STARTED'])
+    const unmapped = await vfioctl('unmap', JSON.parse(stdout).token)
+    expect(unmapped).toMatchObject({ code: 0, stderr: '' })
+  })
+
+  test('read wants --iova and --length together', async () => {
+    expect((await refused('dirty', 'read', 'TOKEN', '--iova', '0')).message).toBe(
+      'Cannot read a range: --iova and --length belong together',
+    )
+  })
+})
+
 describe('vfioctl migrate', () => {
   test('saves a stream whose hash it prints, and loads it into another device', async () => {
     await vfioctl('region', 'write', source, 'BAR0', '7', '0xa5', '--width', '1')

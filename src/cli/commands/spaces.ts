@@ -6,6 +6,7 @@ import type { Access } from '../../proto/vfiod/v1/Access.ts'
 import type { AddressSpace__Output as AddressSpace } from '../../proto/vfiod/v1/AddressSpace.ts'
 import type { HugePage } from '../../proto/vfiod/v1/HugePage.ts'
 import type { IovaRange__Output as IovaRange } from '../../proto/vfiod/v1/IovaRange.ts'
+import { adopt, leave } from '../adopted.ts'
 import { newSpaceId, withSpace } from '../borrowed-device.ts'
 import { CliError } from '../failure.ts'
 import { bytesText, parseNumber, parseSmall } from '../numbers.ts'
@@ -133,15 +134,11 @@ const mapAndLeave = async (
   options: MapOptions,
   deadlineMs: number,
 ): Promise<void> => {
-  const { client, output, signal } = session
+  const { client, signal } = session
   const spaceId = newSpaceId()
   await client.addressSpace.createSpace({ spaceId }, { signal })
   await mapInto(session, options, spaceId)
-  const offer = await client.ownership.handOver({ deadlineMs }, { signal })
-  output.answer(
-    offer,
-    () => `\nkept for ${offer.deadlineMs} ms; its next owner presents\n${offer.token}`,
-  )
+  await leave(session, deadlineMs)
 }
 
 const mapInto = async (session: Session, options: MapOptions, spaceId: string): Promise<void> => {
@@ -178,9 +175,7 @@ const unmap = async (session: Session, token: string, options: UnmapOptions): Pr
   const { iova, length } = options
   if ((iova === undefined) !== (length === undefined))
     throw new CliError('Cannot unmap a range: --iova and --length belong together')
-  await client.ownership.adopt({ token }, { signal })
-  const { spaces } = await client.addressSpace.listSpaces({}, { signal })
-  const mine = spaces.filter(({ owner }) => owner?.pid === process.pid)
+  const mine = await adopt(session, token)
   const what =
     iova === undefined ? { all: true } : { items: [{ iova: `${iova}`, length: `${length}` }] }
   for (const { spaceId } of mine) {

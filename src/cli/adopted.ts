@@ -1,0 +1,39 @@
+/**
+ * What one command leaves for the next: everything it owns is handed over, and whoever has the token
+ * adopts it.
+ */
+import type { AddressSpace__Output as AddressSpace } from '../proto/vfiod/v1/AddressSpace.ts'
+import type { Session } from './session.ts'
+
+/** Becomes the owner of what a token is for; answers the address spaces of it. */
+export const adopt = async (
+  { client, signal }: Session,
+  token: string,
+): Promise<readonly AddressSpace[]> => {
+  await client.ownership.adopt({ token }, { signal })
+  const { spaces } = await client.addressSpace.listSpaces({}, { signal })
+  return spaces.filter(({ owner }) => owner?.pid === process.pid)
+}
+
+/** Offers everything that this process owns, and prints the token. */
+export const leave = async ({ client, output }: Session, deadlineMs: number): Promise<void> => {
+  const offer = await client.ownership.handOver({ deadlineMs })
+  output.answer(
+    offer,
+    () => `\nkept for ${offer.deadlineMs} ms; its next owner presents\n${offer.token}`,
+  )
+}
+
+/** Works on each address space that a token is for, and leaves them again, also when it fails. */
+export const withAdopted = async (
+  session: Session,
+  { token, keepMs }: { readonly token: string; readonly keepMs: number },
+  work: (spaceId: string) => Promise<void>,
+): Promise<void> => {
+  const spaces = await adopt(session, token)
+  try {
+    for (const { spaceId } of spaces) await work(spaceId)
+  } finally {
+    await leave(session, keepMs)
+  }
+}
