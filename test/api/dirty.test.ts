@@ -6,7 +6,7 @@ import { ENGINE } from '../../src/backends/sim/vendor/engine.ts'
 import type { Messages } from '../../src/client/calls.ts'
 import type { VfiodClient } from '../../src/client/client.ts'
 import type { ReadAndUnmapResponse__Output as Message } from '../../src/proto/vfiod/v1/ReadAndUnmapResponse.ts'
-import { vendorMachine } from '../sim/vendor-machine.ts'
+import { vendorMachine } from '../contract/vendor-machine.ts'
 import { refusal, startServer, type TestServer, until } from './server.ts'
 
 const PAGE = 4096

@@ -27,7 +27,7 @@ import type { TrackingRequest } from '../../src/domain/tracking.ts'
 import type { IoctlArg, Kernel } from '../../src/kernel/port.ts'
 import { hostDevice } from '../../src/kernel/sysfs.ts'
 import { bytesAt } from '../../src/os/memory.ts'
-import { vendorMachine } from '../sim/vendor-machine.ts'
+import { vendorMachine } from '../contract/vendor-machine.ts'
 import { MTTY, readySpace, type World, world } from './machine.ts'
 import { alice, bob, person } from './people.ts'
 
