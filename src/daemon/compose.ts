@@ -31,7 +31,7 @@ export const groundOf = async ({ backend, machine }: Config): Promise<Ground> =>
 
 const simOf = (spec: MachineSpec): Sim => {
   try {
-    return createSim(spec, { time: 'auto' })
+    return createSim(spec, { time: spec.time ?? 'auto' })
   } catch (error) {
     // A fault that makes no sense for this machine.
     if (error instanceof RangeError) throw new ConfigError(error.message)

@@ -22,6 +22,7 @@ import {
   type MachineSpec,
   MDEV_KINDS,
   RESERVED_KINDS,
+  TIMES,
   V1_ORDERS,
   VENDOR_KINDS,
 } from '../backends/sim/machine.ts'
@@ -167,6 +168,7 @@ const machineSchema = z
     memlock_bytes: z.union([z.literal('unlimited').transform(() => null), u64]).default(null),
     dma_entry_limit: unsigned(32).default(defaultMachine.dmaEntryLimit),
     drivers: z.array(z.string()).default([...defaultMachine.drivers]),
+    time: z.enum(TIMES).default('auto'),
     iommu: iommuTable.default({ spec: defaultMachine.iommu, reserved: [MSI_WINDOW] }),
     groups: z.array(group).default([]),
     functions: z.array(pciFunction).default([]),
@@ -180,6 +182,7 @@ const machineSchema = z
       memlockBytes: file.memlock_bytes,
       dmaEntryLimit: file.dma_entry_limit,
       drivers: file.drivers,
+      time: file.time,
       iommu: file.iommu.spec,
       groups: [
         ...file.groups.map((one) => groupOf(one, file.iommu)),

@@ -69,6 +69,25 @@ describe('a fault that answers an errno', () => {
   })
 })
 
+describe('a fault of one device', () => {
+  const stopCopy = async (driver: VendorDriver): Promise<number> => {
+    await driver.set('STOP')
+    return driver.set('STOP_COPY')
+  }
+
+  test('strikes its data_fds, and no others', async () => {
+    const { sim, name, inject, first, second } = await world()
+    const [source, other] = [await stopCopy(first), await stopCopy(second)]
+    const into = Buffer.alloc(64)
+    expect(Math.min(source, other)).toBeGreaterThan(0)
+    inject({ kind: 'errno', errno: 'EIO' }, { device: name, call: 'read' })
+
+    expect(await sim.kernel.read(other, into)).toBe(64)
+    expect(await sim.kernel.read(source, into)).toBe(-5)
+    expect(await sim.kernel.read(source, into)).toBe(64)
+  })
+})
+
 describe('a fault that stalls', () => {
   test('holds the call back for so many steps of time', async () => {
     const { sim, inject, info } = await world()

@@ -48,7 +48,7 @@ export interface FaultSpec {
   readonly call?: FaultCall
   /** Of ioctls: the C name, `VFIO_IOMMU_MAP_DMA`. */
   readonly request?: string
-  /** The call is about this device; or about a path that has this in it. */
+  /** The call is on a file of this device, a data_fd too; or about a path that has this in it. */
   readonly device?: string
   readonly path?: string
   /** The first call that is struck, counted from 1. */

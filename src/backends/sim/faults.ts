@@ -8,7 +8,6 @@ import { ERRNO } from '../../base/errno.ts'
 import { FAULT_REQUESTS, type FaultEffect, type FaultSpec } from './fault-spec.ts'
 import type { Call, FaultAnswer } from './kernel.ts'
 import type { Pending } from './pending.ts'
-import { DeviceFile } from './vfio-device.ts'
 
 /** What a fault can do to the machine. */
 export interface FaultTarget {
@@ -68,8 +67,7 @@ const matches = (spec: FaultSpec, { name, path, file, request }: Call): boolean 
   if (wanted !== undefined && wanted !== name) return false
   if (spec.request !== undefined && FAULT_REQUESTS.get(spec.request) !== request) return false
   if (spec.path !== undefined && !path?.includes(spec.path)) return false
-  const isOfDevice = file instanceof DeviceFile && file.device.name === spec.device
-  return spec.device === undefined || isOfDevice
+  return spec.device === undefined || file?.deviceName === spec.device
 }
 
 export class Faults {

@@ -39,6 +39,7 @@ const FLAGS = VFIO_DEVICE_FEATURE_MASK | GET_OR_SET | VFIO_DEVICE_FEATURE_PROBE
 
 /** A device as far as features are about it. */
 export interface FeatureDevice {
+  readonly name: string
   readonly migration: MigrationOps | undefined
   readonly dmaLogging: DmaLoggingOps | undefined
   /** The features that only its driver knows. */
@@ -59,7 +60,7 @@ export const deviceFeature = (device: FeatureDevice, caller: Caller, arg: IoctlA
     case VFIO_DEVICE_FEATURE_MIGRATION:
       return migrationFlags(device.migration, call)
     case VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE:
-      return migDeviceState(device.migration, call)
+      return migDeviceState(device, call)
     case VFIO_DEVICE_FEATURE_MIG_DATA_SIZE:
       return migDataSize(device.migration, call)
     case VFIO_DEVICE_FEATURE_DMA_LOGGING_START:

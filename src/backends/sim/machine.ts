@@ -165,6 +165,9 @@ export interface MdevSpec {
   readonly type: string
 }
 
+/** When devices do what they do on their own: soon, or when they are told to. */
+export const TIMES = ['auto', 'poked'] as const
+
 export interface MachineSpec {
   /** Decides where kernels differ: `6.12`. */
   readonly kernelVersion: string
@@ -179,6 +182,8 @@ export interface MachineSpec {
   readonly functions: readonly FunctionSpec[]
   readonly mdevParents: readonly MdevParentSpec[]
   readonly mdevs: readonly MdevSpec[]
+  /** For who runs the machine; `auto` where nothing is said. */
+  readonly time?: (typeof TIMES)[number]
   /** What goes wrong from the start. */
   readonly faults?: readonly FaultSpec[]
 }

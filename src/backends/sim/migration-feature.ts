@@ -29,7 +29,10 @@ export const migrationFlags = (ops: MigrationOps | undefined, call: FeatureCall)
   return checked === 1 ? copyOut(call.payload, answer) : checked
 }
 
-export const migDeviceState = (ops: MigrationOps | undefined, call: FeatureCall): number => {
+export const migDeviceState = (
+  { name, migration: ops }: { readonly name: string; readonly migration: MigrationOps | undefined },
+  call: FeatureCall,
+): number => {
   if (!ops) return -ERRNO.ENOTTY
   const { size } = vfio_device_feature_mig_state
   const checked = checkFeature(call, VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_SET, size)
@@ -44,8 +47,10 @@ export const migDeviceState = (ops: MigrationOps | undefined, call: FeatureCall)
     return state < 0 ? state : reply(state, -1)
   }
   const file = ops.setState(mig.device_state)
-  if (file !== null && typeof file !== 'number')
+  if (file !== null && typeof file !== 'number') {
+    file.deviceName = name
     return reply(mig.device_state, call.caller.install(file))
+  }
   // A refusal writes back the state that was asked for, not the one the device is in.
   const written = reply(mig.device_state, -1)
   return written < 0 ? written : (file ?? 0)

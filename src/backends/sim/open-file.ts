@@ -25,6 +25,8 @@ export interface Caller {
 export abstract class OpenFile {
   /** Invariant: above zero until release, which happens once. */
   #references = 1
+  /** The device that calls on the file are about, where they are about one. */
+  deviceName: string | undefined
 
   get(): this {
     this.#references += 1

@@ -202,6 +202,7 @@ export class DeviceFile extends OpenFile {
   constructor(device: VfioDevice) {
     super()
     this.device = device
+    this.deviceName = device.name
   }
 
   override ioctl(caller: Caller, request: number, arg: IoctlArg): Answer {
