@@ -135,6 +135,24 @@ describe('pinned pages', () => {
     expect(await world.driver.unpin(at(3, 2))).toBe('ENOENT')
   })
 
+  test('that span two mappings go with either of them', async () => {
+    for (const unmapped of [0n, 8n]) {
+      const world = await ready()
+      await map(world, { size: 8n * PAGE })
+      await map(world, { iova: IOVA + 8n * PAGE, size: 8n * PAGE })
+      expect(await world.driver.pin(at(6, 4))).toBe(0)
+      expect(world.sim.lockedPages).toBe(4n)
+
+      const iova = IOVA + unmapped * PAGE
+      const done = await unmapDma(world.sim.kernel, world.container, { iova, size: 8n * PAGE })
+
+      expect(done.answer).toBe(0)
+      expect(await world.driver.get('pins')).toBe(0n)
+      expect(world.sim.lockedPages).toBe(0n)
+      await world.machine.cleanUp()
+    }
+  })
+
   test('are let go by a reset, and when the device is closed', async () => {
     const world = await ready()
     await map(world)
