@@ -3,7 +3,7 @@
  * the kernel of the test machine has pins any, so the simulator's device stands for them.
  */
 
-import { afterEach, describe, expect, test } from 'vitest'
+import { afterEach, expect, test } from 'vitest'
 import {
   VFIO_DMA_MAP_FLAG_READ,
   VFIO_DMA_UNMAP_FLAG_ALL,
@@ -15,9 +15,12 @@ import {
 import { VFIO_DEVICE_RESET } from '../../src/abi/device.ts'
 import { createSim, type Sim } from '../../src/backends/sim/sim.ts'
 import { allocPages, type Segment } from '../../src/os/memory.ts'
-import { dirtyPages, getDirtyBitmap, mapDma, setContainer, unmapDma } from '../contract/calls.ts'
-import { Machine } from '../contract/machine.ts'
+import { describeModelled } from './backends.ts'
+import { dirtyPages, getDirtyBitmap, mapDma, setContainer, unmapDma } from './calls.ts'
+import { Machine } from './machine.ts'
 import { PINNER, PinningDriver, pinningMachine } from './pinning-machine.ts'
+
+const describe = describeModelled('its mediated devices pin nothing')
 
 const EDU = '0000:00:04.0'
 const PAGE = 0x1000n

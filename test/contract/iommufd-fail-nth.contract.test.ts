@@ -4,10 +4,11 @@
  * that fails. Whatever failed, nothing stays pinned and the next try has its way.
  */
 
-import { afterEach, describe, expect, test } from 'vitest'
+import { afterEach, expect, test } from 'vitest'
 import { createSim, type Sim } from '../../src/backends/sim/sim.ts'
 import type { Segment } from '../../src/os/memory.ts'
-import type { Said } from '../contract/answers.ts'
+import type { Said } from './answers.ts'
+import { describeModelled } from './backends.ts'
 import {
   attach,
   type Bound,
@@ -16,9 +17,11 @@ import {
   type Iommufd,
   openIommufd,
   PAGE,
-} from '../contract/iommufd-calls.ts'
-import { Machine } from '../contract/machine.ts'
+} from './iommufd-calls.ts'
+import { Machine } from './machine.ts'
 import { PINNER, PinningDriver, pinningMachine } from './pinning-machine.ts'
+
+const describe = describeModelled('root has CAP_IPC_LOCK')
 
 const [EDU, OTHER_EDU] = ['0000:00:04.0', '0000:00:05.0']
 const BASE = 0x100_0000n

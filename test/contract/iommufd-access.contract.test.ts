@@ -1,18 +1,14 @@
 /** Pinning, reading and writing through an ioas, by a mediated device of the simulator. */
 
-import { afterAll, afterEach, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, expect, test } from 'vitest'
 import { createSim } from '../../src/backends/sim/sim.ts'
-import { type Access, accessSuite } from '../contract/iommufd-access-suite.ts'
-import {
-  attach,
-  boundAndAttached,
-  detach,
-  Iommufd,
-  openIommufd,
-  PAGE,
-} from '../contract/iommufd-calls.ts'
-import { Machine } from '../contract/machine.ts'
+import { describeModelled } from './backends.ts'
+import { type Access, accessSuite } from './iommufd-access-suite.ts'
+import { attach, boundAndAttached, detach, Iommufd, openIommufd, PAGE } from './iommufd-calls.ts'
+import { Machine } from './machine.ts'
 import { PINNER, PinningDriver, pinningMachine } from './pinning-machine.ts'
+
+const describe = describeModelled('its mediated devices pin nothing')
 
 const EDU = '0000:00:04.0'
 const IOVA = 0x100_0000n
@@ -37,16 +33,18 @@ const access = async (iommufd: Iommufd, ioas: number): Promise<Access> => {
   }
 }
 
-accessSuite('an access of a mediated device', {
-  machine,
-  open: () => openIommufd(machine),
-  access,
-  domain: async (iommufd, ioas) => {
-    await machine.edus()
-    const { device } = await boundAndAttached(machine, iommufd, EDU, ioas)
-    return { leave: async () => void (await detach(machine, device)) }
-  },
-  pinnedPages: () => sim.pinnedPages,
+describe('accesses', () => {
+  accessSuite('an access of a mediated device', {
+    machine,
+    open: () => openIommufd(machine),
+    access,
+    domain: async (iommufd, ioas) => {
+      await machine.edus()
+      const { device } = await boundAndAttached(machine, iommufd, EDU, ioas)
+      return { leave: async () => void (await detach(machine, device)) }
+    },
+    pinnedPages: () => sim.pinnedPages,
+  })
 })
 
 describe('an access to memory that another process mapped', () => {

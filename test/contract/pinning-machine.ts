@@ -8,7 +8,7 @@ import {
   PINNING_WINDOW,
 } from '../../src/backends/sim/pinning-device.ts'
 import type { Kernel } from '../../src/kernel/port.ts'
-import { must, type Said, said } from '../contract/answers.ts'
+import { must, type Said, said } from './answers.ts'
 
 export const PINNER = '5f1f9c8e-0000-4000-8000-000000000001'
 export const OTHER_PINNER = '5f1f9c8e-0000-4000-8000-000000000002'
