@@ -104,6 +104,9 @@ describe('pinned pages', () => {
     const world = await ready()
     await map(world, { vaddr: 0x1000n })
     expect(await world.driver.pin(at(0))).toBe('EFAULT')
+    expect(await world.driver.read(IOVA, 4)).toBe('EFAULT')
+    expect(await world.driver.read(IOVA + SIZE - 2n, 4)).toBe('EFAULT')
+    expect(await world.driver.read(IOVA + SIZE, 4)).toBe('EINVAL')
     await unmapDma(world.sim.kernel, world.container, { flags: ALL })
     await map(world, { flags: VFIO_DMA_MAP_FLAG_READ })
     expect(await world.driver.pin(at(0), { isWritten: true })).toBe('EPERM')
@@ -113,6 +116,22 @@ describe('pinned pages', () => {
     const first = await ready({ model: VFIO_TYPE1_IOMMU })
     await map(first)
     expect(await first.driver.pin(at(0))).toBe('EACCES')
+  })
+
+  test('need the process whose memory it is: ENODEV, and EPERM to read or write', async () => {
+    const world = await ready()
+    const child = world.sim.spawn()
+    const container = child.receive(world.sim, world.container)
+    const request = { vaddr: world.memory.address, iova: IOVA, size: SIZE }
+    expect(await mapDma(child.kernel, container, request)).toBe(0)
+    expect(await world.driver.pin(at(0))).toBe(0)
+    expect(child.lockedPages).toBe(1n)
+
+    child.exit()
+
+    expect(await world.driver.pin(at(0))).toBe(0)
+    expect(await world.driver.pin(at(1))).toBe('ENODEV')
+    expect(await world.driver.read(IOVA, 4)).toBe('EPERM')
   })
 
   test('are between 1 and 512 for one request: EINVAL', async () => {

@@ -12,11 +12,10 @@ import type { Mapping } from './mapping.ts'
 import type { MappingTree } from './mapping-tree.ts'
 import { charge } from './pinning.ts'
 
-/** The container that it is in. */
+/** The container. Invariant: while it has mediated devices, every mapping has a vaddr. */
 interface Backend {
   readonly model: 'v1' | 'v2'
   readonly mappings: MappingTree
-  readonly vaddrInvalidCount: number
 }
 
 export class Type1Dma implements EmulatedDma {
@@ -28,8 +27,6 @@ export class Type1Dma implements EmulatedDma {
 
   pin({ iova, pages, isWritten }: PinRequest): number {
     if (this.#type1.model === 'v1') return -ERRNO.EACCES
-    // Without a vaddr there is nothing to pin from.
-    if (this.#type1.vaddrInvalidCount > 0) return -ERRNO.EBUSY
     for (let page = 0; page < pages; page++) {
       const pinned = this.#pinOne(iova + BigInt(page) * PAGE_SIZE, isWritten)
       if (pinned === 0) continue
@@ -50,7 +47,6 @@ export class Type1Dma implements EmulatedDma {
   }
 
   transfer(iova: bigint, bytes: Uint8Array, access: 'read' | 'write'): number {
-    if (this.#type1.vaddrInvalidCount > 0) return -ERRNO.EBUSY
     for (let done = 0; done < bytes.length; ) {
       const at = iova + BigInt(done)
       const mapping = this.#type1.mappings.at(at)
@@ -82,6 +78,7 @@ export class Type1Dma implements EmulatedDma {
     const { owner } = mapping
     const vaddr = mapping.vaddr + BigInt(page) * PAGE_SIZE
     const isFresh = !mapping.external.has(page)
+    if (isFresh && !owner.isAlive) return -ERRNO.ENODEV
     if (isFresh && !owner.isPinnable(vaddr, PAGE_SIZE, mapping.mayWrite)) return -ERRNO.EFAULT
     mapping.external.add(page)
     const charged = mapping.isIommuMapped ? 0 : recharge(mapping)
