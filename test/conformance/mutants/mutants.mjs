@@ -23,7 +23,7 @@ export const mutants = [
   {
     name: 'pages stay charged after unmapping',
     file: 'type1/pinning.ts',
-    from: 'mapping.owner.lockedPages -= mapping.pages',
+    from: 'mapping.owner.lockedPages -= mapping.lockedPages - kept',
     to: 'mapping.owner.lockedPages -= 0n',
   },
   {

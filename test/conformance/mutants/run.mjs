@@ -12,7 +12,7 @@ const root = fileURLToPath(new URL('../../..', import.meta.url))
 const copy = mkdtempSync(join(tmpdir(), 'vfiod-mutants-'))
 
 function prepare() {
-  for (const part of ['src', 'test/conformance', 'tsconfig.json', 'package.json'])
+  for (const part of ['src', 'test/conformance', 'test/contract', 'tsconfig.json', 'package.json'])
     cpSync(join(root, part), join(copy, part), { recursive: true })
   symlinkSync(join(root, 'node_modules'), join(copy, 'node_modules'))
   const config = join(copy, 'test/conformance/tsconfig.json')
