@@ -154,6 +154,23 @@ describe('a mapping of another process', () => {
     next.exit()
   })
 
+  test('is pinned within the limit of the process that adds a group with an IOMMU: ENOMEM', async () => {
+    const world = await ready(null, { isEmulated: true })
+    const { sim } = world
+    await map(world)
+    const other = sim.spawn({ memlockBytes: 3n * PAGE })
+    const container = other.receive(sim, world.container)
+    const group = await world.machine.group(EDU)
+
+    const added = await setContainer(other.kernel, other.receive(sim, group), container)
+
+    expect(said(added)).toBe('ENOMEM')
+    expect([sim.lockedPages, other.lockedPages]).toEqual([0n, 0n])
+    expect(await setContainer(sim.kernel, group, world.container)).toBe(0)
+    expect([sim.lockedPages, other.lockedPages]).toEqual([4n, 0n])
+    other.exit()
+  })
+
   test('outlives the process that made it, while another holds the files', async () => {
     const world = await ready(null)
     const owner = world.sim.spawn()
