@@ -28,6 +28,7 @@ import type { IoctlArg, Kernel } from '../../src/kernel/port.ts'
 import { hostDevice } from '../../src/kernel/sysfs.ts'
 import { bytesAt } from '../../src/os/memory.ts'
 import { vendorMachine } from '../contract/vendor-machine.ts'
+import { PINNER, PinningDriver, pinningMachine } from '../sim/pinning-machine.ts'
 import { MTTY, readySpace, type World, world } from './machine.ts'
 import { alice, bob, person } from './people.ts'
 
@@ -376,7 +377,41 @@ describe('a container', () => {
     expect((await all(events())).at(-1)).toMatchObject({ pages: 17, precision: 'pinned-pages' })
   })
 
-  test('without one tells what drivers of mediated devices wrote, which mtty never does', async () => {
+  test('without one tells exactly what drivers of mediated devices pin and write', async () => {
+    at = world(pinningMachine, { time: 'poked', over })
+    const { domain, sim } = at
+    await domain.memories.allocate(alice, { id: 'ram', length: RAM, hugePage: undefined })
+    await domain.spaces.create(alice, 'space')
+    const { group = -1 } = (await hostDevice(sim.kernel, PINNER)) ?? {}
+    await domain.spaces.addGroup(alice, 'space', group)
+    const { fd } = await domain.devices.open(alice, 'space', PINNER)
+    const driver = new PinningDriver(sim.kernel, fd)
+    // None of the others begins on a word of a bitmap that begins with the first.
+    for (const [page, count] of [
+      [0, 12],
+      [20, 30],
+      [60, 100],
+    ] as const)
+      await map(page, count)
+    const pinned = { iova: piece(22, 1).iova, pages: 2 }
+
+    expect((await start()).sources).toMatchObject([{ precision: 'tracked-writes' }])
+    await driver.write(piece(5, 1).iova, Buffer.from('bytes'))
+    await driver.write(piece(159, 1).iova, Buffer.from('bytes'))
+    await driver.pin(pinned, { isWritten: true })
+
+    expect(await read()).toEqual([5, 22, 23, 159])
+    // The driver may write to what it has pinned at any time.
+    expect(await read()).toEqual([22, 23])
+    await driver.unpin(pinned)
+    expect(await read()).toEqual([22, 23])
+    expect(await read()).toEqual([])
+    await driver.write(piece(49, 1).iova, Buffer.from('bytes'))
+    expect(pagesOf(await unmap([piece(20, 30)]))).toEqual([49])
+    expect(await read()).toEqual([])
+  })
+
+  test('without one tells nothing of mtty, whose driver pins and writes nothing', async () => {
     const device = await hostDevice(at.sim.kernel, MTTY)
     await at.domain.spaces.destroy(alice, 'space')
     await at.domain.spaces.create(alice, 'space')
