@@ -1,40 +1,10 @@
 /** The standard services that tell about the others: health and reflection. */
 import type { Server } from '@grpc/grpc-js'
-import { fromJSON, type PackageDefinition } from '@grpc/proto-loader'
+import type { PackageDefinition } from '@grpc/proto-loader'
 import { ReflectionService } from '@grpc/reflection'
 import { HealthImplementation } from 'grpc-health-check'
+import { healthDefinition } from '../wire/health.ts'
 import { packageDefinition } from '../wire/protos.ts'
-
-const HEALTH_METHOD = {
-  requestType: 'HealthCheckRequest',
-  responseType: 'HealthCheckResponse',
-  comment: '',
-}
-
-/**
- * grpc.health.v1, without the method List: proto-loader gives the entries of its map a name that
- * clients in Go refuse, and with it the whole service.
- */
-const healthDefinition = fromJSON({
-  nested: {
-    'grpc.health.v1': {
-      nested: {
-        HealthCheckRequest: { fields: { service: { type: 'string', id: 1 } } },
-        HealthCheckResponse: {
-          fields: { status: { type: 'ServingStatus', id: 1 } },
-          nested: {
-            ServingStatus: {
-              values: { UNKNOWN: 0, SERVING: 1, NOT_SERVING: 2, SERVICE_UNKNOWN: 3 },
-            },
-          },
-        },
-        Health: {
-          methods: { Check: HEALTH_METHOD, Watch: { ...HEALTH_METHOD, responseStream: true } },
-        },
-      },
-    },
-  },
-})
 
 /** Reflection answers for what it is given only, so health has to be among it. */
 const everything: PackageDefinition = { ...packageDefinition, ...healthDefinition }

@@ -53,6 +53,16 @@ describe('--json', () => {
   })
 })
 
+describe('vfioctl health', () => {
+  test('says that the daemon serves, and fails with 1 where nobody answers', async () => {
+    expect(await json('health')).toEqual({ serving: true })
+
+    const { code, stderr } = await run(['health'], { socket: `${daemon.socket}.none` })
+    expect(code).toBe(1)
+    expect(stderr).toContain('Cannot reach the daemon')
+  })
+})
+
 describe('vfioctl release, events', () => {
   test('release ends what a client owns, and events says who and why', async () => {
     const events = start(['events', '--events', '1'], { socket: daemon.socket })

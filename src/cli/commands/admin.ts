@@ -1,6 +1,9 @@
-/** clients, release, usage, config, drain: what administrators see of the daemon and do with it. */
+/** clients, release, usage, config, health, drain: what is seen of the daemon, and done with it. */
 import type { Command } from 'commander'
+import { unaryCall } from '../../client/calls.ts'
 import type { ClientInfo__Output as ClientInfo } from '../../proto/vfiod/v1/ClientInfo.ts'
+import { healthCheck } from '../../wire/health.ts'
+import { CliError } from '../failure.ts'
 import { action, type Session } from '../session.ts'
 import { enumText, indented, propertiesText } from '../table.ts'
 import { ROLE, usageText } from './ownership.ts'
@@ -53,6 +56,16 @@ const showConfiguration = async ({ client, output, signal }: Session): Promise<v
   )
 }
 
+const SERVING = 1
+
+/** Needs no role, so that whoever supervises the daemon may ask. */
+const checkHealth = async ({ client, output, signal }: Session): Promise<void> => {
+  const ask = unaryCall(client.channel, healthCheck)
+  const { status } = (await ask({ service: '' }, { signal })) as { readonly status: number }
+  if (status !== SERVING) throw new CliError('The daemon takes no new calls: it is shutting down')
+  output.answer({ serving: true }, () => 'serving')
+}
+
 const drain = async ({ client, output, signal }: Session): Promise<void> => {
   await client.admin.drain({}, { signal })
   output.answer({ draining: true }, () => 'the daemon ends when the calls under way have')
@@ -76,5 +89,9 @@ export const addAdminCommands = (program: Command): void => {
     .command('config')
     .description('show the configuration and the policy in force')
     .action(action(showConfiguration))
+  program
+    .command('health')
+    .description('say whether the daemon serves; fails where it does not')
+    .action(action(checkHealth))
   program.command('drain').description('end the daemon in good order').action(action(drain))
 }
