@@ -320,8 +320,11 @@ describe('a client stream', () => {
 describe('draining', () => {
   test('refuses new calls with DRAINING, ends watches with it, and waits for the others', async () => {
     let finish = (_value: []): void => undefined
+    let isRunning = false
+    let isWatching = false
     const groups = () =>
       new Promise<[]>((resolve) => {
+        isRunning = true
         finish = resolve
       })
     async function* watch(
@@ -329,6 +332,7 @@ describe('draining', () => {
       signal: AbortSignal,
     ): AsyncGenerator<InventoryEvent, void> {
       yield { kind: 'present-sent' }
+      isWatching = true
       await new Promise((resolve) => signal.addEventListener('abort', resolve))
     }
     server = await startServer({ inventory: { groups, watch } })
@@ -338,7 +342,7 @@ describe('draining', () => {
     })()
     const running = client.inventory.listGroups()
     const watchEnd = refusal(watching)
-    await new Promise((resolve) => setTimeout(resolve, 100))
+    await until(() => isRunning && isWatching)
 
     const drained = server.api.drain(5000)
 

@@ -18,7 +18,7 @@ import type { InventoryEvent } from '../../src/domain/inventory.ts'
 import type { ReadEvent } from '../../src/domain/migration.ts'
 import { HEAD_ROOM } from '../../src/wire/bulk.ts'
 import { Authority, lacksOpenssl } from './certificates.ts'
-import { type Change, EVERYTHING, refusal, startServer, type TestServer } from './server.ts'
+import { type Change, EVERYTHING, refusal, startServer, type TestServer, until } from './server.ts'
 
 // The titles of skipped tests tell what was not tried.
 const describe = lacksOpenssl ? describeAlways.skip : describeAlways
@@ -45,11 +45,6 @@ afterEach(async () => {
   for (const client of clients.splice(0)) client.close()
   await server?.stop()
 })
-
-/** Looks until it holds, while the clock stands. */
-const soon = async (holds: () => boolean): Promise<void> => {
-  while (!holds()) await new Promise(setImmediate)
-}
 
 const connected = async (): Promise<VfiodClient> => {
   const { ca, cert, key } = certificates
@@ -106,7 +101,7 @@ describe('a lease', () => {
     await vi.advanceTimersByTimeAsync(LEASE_MS - 1)
     expect(isKept()).toBe(true)
     await vi.advanceTimersByTimeAsync(1)
-    await soon(() => !isKept())
+    await until(() => !isKept())
 
     const { value } = await events.next()
     expect(value.happened).toMatchObject({
@@ -127,7 +122,7 @@ describe('a lease', () => {
       })
     const client = await started({ inventory: { groups } })
     const call = client.inventory.listGroups()
-    await soon(() => isBegun)
+    await until(() => isBegun)
 
     await vi.advanceTimersByTimeAsync(LEASE_MS * 5)
 
@@ -135,7 +130,7 @@ describe('a lease', () => {
     finish([])
     await call
     await vi.advanceTimersByTimeAsync(LEASE_MS)
-    await soon(() => !isKept())
+    await until(() => !isKept())
   })
 
   test('is not renewed by what a watch is sent: it may go to nobody', async () => {
@@ -155,14 +150,14 @@ describe('a lease', () => {
       for await (const _ of client.inventory.watchGroups());
     })()
     const ended = refusal(watching)
-    await soon(() => sent === 1)
+    await until(() => sent === 1)
 
     await vi.advanceTimersByTimeAsync(MOST_OF_IT)
     poke()
-    await soon(() => sent === 2)
+    await until(() => sent === 2)
     await vi.advanceTimersByTimeAsync(MOST_OF_IT)
 
-    await soon(() => !isKept())
+    await until(() => !isKept())
     poke()
     expect(await ended).toMatchObject({ reason: 'CANCELLED' })
   })
@@ -200,9 +195,9 @@ describe('an upload', () => {
     const answer = refusal(client.migration.writeSession(requests()))
     const send = async () => {
       sent += 1
-      await soon(() => waiting.length > 0)
+      await until(() => waiting.length > 0)
       waiting.shift()?.()
-      await soon(() => taken === sent)
+      await until(() => taken === sent)
     }
     return { send, answer }
   }
@@ -218,9 +213,9 @@ describe('an upload', () => {
     expect(isKept()).toBe(true)
 
     await vi.advanceTimersByTimeAsync(LEASE_MS - MOST_OF_IT)
-    await soon(() => !isKept())
+    await until(() => !isKept())
 
-    await soon(() => isEnded)
+    await until(() => isEnded)
     expect(await answer).toMatchObject({ status: 'CANCELLED', reason: 'CANCELLED' })
     expect(released().at(-1)?.refusal).toContain('its lease ran out')
   })
@@ -240,7 +235,7 @@ describe('an upload', () => {
     finish()
     await send()
     await vi.advanceTimersByTimeAsync(LEASE_MS)
-    await soon(() => !isKept())
+    await until(() => !isKept())
   })
 })
 
@@ -257,7 +252,7 @@ describe('a download', () => {
   ): AsyncGenerator<ReadEvent, void> {
     try {
       for (given = 0; !signal.aborted; given += 1) {
-        await soon(() => given < available || signal.aborted)
+        await until(() => given < available || signal.aborted)
         const chunk = { buffer: Buffer.alloc(HEAD_ROOM + length), headRoom: HEAD_ROOM, length }
         yield { kind: 'data', chunk: { ...chunk, offset: BigInt(given * length) } }
       }
@@ -276,13 +271,13 @@ describe('a download', () => {
     const ended = refusal(reading)
     for (let n = 1; n <= 6; n += 1) {
       available = n
-      await soon(() => received === n && given === n)
+      await until(() => received === n && given === n)
       await vi.advanceTimersByTimeAsync(MOST_OF_IT)
     }
 
     expect(isKept()).toBe(true)
     await vi.advanceTimersByTimeAsync(LEASE_MS - MOST_OF_IT)
-    await soon(() => !isKept())
+    await until(() => !isKept())
     expect(await ended).toMatchObject({ status: 'CANCELLED', reason: 'CANCELLED' })
   })
 
@@ -302,6 +297,6 @@ describe('a download', () => {
 
     expect(performance.now() - since).toBeLessThanOrEqual(LEASE_MS * 1.2)
     expect(seen * length).toBeLessThan(64 << 20)
-    await soon(() => isEnded)
+    await until(() => isEnded)
   })
 })

@@ -113,9 +113,12 @@ export const startServer = async (
   }
 }
 
+/** The real one, also while a test lets the clock of the daemon stand still. */
+const { setTimeout: later } = globalThis
+
 /** Looks until it holds; the time-out of the test is the bound. */
 export const until = async (holds: () => boolean): Promise<void> => {
-  while (!holds()) await new Promise((resolve) => setTimeout(resolve, 5))
+  while (!holds()) await new Promise((resolve) => later(resolve, 5))
 }
 
 /** The error of a promise that is to be refused. */
