@@ -1,13 +1,16 @@
 /**
  * Which connections are served. Each identity may have as many as its quota says, and all together
  * as many as the whole, so that nobody takes the places of the others. A connection beyond that is
- * not dropped in silence: HTTP/2 is spoken on it, the first call of whatever kind is answered with
- * LIMIT_REACHED, and then it is closed. A few of an identity may stand waiting to be told so; those
+ * not dropped in silence: its first call of whatever kind, or its first packet on the fd channel, is
+ * answered with LIMIT_REACHED, and then it is closed. A few of an identity may stand waiting to be told so; those
  * beyond them are closed unheard.
  */
 import { VfiodError } from '../base/error.ts'
 import type { Payer, Quotas } from '../domain/quotas.ts'
 import type { Log } from './log.ts'
+
+/** How long a refused connection stays open for what it is told why. */
+export const REFUSED_MS = 5000
 
 /** Refused connections that wait for their call, of one identity and of all. */
 const WAITING_PER_IDENTITY = 8

@@ -11,6 +11,7 @@ import { SeqpacketListener } from '../os/fd-passing.ts'
 import type { ServiceName } from '../wire/protos.ts'
 import { addressSpaceHandlers } from './address-space.ts'
 import { type Administration, adminHandlers } from './admin.ts'
+import { Admission } from './admission.ts'
 import { type CallRules, deferring, implementation, unknownMethod } from './call.ts'
 import { deviceHandlers } from './device.ts'
 import { dirtyHandlers } from './dirty.ts'
@@ -61,6 +62,7 @@ export class Api {
   readonly #options: ApiOptions
   readonly #running = new Running()
   readonly #peers: Peers
+  readonly #admission: Admission
   readonly #observation: Observation
   /** Releases that are under way: the daemon does not end in the middle of one. */
   readonly #releases = new Set<Promise<void>>()
@@ -76,7 +78,8 @@ export class Api {
     const release: Release = (client, why) => this.#released(client, why)
     const { grantOf } = options
     this.#peers = new Peers({ release, grantOf })
-    this.connections = new Connections({ peers: this.#peers, quotas: options.domain.quotas, log })
+    this.#admission = new Admission({ quotas: options.domain.quotas, log })
+    this.connections = new Connections({ peers: this.#peers, admission: this.#admission, log })
     const rules: CallRules = {
       clientOf: (peer) => this.connections.clientOf(peer),
       running: this.#running,
@@ -94,6 +97,7 @@ export class Api {
     try {
       api.#fdChannel = new FdChannel(await api.#listenForFds(fdSocket), {
         peers: api.#peers,
+        admission: api.#admission,
         running: api.#running,
         redeem: (client, ticket, fds) => domain.tickets.redeem(client, ticket, fds),
         log,

@@ -10,7 +10,7 @@ import { status } from '@grpc/grpc-js'
 import { ERRNO, errnoName } from '../base/errno.ts'
 import { badArgument, VfiodError } from '../base/error.ts'
 import { LIMITS } from '../base/limits.ts'
-import type { Client } from '../domain/clients.ts'
+import { type Client, clientText } from '../domain/clients.ts'
 import type { Redeemed } from '../domain/tickets.ts'
 import {
   connectSeqpacket,
@@ -20,15 +20,15 @@ import {
 } from '../os/fd-passing.ts'
 import { closeAll, listenUnix, SOCK_SEQPACKET } from '../os/unix-socket.ts'
 import { MESSAGE_MAX, sendable } from '../wire/status-details.ts'
+import { type Admission, REFUSED_MS } from './admission.ts'
 import type { Log } from './log.ts'
 import type { Identity, Peers } from './peer.ts'
 import type { Running } from './running.ts'
 import type { Binder } from './socket-file.ts'
 import { STATUS, toVfiodError } from './status.ts'
 
-/** Open connections of one client, and of all; the ones beyond are closed unheard. */
-const CONNECTIONS_PER_CLIENT = 32
-const CONNECTIONS_MAX = 1024
+/** Open connections of one client, beside the quota of its identity; each is for one ticket. */
+const CONNECTIONS_PER_CLIENT = 32n
 
 /** Longer than any ticket: what is longer cannot be one. */
 const TICKET_LENGTH_MAX = 256
@@ -49,6 +49,7 @@ export const fdChannelBinder: Binder<SeqpacketListener> = {
 
 export interface FdChannelParts {
   readonly peers: Peers
+  readonly admission: Admission
   readonly running: Running
   readonly redeem: (client: Client, ticket: string, fds: readonly number[]) => Promise<Redeemed>
   readonly log: Log
@@ -77,29 +78,33 @@ export class FdChannel {
   }
 
   #accept(connection: SeqpacketConnection): void {
-    const identity = this.#parts.peers.identify(connection.fd)
-    const refusal = this.#refusalOf(identity)
-    if (refusal !== undefined) {
-      this.#parts.log.warn({ refusal }, 'fd channel connection refused')
+    const { peers, admission, log } = this.#parts
+    const admitted = admission.admit(peers.payerOf(connection.fd))
+    if (admitted === undefined) {
       connection.close()
       return
     }
+    const identity = admitted.refusal ?? this.#identify(connection)
+    if (identity instanceof VfiodError)
+      log.warn({ refusal: identity.message }, 'fd channel connection refused')
     this.#connections.set(connection, identity)
-    void this.#serve(connection, identity)
+    void this.#serve(connection, identity).finally(admitted.leave)
   }
 
-  #refusalOf(identity: Identity): string | undefined {
-    if (identity instanceof VfiodError) return identity.message
-    if (this.#connections.size >= CONNECTIONS_MAX) return 'too many connections'
-    let open = 0
+  /** Who connected, or why it is served its refusal only. */
+  #identify(connection: SeqpacketConnection): Identity {
+    const identity = this.#parts.peers.identify(connection.fd)
+    if (identity instanceof VfiodError) return identity
+    let open = 0n
     for (const other of this.#connections.values())
-      if (!(other instanceof VfiodError) && other.client.id === identity.client.id) open += 1
-    return open >= CONNECTIONS_PER_CLIENT ? 'too many connections of one client' : undefined
+      if (!(other instanceof VfiodError) && other.client.id === identity.client.id) open += 1n
+    return open < CONNECTIONS_PER_CLIENT ? identity : tooManyOf(identity.client, open)
   }
 
   async #serve(connection: SeqpacketConnection, identity: Identity): Promise<void> {
+    const isRefused = identity instanceof VfiodError
     // A connection is for a ticket that is there; one that sends nothing is closed when none can be.
-    const idle = setTimeout(() => connection.close(), LIMITS.ticketMs)
+    const idle = setTimeout(() => connection.close(), isRefused ? REFUSED_MS : LIMITS.ticketMs)
     idle.unref()
     try {
       for (;;) {
@@ -109,7 +114,7 @@ export class FdChannel {
           if (packet.bytes.length === 0) return await closeAll(packet.fds)
         }
         idle.refresh()
-        if (!(await this.#answer(connection, identity, packet))) return
+        if (!(await this.#answer(connection, identity, packet)) || isRefused) return
       }
     } catch (error) {
       this.#parts.log.error({ err: error }, 'fd channel connection failed by a mistake')
@@ -171,6 +176,20 @@ export class FdChannel {
     else this.#parts.log.warn({ ...fields, reason, refusal: message }, 'fd channel refused')
   }
 }
+
+const tooManyOf = (client: Client, current: bigint): VfiodError =>
+  new VfiodError(
+    'LIMIT_REACHED',
+    `Cannot take the packet: ${clientText(client)} has ${current} connections to the fd channel and may have ${CONNECTIONS_PER_CLIENT}; close some`,
+    {
+      quota: {
+        limit: 'fd channel connections of one client',
+        max: CONNECTIONS_PER_CLIENT,
+        current,
+        needed: 1n,
+      },
+    },
+  )
 
 const TOO_LARGE = `it is longer than a packet may be or has more than ${LIMITS.fdsPerPacket} fds`
 

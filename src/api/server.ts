@@ -20,9 +20,9 @@ import {
 import { VfiodError } from '../base/error.ts'
 import { LIMITS } from '../base/limits.ts'
 import type { Client } from '../domain/clients.ts'
-import type { Payer, Quotas } from '../domain/quotas.ts'
+import type { Payer } from '../domain/quotas.ts'
 import { POLLRDHUP, pendingEvents } from '../os/libc.ts'
-import { Admission } from './admission.ts'
+import { type Admission, REFUSED_MS } from './admission.ts'
 import type { Log } from './log.ts'
 import type { Peers } from './peer.ts'
 import type { Binder } from './socket-file.ts'
@@ -33,9 +33,6 @@ const UPLOAD_WINDOW = 4 << 20
 
 /** Calls of one connection at a time; the client's library holds back the others. */
 const CALLS_PER_CONNECTION = 128
-
-/** How long a refused connection stays open for the call that is told why. */
-const REFUSED_MS = 5000
 
 /** How often connections are looked for that nobody holds the other end of. */
 const SWEEP_MS = 1000
@@ -178,15 +175,15 @@ export class Connections {
 
   constructor({
     peers,
-    quotas,
+    admission,
     log,
   }: {
     readonly peers: Peers
-    readonly quotas: Quotas
+    readonly admission: Admission
     readonly log: Log
   }) {
     this.sockets = this.#sockets
-    this.#admission = new Admission({ quotas, log })
+    this.#admission = admission
     const refusalOf = (token: string) => this.#refusalOf(token)
     const options = { ...OPTIONS, interceptors: [transportRefusals({ refusalOf, log })] }
     this.grpc = new WideServer(options, (session) => {

@@ -23,7 +23,7 @@ export const QUOTAS = [
   'streams',
   /** Watches of the inventory and of events. */
   'watches',
-  /** Open connections that gRPC is served on, idle ones too. */
+  /** Open connections, for gRPC and for fds, idle ones too. */
   'connections',
   'calls_per_second',
 ] as const

@@ -6,6 +6,8 @@ import { connect as connectSocket, type Socket } from 'node:net'
 import { credentials } from '@grpc/grpc-js'
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { connect, type VfiodClient } from '../../src/client/client.ts'
+import { receiveFds } from '../../src/client/fd-channel.ts'
+import type { Ticket } from '../../src/proto/vfiod/v1/Ticket.ts'
 import type { Quota } from '../../src/rules/policy.ts'
 import { canBeOthers, noOtherUsers } from '../other-users.ts'
 import { Authority, lacksOpenssl } from './certificates.ts'
@@ -160,6 +162,18 @@ describe('a connection beyond the quota of its identity', () => {
       ...Array.from({ length: 8 }, () => true),
       false,
     ])
+  })
+
+  test('to the fd channel is told so when it sends its ticket', async () => {
+    await limited({ connections: 1n })
+    const [client] = await connected(1)
+    await client?.memory.allocateMemory({ memoryId: 'm', length: '4096' })
+    const exported = await client?.memory.exportMemory({ memoryId: 'm' })
+
+    const error = await refusal(receiveFds(exported?.ticket as Ticket))
+
+    expect(error).toMatchObject({ status: 'RESOURCE_EXHAUSTED', reason: 'LIMIT_REACHED' })
+    expect(String(error)).toContain(`the quota of uid ${UID} is 1 connections and 1 are in use`)
   })
 
   test('does not make its process a client', async () => {
