@@ -81,6 +81,13 @@ const EXPLANATIONS: readonly (readonly [RegExp, Explain])[] = [
   ],
 ]
 
+/**
+ * What grpc-js says when a message could not be written, because the stream or its connection is
+ * gone: Node 24 says so of a client that leaves in the middle of an answer. Nobody hears it, and it is
+ * nobody's mistake.
+ */
+const UNWRITTEN = 'Internal server error'
+
 /** Statuses that only a mistake of ours leads to, whatever grpc-js says of it. */
 const MISTAKES: readonly status[] = [status.INTERNAL, status.UNKNOWN]
 
@@ -90,6 +97,7 @@ function explanationOf(code: status, text: string): VfiodError | undefined {
     const found = pattern.exec(text)
     if (found !== null) return explain(found)
   }
+  if (text === UNWRITTEN) return undefined
   return MISTAKES.includes(code) ? toVfiodError(new Error(text)) : undefined
 }
 
