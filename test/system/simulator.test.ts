@@ -1,13 +1,14 @@
 /** A machine of vendor-like devices through gRPC: a migration, and faults that are asked for. */
 
 import { createHash } from 'node:crypto'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import type { VfiodClient } from '../../src/client/client.ts'
 import type { MigrationState } from '../../src/proto/vfiod/v1/MigrationState.ts'
 import { backend, type Daemon, openIn, startDaemon } from './world.ts'
 
 const SOURCE = '0000:00:09.0'
 const TARGET = '0000:00:0a.0'
+const LOST = '0000:00:0b.0'
 const STATE_BYTES = 0x40_0000
 
 const device = (address: string, group: number): string => `
@@ -24,10 +25,14 @@ describe.skipIf(backend !== 'sim')('a simulated machine through gRPC', () => {
   let client: VfiodClient
 
   beforeAll(async () => {
-    daemon = await startDaemon(device(SOURCE, 9) + device(TARGET, 10))
+    daemon = await startDaemon(device(SOURCE, 9) + device(TARGET, 10) + device(LOST, 11))
     client = daemon.client()
     await openIn(client, 'source', SOURCE)
     await openIn(client, 'target', TARGET)
+    await openIn(client, 'lost', LOST)
+  })
+  afterEach(async () => {
+    await client.simulator.clearFaults()
   })
   afterAll(async () => {
     expect(await daemon?.stop()).toBe(0)
@@ -88,11 +93,11 @@ describe.skipIf(backend !== 'sim')('a simulated machine through gRPC', () => {
   })
 
   test('loses a device by surprise', async () => {
-    const fault = { fault: 'gone', kind: 'FAULT_KIND_LOSE', target: TARGET, call: 'ioctl' } as const
+    const fault = { fault: 'gone', kind: 'FAULT_KIND_LOSE', target: LOST, call: 'ioctl' } as const
     await client.simulator.injectFault({ fault })
     await client.migration.getMigrationState({ name: SOURCE })
 
-    await expect(client.migration.getMigrationState({ name: TARGET })).rejects.toMatchObject({
+    await expect(client.migration.getMigrationState({ name: LOST })).rejects.toMatchObject({
       details: { errno: 'ENODEV' },
     })
   })
