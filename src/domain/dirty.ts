@@ -6,7 +6,7 @@ import { hex, type IovaRange } from '../base/units.ts'
 import { startTracking, stopTracking } from '../kernel/dirty-calls.ts'
 import { hasDmaLogging, LOG_RANGES_MAX, startLog, stopLog } from '../kernel/dma-log-calls.ts'
 import type { Kernel } from '../kernel/port.ts'
-import type { PageBitmap } from '../rules/dirty-pages.ts'
+import type { CountedBitmap } from '../rules/dirty-pages.ts'
 import { covered, widened } from '../rules/watched-ranges.ts'
 import { type BatchResult, inTurn, requireBatch } from './batch.ts'
 import { type Client, requireOwner } from './clients.ts'
@@ -62,9 +62,16 @@ export interface TrackingView {
 /** How pages are told of. */
 export type Form = 'bitmaps' | 'ranges'
 
-export type DirtyEvent =
-  | { readonly kind: 'bitmaps'; readonly pageSize: bigint; readonly bitmaps: readonly PageBitmap[] }
+type PagesEvent =
+  | {
+      readonly kind: 'bitmaps'
+      readonly pageSize: bigint
+      readonly bitmaps: readonly CountedBitmap[]
+    }
   | { readonly kind: 'ranges'; readonly ranges: readonly IovaRange[] }
+
+export type DirtyEvent =
+  | PagesEvent
   | {
       readonly kind: 'end'
       readonly pages: number
@@ -214,14 +221,15 @@ export class Dirty {
       hasStream = true
       const result = await load({ kernel: this.#kernel, space, tracking, scratch }, delivery)
       scratch.free()
+      let pages = 0
       for (const event of eventsOf(delivery, how.form)) {
         if (how.signal.aborted) return
         this.#requireUnderWay(client, space, { tracking, delivery })
+        pages += countOf(event, tracking.pageSize)
         yield event
       }
       this.#requireUnderWay(client, space, { tracking, delivery })
       const precision = precisionOf(space, tracking)
-      const pages = delivery.pages.count
       yield { kind: 'end', pages, precision, result }
       tracking.end(delivery, pages)
     } finally {
@@ -340,8 +348,15 @@ const takenAway = (space: AddressSpace): VfiodError =>
 const precisionOf = (space: AddressSpace, { isIommu }: Tracking): Precision =>
   isIommu && space.pins ? 'pinned-pages' : 'tracked-writes'
 
+/** Pages that a message tells of: counted as it goes, for all of them are too many at once. */
+function countOf(event: PagesEvent, pageSize: bigint): number {
+  if (event.kind === 'bitmaps') return event.bitmaps.reduce((sum, { count }) => sum + count, 0)
+  const bytes = event.ranges.reduce((sum, { start, last }) => sum + (last - start + 1n), 0n)
+  return Number(bytes / pageSize)
+}
+
 /** Messages of a bounded size, for as many pages as there are. */
-function* eventsOf({ pages }: Delivery, form: Form): Generator<DirtyEvent, void> {
+function* eventsOf({ pages }: Delivery, form: Form): Generator<PagesEvent, void> {
   const { pageSize } = pages
   if (form === 'ranges') {
     for (const ranges of grouped(pages.ranges(), LIMITS.dirtyRanges, () => 1)) {
@@ -349,7 +364,7 @@ function* eventsOf({ pages }: Delivery, form: Form): Generator<DirtyEvent, void>
     }
     return
   }
-  const weight = ({ bytes }: PageBitmap) => bytes.length
+  const weight = ({ bytes }: CountedBitmap) => bytes.length
   for (const bitmaps of grouped(pages.bitmaps(), LIMITS.dirtyBytes, weight)) {
     yield { kind: 'bitmaps', pageSize, bitmaps }
   }

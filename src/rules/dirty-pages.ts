@@ -12,6 +12,11 @@ export interface PageBitmap {
   readonly bytes: Uint8Array
 }
 
+/** A bitmap, and how many of its pages are in the set. */
+export interface CountedBitmap extends PageBitmap {
+  readonly count: number
+}
+
 /** Bits of one chunk: from the first one to before the last one. */
 interface Span {
   readonly chunk: number
@@ -95,13 +100,14 @@ export class DirtyPages {
   }
 
   /** Bitmaps of at most 4 KiB, ascending, without zero bytes at either end. They are not copied. */
-  *bitmaps(): Generator<PageBitmap, void> {
+  *bitmaps(): Generator<CountedBitmap, void> {
     for (const [chunk, bytes] of this.#ascending()) {
       const first = bytes.findIndex((byte) => byte !== 0)
       if (first < 0) continue
       const last = bytes.findLastIndex((byte) => byte !== 0)
       const page = chunk * CHUNK_BITS + first * 8
-      yield { iova: this.#iova(page), bytes: bytes.subarray(first, last + 1) }
+      const count = weightOf(wordsOf(bytes))
+      yield { iova: this.#iova(page), bytes: bytes.subarray(first, last + 1), count }
     }
   }
 

@@ -138,8 +138,10 @@ describe('a set of pages', () => {
     const set = new DirtyPages(PAGE)
     set.mark(pages(0, 300_000))
     const lengths = [...set.bitmaps()].map(({ bytes }) => bytes.length)
+    const counts = [...set.bitmaps()].map(({ count }) => count)
 
     expect(Math.max(...lengths)).toBe(4096)
     expect(lengths.reduce((sum, length) => sum + length, 0)).toBe(300_000 / 8)
+    expect(counts).toEqual(lengths.map((length) => length * 8))
   })
 })
