@@ -47,7 +47,9 @@ test('ioctl takes the bytes of a view that starts inside its buffer', () => {
 })
 
 test('ioctl refuses address 0 where the kernel needs bytes: EFAULT', async () => {
-  const fd = openSync(join(directory, 'fionread'), 'r')
+  const path = join(directory, 'empty')
+  writeFileSync(path, '')
+  const fd = openSync(path, 'r')
 
   expect(await sys.ioctl(fd, FIONREAD, undefined)).toBe(-ERRNO.EFAULT)
 })

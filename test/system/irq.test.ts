@@ -48,6 +48,15 @@ afterAll(async () => {
   expect(await daemon?.stop()).toBe(0)
 })
 
+/** A stream of another test is disarmed once the daemon has seen it cancelled. */
+const ticketForVector = () =>
+  until(async () => {
+    const asked = await client.device
+      .setIrqEventfds({ name, index: MSI, start: 0, count: 1 })
+      .catch(() => undefined)
+    return asked?.ticket ?? undefined
+  })
+
 describe('interrupts through gRPC', () => {
   test('arrive as stream events: raised by register, by DMA, and by software', async () => {
     const stream = client.device.watchIrqs({ name, index: MSI, start: 0, count: 1 })
@@ -73,13 +82,7 @@ describe('interrupts through gRPC', () => {
 
   test('arrive at an eventfd of the client, without the daemon in between', async () => {
     const eventfd = eventfdCreate()
-    const ticket = await until(async () => {
-      // The stream of the test before is disarmed once the daemon has seen it cancelled.
-      const asked = await client.device
-        .setIrqEventfds({ name, index: MSI, start: 0, count: 1 })
-        .catch(() => undefined)
-      return asked?.ticket ?? undefined
-    })
+    const ticket = await ticketForVector()
     await sendFds(ticket, [eventfd])
 
     await edu.raiseIrq(2)
@@ -95,8 +98,7 @@ describe('interrupts through gRPC', () => {
   })
 
   test('refuses fds that are not eventfds, and keeps none', async () => {
-    const { ticket } = await client.device.setIrqEventfds({ name, index: MSI, start: 0, count: 1 })
-    if (ticket === null) throw new Error('no ticket')
+    const ticket = await ticketForVector()
 
     await expect(sendFds(ticket, [1])).rejects.toMatchObject({ reason: 'BAD_ARGUMENT' })
     await expect(sendFds(ticket, [1])).rejects.toMatchObject({ reason: 'BAD_TICKET' })
