@@ -1,4 +1,4 @@
-// Twenty-four errors of one line each, as a person might make them: a file of src/backends/sim, what
+// Errors of one line each, as a person might make them: a file of src/backends/sim, what
 // stands there, and what stands there instead. Each must be seen by the golden traces.
 
 export const mutants = [
@@ -169,5 +169,17 @@ export const mutants = [
     file: 'process.ts',
     from: '    this.mm.isAlive = false\n    for',
     to: '    this.mm.isAlive = false\n    if (this.mm.isAlive) for',
+  },
+  {
+    name: 'an ioeventfd that is there may be made again',
+    file: 'pci/ioeventfds.ts',
+    from: 'if (fd !== -1) return -ERRNO.EEXIST',
+    to: 'if (fd !== -1) return 0',
+  },
+  {
+    name: 'of the ioeventfds of one eventfd the oldest writes first',
+    file: 'virqfds.ts',
+    from: 'watchers.unshift(act)',
+    to: 'watchers.push(act)',
   },
 ]
