@@ -46,6 +46,8 @@ export interface AccessBench {
 
 const BASE = 0x100_0000n
 const PAGES = 8
+/** Below what a process may map. */
+const NOWHERE = 0x1000n
 /** Around the ends of pages, where a part of one is copied. */
 const OFFSETS = [0, 1, 7, 8, 2047, 2048, 4088, 4095, 4096, 4097, 8191]
 const LENGTHS = [1, 2, 7, 8, 9, 2048, 4095, 4096]
@@ -164,6 +166,18 @@ export const accessSuite = (name: string, bench: AccessBench): void => {
       expect((await pin(1, 3)).answer).toBe('ENOENT')
       expect((await pin(2, 1)).answer).toBe('ENOENT')
       expect(bench.pinnedPages()).toBe(before)
+    })
+
+    // A page table would have refused to map it.
+    test.skipIf(hasDomain)('pins nothing where a part is not there: EFAULT', async () => {
+      const before = bench.pinnedPages()
+      await map(1)
+      await iommufd.mapAt(ioas, { iova: BASE + PAGE, vaddr: NOWHERE, length: PAGE })
+
+      expect((await pin(0, 2)).answer).toBe('EFAULT')
+
+      expect(bench.pinnedPages()).toBe(before)
+      expect((await pin(0, 1)).answer).toBe(0)
     })
 
     test('does not pin to write what may only be read: EPERM', async () => {

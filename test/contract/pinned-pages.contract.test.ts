@@ -12,11 +12,24 @@ import {
   VFIO_TYPE1_IOMMU,
   VFIO_TYPE1v2_IOMMU,
 } from '../../src/abi/container.ts'
-import { VFIO_DEVICE_RESET } from '../../src/abi/device.ts'
+import {
+  VFIO_DEVICE_FLAGS_PCI,
+  VFIO_DEVICE_FLAGS_RESET,
+  VFIO_DEVICE_RESET,
+} from '../../src/abi/device.ts'
 import { createSim, type Sim } from '../../src/backends/sim/sim.ts'
 import { allocPages, type Segment } from '../../src/os/memory.ts'
+import { said } from './answers.ts'
 import { describeModelled } from './backends.ts'
-import { dirtyPages, getDirtyBitmap, mapDma, setContainer, unmapDma } from './calls.ts'
+import {
+  dirtyPages,
+  getDeviceInfo,
+  getDirtyBitmap,
+  getRegionInfo,
+  mapDma,
+  setContainer,
+  unmapDma,
+} from './calls.ts'
 import { Machine } from './machine.ts'
 import { PINNER, PinningDriver, pinningMachine } from './pinning-machine.ts'
 
@@ -279,5 +292,44 @@ describe('dirty pages of a container without an IOMMU', () => {
     await setContainer(world.sim.kernel, await world.machine.group(EDU), world.container)
 
     expect(await dirty(world)).toHaveLength(PAGES)
+  })
+})
+
+describe('the device that pins', () => {
+  test('has one BAR, no interrupts, and a reset', async () => {
+    const { sim, driver } = await ready()
+    const { device } = driver
+
+    expect(await getDeviceInfo(sim.kernel, device)).toMatchObject({
+      answer: 0,
+      flags: VFIO_DEVICE_FLAGS_PCI | VFIO_DEVICE_FLAGS_RESET,
+      num_regions: 9,
+      num_irqs: 0,
+    })
+    expect((await getRegionInfo(sim.kernel, device, 0)).size).toBe(0x2000n)
+    expect((await getRegionInfo(sim.kernel, device, 7)).size).toBe(0n)
+    expect(said((await getRegionInfo(sim.kernel, device, 9)).answer)).toBe('EINVAL')
+    expect(said((await getDeviceInfo(sim.kernel, device, 15)).answer)).toBe('EINVAL')
+    expect(said(await sim.kernel.ioctl(device, 0, undefined))).toBe('ENOTTY')
+  })
+
+  test('has registers of eight bytes, and knows five commands: EINVAL', async () => {
+    const { sim, driver } = await ready()
+    const bytes = Buffer.alloc(8)
+
+    expect(await driver.get('id')).toBe(0x7069_6e73n)
+    for (const [length, at] of [
+      [4, 0n],
+      [8, 4n],
+      [8, 0x40n],
+    ] as const) {
+      const part = bytes.subarray(0, length)
+      expect(said(await sim.kernel.pread(driver.device, part, at))).toBe('EINVAL')
+      expect(said(await sim.kernel.pwrite(driver.device, part, at))).toBe('EINVAL')
+    }
+    await driver.set('command', 6n)
+    expect(BigInt.asIntN(64, await driver.get('answer'))).toBe(-22n)
+    await driver.set('length', 4097n)
+    expect(await driver.command('read')).toBe('EINVAL')
   })
 })
