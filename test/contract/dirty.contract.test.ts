@@ -227,6 +227,17 @@ describeContract('dirty pages', (machine) => {
       expect(words(1)).toEqual([ones(20) << 8n])
     })
 
+    test('has shifted them even where the bitmap was not there: EFAULT', async () => {
+      const { container, segment } = await ready()
+      await map(container, segment, 8, 12)
+      const nowhere = { iova: IOVA, size: 64n * PAGE, bitmap: { ...bitmap(8n), data: 0x1000n } }
+
+      expect(said(await getDirtyBitmap(kernel, container, nowhere))).toBe('EFAULT')
+      expect(await get(container, 0, 64)).toBe(0)
+
+      expect(words(1)).toEqual([ones(20) << 8n])
+    })
+
     test('with mediated devices that pin nothing, tells of no page', async () => {
       const { container, segment } = await ready([mtty])
       await map(container, segment, 0, 4)

@@ -1,8 +1,8 @@
 /**
  * The dirty bits of one mapping, in whole 64-bit words as the kernel keeps them. A report shifts
  * them in place to where they lie in the caller's bitmap and clears only as many bits as there
- * are pages, so bits can stay behind past the last page and turn up in a later report: vfiod must
- * never trust a bit outside its own mappings, and this shows it why.
+ * are pages, and none where it fails, so bits can stay behind and turn up in a later report: vfiod
+ * must never trust a bit outside its own mappings, and this shows it why.
  */
 
 const WORD_BITS = 64
@@ -35,20 +35,22 @@ export class DirtyBitmap {
     }
   }
 
-  /**
-   * Moves the bits up by `shift` (below 64), merges `first`, the caller's word there, and answers
-   * the words to store. What they hold stays in the bitmap until `clear`.
-   */
-  report(shift: number, first: bigint): BigUint64Array {
-    const count = wordsFor(this.#pages + shift)
-    if (shift > 0) {
-      for (let at = count - 1; at >= 0; at--) {
-        const below = at > 0 ? this.#word(at - 1) >> BigInt(WORD_BITS - shift) : 0n
-        this.#words[at] = (this.#word(at) << BigInt(shift)) | below
-      }
-      this.#words[0] = this.#word(0) | first
+  /** Moves the bits up by `shift`, 1 to 63; they stay there until `clear`, reported or not. */
+  moveUp(shift: number): void {
+    for (let at = wordsFor(this.#pages + shift) - 1; at >= 0; at--) {
+      const below = at > 0 ? this.#word(at - 1) >> BigInt(WORD_BITS - shift) : 0n
+      this.#words[at] = (this.#word(at) << BigInt(shift)) | below
     }
-    return this.#words.subarray(0, count)
+  }
+
+  /** Merges the caller's word into the first one. */
+  mergeFirst(word: bigint): void {
+    this.#words[0] = this.#word(0) | word
+  }
+
+  /** What is stored of bits that were moved up by `shift`. */
+  words(shift: number): BigUint64Array {
+    return this.#words.subarray(0, wordsFor(this.#pages + shift))
   }
 
   #word(at: number): bigint {

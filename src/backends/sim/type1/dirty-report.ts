@@ -38,10 +38,13 @@ export const reportDirty = (
   const bit = (mapping.iova - base) / pgsize
   const shift = Number(bit % 64n)
   const at = data + (bit / 64n) * 8n
-  const first = userBytes(at, 8)
-  if (first === undefined) return -ERRNO.EFAULT
-  const before = new BigUint64Array(first.slice().buffer)[0] ?? 0n
-  const words = dirty.report(shift, before)
+  if (shift > 0) {
+    dirty.moveUp(shift)
+    const first = userBytes(at, 8)
+    if (first === undefined) return -ERRNO.EFAULT
+    dirty.mergeFirst(new BigUint64Array(first.slice().buffer)[0] ?? 0n)
+  }
+  const words = dirty.words(shift)
   const into = userBytes(at, words.byteLength)
   if (into === undefined) return -ERRNO.EFAULT
   into.set(new Uint8Array(words.buffer, words.byteOffset, words.byteLength))
