@@ -28,6 +28,7 @@ import {
   vfio_iommu_type1_info_dma_avail,
   vfio_iova_range,
 } from '../../src/abi/container.ts'
+import { VFIO_GROUP_UNSET_CONTAINER } from '../../src/abi/group.ts'
 import { said } from './answers.ts'
 import { describeContract } from './backends.ts'
 import { checkExtension, getInfo, mapDma, setContainer, setIommu, unmapDma } from './calls.ts'
@@ -312,6 +313,18 @@ describeContract('a container', (machine) => {
       await mapDma(kernel, container, { vaddr: segment.address, iova: 1n << 60n, size: PAGE })
 
       expect(said(await setContainer(kernel, await machine.group(edu), container))).toBe('EFAULT')
+    })
+
+    // Its ranges reach to 2^64 then, and before 6.18 a search that far finds nothing.
+    test('refuses it no sooner after a group with an IOMMU left: EFAULT', async () => {
+      const { container } = await machine.attached([mtty])
+      const { segment } = await machine.memory(0x1000)
+      const group = await machine.group(edu)
+      await setContainer(kernel, group, container)
+      await kernel.ioctl(group, VFIO_GROUP_UNSET_CONTAINER.number, undefined)
+      await mapDma(kernel, container, { vaddr: segment.address, iova: 1n << 60n, size: PAGE })
+
+      expect(said(await setContainer(kernel, group, container))).toBe('EFAULT')
     })
 
     const ranges0 = async (container: number): Promise<boolean> =>

@@ -134,22 +134,17 @@ export class Type1 {
 
   /** Whether the new group cannot address, or must not translate, what is mapped already. */
   #conflicts(group: IommuGroup, iommu: IommuSpec): boolean {
-    const mappings = [...this.mappings.all()]
-    const first = this.ranges[0]
-    const last = this.ranges.at(-1)
-    if (first && last) {
-      if (!overlaps(iommu.aperture, { start: first.start, last: last.last })) return true
-      const all = { start: first.start, last: last.last }
-      const lost = (mapping: Mapping): boolean =>
-        !contains(iommu.aperture, { start: mapping.iova, last: mapping.last }) &&
-        overlaps(all, { start: mapping.iova, last: mapping.last })
-      if (mappings.some(lost)) return true
+    const isMapped = (range: Range<bigint>): boolean => this.mappings.overlap(range) !== undefined
+    const { start, last } = iommu.aperture
+    const from = this.ranges[0]?.start
+    const to = this.ranges.at(-1)?.last
+    // Without ranges there is nothing to lose: what does not fit fails when it is replayed.
+    if (from !== undefined && to !== undefined) {
+      if (!overlaps(iommu.aperture, { start: from, last: to })) return true
+      if (start > from && isMapped({ start: from, last: start - 1n })) return true
+      if (last < to && isMapped({ start: last + 1n, last: to })) return true
     }
-    return group.spec.reserved
-      .filter(({ kind }) => kind !== 'direct-relaxable')
-      .some((region) =>
-        mappings.some(({ iova, last: end }) => overlaps(region, { start: iova, last: end })),
-      )
+    return group.spec.reserved.filter(({ kind }) => kind !== 'direct-relaxable').some(isMapped)
   }
 
   /** Puts every mapping into the new group's page table, or none. */
