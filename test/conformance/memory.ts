@@ -19,6 +19,7 @@ export type AreaName = Exclude<(typeof AREAS)[number], 'hole'>
 export const RAM_PAGES = 48
 export const RO_PAGES = 4
 const BITS_PAGES = 3
+const HOLE_PAGES = 16
 
 /** How much there is of what memory is behind. */
 export const AREA_PAGES = { ram: RAM_PAGES, bits: BITS_PAGES, edge: 1, ro: RO_PAGES } as const
@@ -28,6 +29,10 @@ const reserve = (pages: number): number => {
   if (at < 0) throw new Error(`Cannot reserve addresses: errno ${-at}`)
   return at
 }
+
+/** Addresses that nothing is at or around, from where a large page would begin. */
+const reserveHole = (): number =>
+  Math.ceil(reserve(LARGE_PAGE / PAGE + HOLE_PAGES) / LARGE_PAGE) * LARGE_PAGE
 
 /** Whether nothing is, and nothing can come, at this address. */
 const guard = (at: number): boolean =>
@@ -101,7 +106,7 @@ export class Memory {
       ['edge', await guarded(1, () => plain(1))],
       ['ro', await guarded(RO_PAGES, readOnly)],
     ])
-    return new Memory(segments, reserve(16))
+    return new Memory(segments, reserveHole())
   }
 
   /** Segments that lie as they should already, and an address with nothing at or around it. */
