@@ -37,6 +37,7 @@ import {
   noLog,
   requireRanges,
   requireSame,
+  requireTrackable,
   requireTracked,
   requireWatchable,
 } from './tracking-request.ts'
@@ -118,6 +119,9 @@ export class Dirty {
       }
       await space.requireReady('track writes in')
       const { isIommu, devices } = await this.#sourcesOf(space, asked)
+      if (isIommu)
+        for (const { start: iova, length } of space.ledger.all())
+          requireTrackable('keep', space, { iova, length })
       const ranges = devices.length === 0 ? [] : requireRanges(space, watched)
       const tracking = new Tracking(asked, { pageSize: space.alignment, isIommu })
       const pageSize = asked.pageSize || space.alignment

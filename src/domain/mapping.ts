@@ -11,6 +11,7 @@ import type { Memories, Memory } from './memory.ts'
 import type { Pinning } from './pinning.ts'
 import { type Piece, requireInside, requireRange } from './ranges.ts'
 import type { AddressSpace } from './space.ts'
+import { requireTrackable } from './tracking-request.ts'
 
 export interface MapItem extends Piece {
   readonly memoryId: string
@@ -40,6 +41,7 @@ export async function mapOne(
     )
   }
   requireInside('map', range, space.apertures)
+  if (space.tracking?.isIommu) requireTrackable('map', space, item)
   requireSlot(space)
   const mapping: Mapping = {
     ...range,

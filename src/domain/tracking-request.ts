@@ -2,9 +2,10 @@
 
 import { VfiodError } from '../base/error.ts'
 import { hex, type IovaRange } from '../base/units.ts'
+import { TRACKED_PAGES_MAX } from '../kernel/dirty-calls.ts'
 import { LOG_RANGES_MAX } from '../kernel/dma-log-calls.ts'
 import type { OpenDevice } from './device.ts'
-import { requireRange } from './ranges.ts'
+import { type Piece, requireRange } from './ranges.ts'
 import type { AddressSpace } from './space.ts'
 import type { Tracking, TrackingRequest } from './tracking.ts'
 
@@ -21,6 +22,17 @@ export function requireWatchable(space: AddressSpace, asked: TrackingRequest): I
     )
   }
   return ranges.map((piece) => requireRange('watch', piece, pageSize || space.alignment))
+}
+
+/** Throw BAD_RANGE where a mapping has more pages than a container can track. */
+export function requireTrackable(act: string, space: AddressSpace, { iova, length }: Piece): void {
+  const pages = length / space.alignment
+  if (pages <= TRACKED_PAGES_MAX) return
+  throw new VfiodError(
+    'BAD_RANGE',
+    `Cannot ${act} ${hex(length)} bytes at iova ${hex(iova)} while writes in "${space.id}" are tracked: a mapping may have ${TRACKED_PAGES_MAX} pages then, and this has ${pages}; map it in pieces`,
+    { field: 'length' },
+  )
 }
 
 /** What devices are to watch: what was asked for, or what is mapped. */

@@ -26,6 +26,9 @@ export interface BitmapSpace {
   readonly segment: Segment
 }
 
+/** Pages of the largest mapping that can be tracked: the bits of one bitmap, an int in the kernel. */
+export const TRACKED_PAGES_MAX = 2n ** 31n - 1n
+
 /** Bytes of the bitmap of so many pages: whole words. */
 export const bitmapBytes = (pages: bigint): number => Number((pages + 63n) / 64n) * 8
 

@@ -695,6 +695,34 @@ test('messages are of a bounded size, for mappings of any', async () => {
   expect(seen.at(-1)).toMatchObject({ pages: Number(length / PAGE) })
 })
 
+describe('a mapping of 2^31 pages', () => {
+  const length = 2n ** 43n
+  const large = { iova: length, length, memoryId: 'large', offset: 0n, access: 'write' as const }
+  const mapLarge = () => at.domain.spaces.map(alice, 'wide', { items: [large], allOrNothing: true })
+  const startWide = () =>
+    at.domain.dirty.start(alice, 'wide', { iommu: true, devices: [], ranges: [], pageSize: 0n })
+
+  beforeEach(async () => {
+    const aperture = { start: 0n, last: 2n ** 48n - 1n }
+    at = world({ ...machine, iommu: { ...machine.iommu, aperture } }, { time: 'poked', over })
+    await at.domain.memories.allocate(alice, { id: 'large', length, hugePage: undefined })
+    await at.domain.spaces.create(alice, 'wide')
+    await at.domain.spaces.addGroup(alice, 'wide', 100)
+  })
+
+  test('is refused while the container tracks, which could not: BAD_RANGE', async () => {
+    await startWide()
+
+    await expect(mapLarge()).rejects.toMatchObject({ reason: 'BAD_RANGE' })
+  })
+
+  test('keeps the container from tracking: BAD_RANGE', async () => {
+    await mapLarge()
+
+    await expect(startWide()).rejects.toMatchObject({ reason: 'BAD_RANGE' })
+  })
+})
+
 describe('unmapping', () => {
   beforeEach(() => map(0, 8))
 
