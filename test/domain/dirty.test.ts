@@ -1,4 +1,4 @@
-import { beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import {
   VFIO_IOMMU_DIRTY_PAGES,
   VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP,
@@ -67,6 +67,9 @@ beforeEach(async () => {
     await at.domain.devices.write(alice, { name, region: CONFIG, offset: 4n, data })
   }
 })
+
+/** Other tests of this process would have to live with the memory. */
+afterEach(() => at.domain.releaseAll('the test is over'))
 
 /** Map pages of the memory, from page `offset` on, `page` pages behind IOVA. */
 const map = async (page: number, count: number, access: Access = 'read-write', offset = page) => {
@@ -703,6 +706,7 @@ describe('a mapping of 2^31 pages', () => {
     at.domain.dirty.start(alice, 'wide', { iommu: true, devices: [], ranges: [], pageSize: 0n })
 
   beforeEach(async () => {
+    await at.domain.releaseAll('another machine is needed')
     const aperture = { start: 0n, last: 2n ** 48n - 1n }
     at = world({ ...machine, iommu: { ...machine.iommu, aperture } }, { time: 'poked', over })
     await at.domain.memories.allocate(alice, { id: 'large', length, hugePage: undefined })
