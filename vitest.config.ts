@@ -17,6 +17,8 @@ export default defineConfig({
     // Run by the projects, or in the VM: vitest.kernel.config.ts has those that need a real kernel.
     reporters: ['default', './test/plain-line.ts'],
     globalSetup: './test/build-once.ts',
+    // Many tests wait for the processes that they started: vitest would leave a core to them.
+    maxWorkers: '100%',
     projects: [
       {
         extends: true,
