@@ -232,6 +232,15 @@ export class Machine {
     return [first, second]
   }
 
+  /** A network card (e1000e) on the root bus, alone in its group, bound to vfio-pci. */
+  async card(): Promise<string> {
+    const found = await this.functions(0x8086, 0x10d3)
+    const card = found.find((address) => address.startsWith('0000:00'))
+    if (card === undefined) throw new Error('Cannot find a network card on the root bus')
+    await this.bind(card)
+    return card
+  }
+
   /** Gives a function to vfio-pci until `restore`. */
   async bind(address: string): Promise<void> {
     const driver = await this.driverOf(address)

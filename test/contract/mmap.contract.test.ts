@@ -26,9 +26,7 @@ describeContract('mmap of a device', (machine) => {
   let card = ''
 
   beforeAll(async () => {
-    const cards = await machine.functions(0x8086, 0x10d3)
-    card = cards.find((address) => address.startsWith('0000:00')) ?? ''
-    await machine.bind(card)
+    card = await machine.card()
   })
 
   const regionAt = (index: number, at = 0n): bigint => (BigInt(index) << 40n) + at

@@ -73,9 +73,7 @@ describeContract('the selftests of vfio', (machine) => {
 
   beforeAll(async () => {
     edu0 = (await machine.edus())[0]
-    const found = await machine.functions(0x8086, 0x10d3)
-    card = found.find((address) => address.startsWith('0000:00')) ?? ''
-    await machine.bind(card)
+    card = await machine.card()
   })
 
   /** By the requests of a container, whatever stands behind them. */

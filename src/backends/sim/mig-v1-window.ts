@@ -8,7 +8,7 @@ import { vfio_device_migration_info } from '../../abi/mig-v1.ts'
 import { ERRNO } from '../../base/errno.ts'
 import type { MapRequest } from '../../kernel/port.ts'
 import type { Segment } from '../../os/memory.ts'
-import { SharedPages } from './shared-pages.ts'
+import { MappableBytes } from './shared-pages.ts'
 import type { Engine } from './vendor/engine.ts'
 import type { StateImage } from './vendor/image.ts'
 import { RECORD_SIZE, ReceivedState } from './vendor/records.ts'
@@ -34,8 +34,7 @@ export class MigV1Window {
   readonly #image: StateImage
   readonly #engine: Engine
   /** Both places, and what others map of them. */
-  #data: Uint8Array = new Uint8Array(2 * WINDOW_SIZE)
-  #shared: SharedPages | undefined
+  readonly #data = new MappableBytes(2 * WINDOW_SIZE)
   /** Two places that take turns: data_offset may differ from one transaction to the next. */
   #turn = 0
   #queue: SaveQueue | undefined
@@ -125,10 +124,7 @@ export class MigV1Window {
 
   /** Maps whole pages of the data section; the registers before it stay trapped. */
   map(request: MapRequest): Promise<Segment | number> | number {
-    const offset = request.offset - BigInt(FIRST_OFFSET)
-    if (offset < 0n || offset + request.length > this.#data.length) return -ERRNO.EINVAL
-    this.#shared ??= this.#share()
-    return this.#shared.map({ ...request, offset })
+    return this.#data.map({ ...request, offset: request.offset - BigInt(FIRST_OFFSET) })
   }
 
   /** data_size is written: the chunk is taken. Chunks are records, which are not cut elsewhere. */
@@ -142,17 +138,9 @@ export class MigV1Window {
     return 0
   }
 
-  #share(): SharedPages {
-    const shared = new SharedPages(this.#data.length)
-    const data = shared.view(0, this.#data.length)
-    data.set(this.#data)
-    this.#data = data
-    return shared
-  }
-
   /** The place whose turn it is. */
   get #bytes(): Uint8Array {
-    return this.#data.subarray(this.#turn * WINDOW_SIZE, (this.#turn + 1) * WINDOW_SIZE)
+    return this.#data.bytes.subarray(this.#turn * WINDOW_SIZE, (this.#turn + 1) * WINDOW_SIZE)
   }
 
   #endInput(): void {

@@ -3,6 +3,7 @@
  * has an address of its own and all of them are the same bytes.
  */
 
+import { ERRNO } from '../../base/errno.ts'
 import type { MapRequest } from '../../kernel/port.ts'
 import { sys } from '../../os/libc.ts'
 import {
@@ -34,5 +35,36 @@ export class SharedPages {
   /** Another mapping of part of it, at a page. */
   map(request: MapRequest): Promise<Segment | number> {
     return mapFd(this.#memory.fd, request)
+  }
+}
+
+/** The same in an array of our own until somebody maps it, which on most machines nobody does. */
+export class MappableBytes {
+  #bytes: Uint8Array
+  #shared: SharedPages | undefined
+
+  constructor(length: number) {
+    this.#bytes = new Uint8Array(length)
+  }
+
+  /** All of it: another array once it was mapped. */
+  get bytes(): Uint8Array {
+    return this.#bytes
+  }
+
+  /** Maps part of it, at a page; -EINVAL for what is not there. */
+  map(request: MapRequest): Promise<Segment | number> | number {
+    if (request.offset < 0n || request.offset + request.length > this.#bytes.length)
+      return -ERRNO.EINVAL
+    this.#shared ??= this.#share()
+    return this.#shared.map(request)
+  }
+
+  #share(): SharedPages {
+    const shared = new SharedPages(this.#bytes.length)
+    const bytes = shared.view(0, this.#bytes.length)
+    bytes.set(this.#bytes)
+    this.#bytes = bytes
+    return shared
   }
 }

@@ -159,19 +159,19 @@ export const openAccess = async (
   return made.out_access_fd
 }
 
+/** What an access reaches, and the memory that goes with it. */
+interface AccessRange {
+  readonly iova: bigint
+  readonly length: bigint
+  readonly uptr: bigint
+  readonly isWritten: boolean
+}
+
 /** Pins, and fails with EINVAL where the pages are not those at `uptr`. */
 export const pinAccess = async (
   iommufd: Iommufd,
   access: number,
-  {
-    isWritten,
-    ...at
-  }: {
-    readonly iova: bigint
-    readonly length: bigint
-    readonly uptr: bigint
-    readonly isWritten: boolean
-  },
+  { isWritten, ...at }: AccessRange,
 ) => {
   const values = { op: OP.accessPages, id: access, flags: isWritten ? ACCESS_WRITE : 0, ...at }
   const done = await iommufd.ask(IOMMU_TEST_CMD, accessPages, values)
@@ -187,15 +187,7 @@ export const unpinAccess = async (iommufd: Iommufd, access: number, id: number):
 export const copyAccess = async (
   iommufd: Iommufd,
   access: number,
-  {
-    isWritten,
-    ...at
-  }: {
-    readonly iova: bigint
-    readonly length: bigint
-    readonly uptr: bigint
-    readonly isWritten: boolean
-  },
+  { isWritten, ...at }: AccessRange,
 ): Promise<Said> => {
   const values = { op: OP.accessRw, id: access, flags: isWritten ? ACCESS_WRITE : 0, ...at }
   return (await iommufd.ask(IOMMU_TEST_CMD, accessRw, values)).answer

@@ -10,7 +10,7 @@ import type { MapRequest } from '../../../kernel/port.ts'
 import type { Segment } from '../../../os/memory.ts'
 import { DMA_PATTERNS, type WorkloadSpec } from '../machine.ts'
 import type { Bus, Registers } from '../pci/registers.ts'
-import { SharedPages } from '../shared-pages.ts'
+import { MappableBytes } from '../shared-pages.ts'
 
 export const ENGINE_PAGE = 4096
 export const ENGINE_ID = 0x766f_6e64
@@ -54,9 +54,7 @@ export interface EngineOptions {
 export class Engine implements Registers {
   readonly #bus: Bus
   readonly #options: EngineOptions
-  /** The page, once somebody has mapped it. */
-  #shared: SharedPages | undefined
-  #page: Uint8Array = new Uint8Array(ENGINE_PAGE)
+  readonly #memory = new MappableBytes(ENGINE_PAGE)
   #mode: EngineMode = { mayDma: true, answers: true }
   /** What the registers were when the device stopped answering. */
   #frozen: Uint8Array | undefined
@@ -69,9 +67,7 @@ export class Engine implements Registers {
   }
 
   map(bar: number, request: MapRequest): Promise<Segment | number> | number {
-    if (bar !== 0 || request.offset + request.length > ENGINE_PAGE) return -ERRNO.EINVAL
-    this.#shared ??= this.#share()
-    return this.#shared.map(request)
+    return bar === 0 ? this.#memory.map(request) : -ERRNO.EINVAL
   }
 
   read(bar: number, offset: number, into: Uint8Array): void {
@@ -123,12 +119,8 @@ export class Engine implements Registers {
     return pages > 0 || pokes
   }
 
-  #share(): SharedPages {
-    const shared = new SharedPages(ENGINE_PAGE)
-    const page = shared.view(0, ENGINE_PAGE)
-    page.set(this.#page)
-    this.#page = page
-    return shared
+  get #page(): Uint8Array {
+    return this.#memory.bytes
   }
 
   /** Whether somebody touched the registers of a device whose queue that starts again. */
