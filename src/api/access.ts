@@ -3,7 +3,7 @@
  * table is total by its type: a new RPC does not compile without a row.
  */
 import { VfiodError } from '../base/error.ts'
-import type { Client } from '../domain/clients.ts'
+import type { Client } from '../domain/identity/clients.ts'
 import { hasRole, type Role } from '../rules/policy.ts'
 import type { ServiceName, Services } from '../wire/protos.ts'
 

@@ -1,7 +1,7 @@
 /** AdminService: who uses the daemon, how much, how it is configured, and its end. */
 import { badArgument } from '../base/error.ts'
-import type { Client } from '../domain/clients.ts'
 import type { Domain } from '../domain/domain.ts'
+import type { Client } from '../domain/identity/clients.ts'
 import type { AdminServiceHandlers } from '../proto/vfiod/v1/AdminService.ts'
 import type { ClientInfo } from '../proto/vfiod/v1/ClientInfo.ts'
 import type { Handlers } from './call.ts'

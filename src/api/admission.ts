@@ -6,7 +6,7 @@
  * beyond them are closed unheard.
  */
 import { VfiodError } from '../base/error.ts'
-import type { Payer, Quotas } from '../domain/quotas.ts'
+import type { Payer, Quotas } from '../domain/identity/quotas.ts'
 import type { Log } from './log.ts'
 
 /** How long a refused connection stays open for what it is told why. */

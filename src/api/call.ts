@@ -17,7 +17,7 @@ import {
   type UntypedServiceImplementation,
 } from '@grpc/grpc-js'
 import { badArgument, VfiodError } from '../base/error.ts'
-import type { Client } from '../domain/clients.ts'
+import type { Client } from '../domain/identity/clients.ts'
 import type { Chunk } from '../wire/bulk.ts'
 import { methodsOf, type ServiceName, type Services } from '../wire/protos.ts'
 import { sendable, TEXT_MAX } from '../wire/status-details.ts'

@@ -4,8 +4,8 @@
  */
 import { type Blocker, badArgument } from '../base/error.ts'
 import { type Access, type Iova, type IovaRange, iova, U64_MAX } from '../base/units.ts'
-import type { Client } from '../domain/clients.ts'
-import type { Ticket } from '../domain/tickets.ts'
+import type { Client } from '../domain/identity/clients.ts'
+import type { Ticket } from '../domain/identity/tickets.ts'
 import type { Access as ProtoAccess } from '../proto/vfiod/v1/Access.ts'
 import type { Blocker as ProtoBlocker } from '../proto/vfiod/v1/Blocker.ts'
 import type { IovaRange as ProtoRange } from '../proto/vfiod/v1/IovaRange.ts'

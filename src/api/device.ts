@@ -1,7 +1,7 @@
 /** DeviceService: regions, interrupts, reset, and the device fd itself. */
-import type { OpenDevice } from '../domain/device.ts'
+import type { OpenDevice } from '../domain/device/device.ts'
+import type { IrqEvent } from '../domain/device/irqs.ts'
 import type { Domain } from '../domain/domain.ts'
-import type { IrqEvent } from '../domain/irqs.ts'
 import type { DeviceInfo } from '../proto/vfiod/v1/DeviceInfo.ts'
 import type { DeviceServiceHandlers } from '../proto/vfiod/v1/DeviceService.ts'
 import type { IrqIndex } from '../proto/vfiod/v1/IrqIndex.ts'

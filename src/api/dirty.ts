@@ -1,5 +1,5 @@
 /** DirtyService: which pages devices wrote. */
-import type { Dirty, DirtyEvent, Precision, TrackingView } from '../domain/dirty.ts'
+import type { Dirty, DirtyEvent, Precision, TrackingView } from '../domain/dirty/dirty.ts'
 import type { Domain } from '../domain/domain.ts'
 import type { DirtyPrecision } from '../proto/vfiod/v1/DirtyPrecision.ts'
 import type { DirtyServiceHandlers } from '../proto/vfiod/v1/DirtyService.ts'

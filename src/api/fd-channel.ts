@@ -10,8 +10,8 @@ import { status } from '@grpc/grpc-js'
 import { ERRNO, errnoName } from '../base/errno.ts'
 import { badArgument, VfiodError } from '../base/error.ts'
 import { LIMITS } from '../base/limits.ts'
-import { type Client, clientText } from '../domain/clients.ts'
-import type { Redeemed } from '../domain/tickets.ts'
+import { type Client, clientText } from '../domain/identity/clients.ts'
+import type { Redeemed } from '../domain/identity/tickets.ts'
 import {
   connectSeqpacket,
   type Packet,

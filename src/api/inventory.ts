@@ -1,6 +1,6 @@
 /** InventoryService: groups, devices, and their drivers. */
 import type { Domain } from '../domain/domain.ts'
-import type { DeviceView, GroupView, InventoryEvent } from '../domain/inventory.ts'
+import type { DeviceView, GroupView, InventoryEvent } from '../domain/host/inventory.ts'
 import type { Device } from '../proto/vfiod/v1/Device.ts'
 import type { DeviceBus } from '../proto/vfiod/v1/DeviceBus.ts'
 import type { Group } from '../proto/vfiod/v1/Group.ts'

@@ -1,6 +1,6 @@
 /** MemoryService: memory that clients register, or that vfiod allocates. */
 import type { Domain } from '../domain/domain.ts'
-import type { HugePage, Memory } from '../domain/memory.ts'
+import type { HugePage, Memory } from '../domain/memory/memories.ts'
 import type { Memory as ProtoMemory } from '../proto/vfiod/v1/Memory.ts'
 import type { MemoryServiceHandlers } from '../proto/vfiod/v1/MemoryService.ts'
 import type { Handlers } from './call.ts'

@@ -1,7 +1,7 @@
 /** MigrationService: the states of a device, and the bytes of its sessions. */
 import type { Domain } from '../domain/domain.ts'
-import type { StateView, WriteMessage } from '../domain/migration.ts'
-import type { Session } from '../domain/session.ts'
+import type { StateView, WriteMessage } from '../domain/migration/migration.ts'
+import type { Session } from '../domain/migration/session.ts'
 import type { MigrationServiceHandlers } from '../proto/vfiod/v1/MigrationService.ts'
 import type { MigrationState } from '../proto/vfiod/v1/MigrationState.ts'
 import type { Session as ProtoSession } from '../proto/vfiod/v1/Session.ts'

@@ -1,9 +1,9 @@
 /** OwnershipService: who the caller is, handing over, leases, what happened. */
 import { VfiodError } from '../base/error.ts'
-import { type Client, clientText } from '../domain/clients.ts'
 import type { Domain } from '../domain/domain.ts'
-import type { Event } from '../domain/events.ts'
-import type { Usage } from '../domain/quotas.ts'
+import { type Client, clientText } from '../domain/identity/clients.ts'
+import type { Usage } from '../domain/identity/quotas.ts'
+import type { Event } from '../domain/state/events.ts'
 import type { EventKind } from '../proto/vfiod/v1/EventKind.ts'
 import type { OwnershipServiceHandlers } from '../proto/vfiod/v1/OwnershipService.ts'
 import type { QuotaUsage } from '../proto/vfiod/v1/QuotaUsage.ts'

@@ -11,8 +11,8 @@
  */
 import { errnoName } from '../base/errno.ts'
 import { VfiodError } from '../base/error.ts'
-import type { Client } from '../domain/clients.ts'
-import type { Payer } from '../domain/quotas.ts'
+import type { Client } from '../domain/identity/clients.ts'
+import type { Payer } from '../domain/identity/quotas.ts'
 import { type MmPin, pinMm } from '../os/mm.ts'
 import { credentialsOf, type Peer, peerOf, sameMm } from '../os/peer.ts'
 import { unwatch, watch } from '../os/poller.ts'

@@ -3,7 +3,7 @@
  * holds one second's worth. The processes of one identity share it.
  */
 import { VfiodError } from '../base/error.ts'
-import type { Client } from '../domain/clients.ts'
+import type { Client } from '../domain/identity/clients.ts'
 
 interface Bucket {
   tokens: number

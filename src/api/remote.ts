@@ -8,8 +8,8 @@
  * message of an upload; a client that is waited for has until its deadline.
  */
 import { createServer as createTlsServer, type TLSSocket, type Server as TlsServer } from 'node:tls'
-import type { Client } from '../domain/clients.ts'
-import type { Payer } from '../domain/quotas.ts'
+import type { Client } from '../domain/identity/clients.ts'
+import type { Payer } from '../domain/identity/quotas.ts'
 import type { Grant } from '../rules/policy.ts'
 import type { Log } from './log.ts'
 import type { GrantOf, Release } from './peer.ts'

@@ -3,7 +3,7 @@
  * which died in the middle of a call stays behind.
  */
 import { VfiodError } from '../base/error.ts'
-import type { Client } from '../domain/clients.ts'
+import type { Client } from '../domain/identity/clients.ts'
 
 export interface RunningCall {
   readonly client: Client

@@ -13,10 +13,10 @@ import type { FunctionSpec, MachineSpec, VendorKind } from '../../src/backends/s
 import { createSim, type Sim } from '../../src/backends/sim/sim.ts'
 import { ENGINE } from '../../src/backends/sim/vendor/engine.ts'
 import type { Segment } from '../../src/os/memory.ts'
-import { must } from '../contract/answers.ts'
-import { getMigState, mapDma, setContainer, setIommu, setMigState } from '../contract/calls.ts'
-import { Machine } from '../contract/machine.ts'
-import { STATE, type StateName } from '../contract/mtty-driver.ts'
+import { must } from './answers.ts'
+import { getMigState, mapDma, setContainer, setIommu, setMigState } from './calls.ts'
+import { Machine } from './machine.ts'
+import { STATE, type StateName } from './mtty-driver.ts'
 
 const CONFIG = 7n << 40n
 

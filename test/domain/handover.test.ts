@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, test } from 'vitest'
-import type { Event } from '../../src/domain/events.ts'
+import type { Event } from '../../src/domain/state/events.ts'
 import { hostDevice } from '../../src/kernel/sysfs.ts'
 import { EDU, EDU_GROUP, MTTY, readySpace, type World, world } from './machine.ts'
 import { alice, bob, person } from './people.ts'

@@ -3,8 +3,8 @@
 import { defaultMachine } from '../../src/backends/sim/default-machine.ts'
 import type { MachineSpec } from '../../src/backends/sim/machine.ts'
 import { createSim, type Sim } from '../../src/backends/sim/sim.ts'
-import type { Client } from '../../src/domain/clients.ts'
 import { createDomain, type Domain } from '../../src/domain/domain.ts'
+import type { Client } from '../../src/domain/identity/clients.ts'
 import type { Kernel } from '../../src/kernel/port.ts'
 
 export const EDU = '0000:00:04.0'

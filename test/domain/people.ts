@@ -1,6 +1,6 @@
 /** Clients for tests of the domain: each is another process. */
 
-import type { Client } from '../../src/domain/clients.ts'
+import type { Client } from '../../src/domain/identity/clients.ts'
 import type { Grant } from '../../src/rules/policy.ts'
 
 /** What root has without a policy file. */

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { Quotas } from '../../src/domain/quotas.ts'
+import { Quotas } from '../../src/domain/identity/quotas.ts'
 import { hostDevice } from '../../src/kernel/sysfs.ts'
 import { EDU, MTTY, readySpace, world } from './machine.ts'
 import { alice, person } from './people.ts'

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { iova } from '../../src/base/units.ts'
-import { requireInside, requireRange } from '../../src/domain/ranges.ts'
+import { requireInside, requireRange } from '../../src/domain/space/ranges.ts'
 
 const refusing = (reason: string, field: string) =>
   expect.objectContaining({ reason, details: expect.objectContaining({ field }) })

@@ -7,7 +7,7 @@ import {
   Session,
   takeSession,
   writeAll,
-} from '../../src/domain/session.ts'
+} from '../../src/domain/migration/session.ts'
 import type { Kernel } from '../../src/kernel/port.ts'
 
 /** A kernel whose data_fd gives these answers to reads, one after another, then 0. */

@@ -3,7 +3,7 @@ import { VFIO_IOMMU_GET_INFO, VFIO_IOMMU_MAP_DMA, VFIO_SET_IOMMU } from '../../s
 import { defaultMachine } from '../../src/backends/sim/default-machine.ts'
 import { ERRNO } from '../../src/base/errno.ts'
 import { LIMITS } from '../../src/base/limits.ts'
-import type { MapItem } from '../../src/domain/mapping.ts'
+import type { MapItem } from '../../src/domain/space/mapping.ts'
 import {
   EDU,
   EDU_GROUP,

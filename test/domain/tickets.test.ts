@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { LIMITS } from '../../src/base/limits.ts'
-import { Tickets } from '../../src/domain/tickets.ts'
+import { Tickets } from '../../src/domain/identity/tickets.ts'
 import { alice, bob } from './people.ts'
 
 beforeEach(() => {

@@ -1,0 +1,163 @@
+/**
+ * One open device: its fd and what it has. Opened and closed by devices.ts, used by everything
+ * that drives a device. After close its fd is nobody's business: check `isClosed` in the lane.
+ */
+
+import { VfiodError } from '../../base/error.ts'
+import { Lane } from '../../base/lane.ts'
+import {
+  type DeviceFlags,
+  deviceInfo,
+  type IrqIndex,
+  irqInfo,
+  type Region,
+  regionInfo,
+  resetDevice,
+} from '../../kernel/device-calls.ts'
+import { getDeviceFd } from '../../kernel/group-calls.ts'
+import { migrationFeatures } from '../../kernel/migration-calls.ts'
+import type { Kernel } from '../../kernel/port.ts'
+import type { MigFeatures } from '../../rules/mig-arcs.ts'
+import { type Client, requireOwner } from '../identity/clients.ts'
+import type { Session } from '../migration/session.ts'
+import type { AddressSpace } from '../space/space.ts'
+
+/** How an IRQ index is armed: as a stream of the daemon, or as eventfds of the client. */
+export type Arming = 'stream' | 'eventfds'
+
+export class OpenDevice {
+  readonly name: string
+  readonly group: number
+  readonly space: AddressSpace
+  readonly fd: number
+  readonly flags: DeviceFlags
+  readonly regions: readonly Region[]
+  readonly irqs: readonly IrqIndex[]
+  /** Undefined for a device that does not migrate. */
+  readonly migration: MigFeatures | undefined
+  /** Operations on the device run one after another. */
+  readonly lane = new Lane()
+  readonly armed = new Map<number, Arming>()
+  /** Aborted when the device is closed: streams of it end. */
+  readonly closing = new AbortController()
+  /** Aborted when the device changes hands: streams of its former owner end. */
+  handed = new AbortController()
+  /** The data transfer session the device is in. */
+  session: Session | undefined
+  /** Sessions that were opened, for their numbers. */
+  sessions = 0
+
+  private constructor(
+    at: { readonly name: string; readonly group: number; readonly space: AddressSpace },
+    found: Pick<OpenDevice, 'fd' | 'flags' | 'regions' | 'irqs' | 'migration'>,
+  ) {
+    this.name = at.name
+    this.group = at.group
+    this.space = at.space
+    this.fd = found.fd
+    this.flags = found.flags
+    this.regions = found.regions
+    this.irqs = found.irqs
+    this.migration = found.migration
+  }
+
+  get isClosed(): boolean {
+    return this.closing.signal.aborted
+  }
+
+  static async open(
+    kernel: Kernel,
+    at: { readonly name: string; readonly group: number; readonly space: AddressSpace },
+  ): Promise<OpenDevice> {
+    const fd = await getDeviceFd(kernel, at.space.groupFd(at.group), at.name)
+    try {
+      const flags = await deviceInfo(kernel, fd)
+      // A driver may keep state from its last user, a half-done migration included.
+      await resetIfPossible(kernel, fd)
+      const regions = await Promise.all(
+        Array.from({ length: flags.regions }, (_, index) => regionInfo(kernel, fd, index)),
+      )
+      const irqs = await Promise.all(
+        Array.from({ length: flags.irqs }, (_, index) => irqInfo(kernel, fd, index)),
+      )
+      return new OpenDevice(at, {
+        fd,
+        flags,
+        regions: regions.filter((region) => region !== undefined),
+        irqs: irqs.filter((irq) => irq !== undefined),
+        migration: await migrationFeatures(kernel, fd),
+      })
+    } catch (error) {
+      await kernel.close(fd)
+      throw error
+    }
+  }
+
+  /** A region that the device has, or NO_SUCH_REGION. */
+  region(index: number): Region {
+    const region = this.regions.find((each) => each.index === index)
+    if (region !== undefined && region.size > 0n) return region
+    const present = this.regions.filter(({ size }) => size > 0n).map((each) => each.index)
+    throw new VfiodError(
+      'NO_SUCH_REGION',
+      `Cannot use region ${index} of ${this.name}: it has regions ${present.join(', ')}`,
+      { field: 'region' },
+    )
+  }
+
+  /** An IRQ index that the device has, or NO_SUCH_IRQ. */
+  irq(index: number): IrqIndex {
+    const irq = this.irqs.find((each) => each.index === index)
+    if (irq !== undefined && irq.count > 0) return irq
+    const present = this.irqs.filter(({ count }) => count > 0).map((each) => each.index)
+    throw new VfiodError(
+      'NO_SUCH_IRQ',
+      `Cannot use IRQ index ${index} of ${this.name}: it has indexes ${present.join(', ') || 'none'}`,
+      { field: 'index' },
+    )
+  }
+
+  /** Run in the device's lane, unless it was closed or handed over while waiting there. */
+  run<T>(caller: Client, operation: () => Promise<T>): Promise<T> {
+    return this.lane.run(() => {
+      if (this.isClosed) throw notOpen(this.name)
+      this.requireOwner(caller)
+      return operation()
+    })
+  }
+
+  requireOwner(caller: Client): void {
+    requireOwner(caller, this.space.owner, { type: 'device', name: this.name })
+  }
+
+  /** Ends when the signal does, or the device is closed or handed over. */
+  until(signal: AbortSignal): AbortSignal {
+    return AbortSignal.any([signal, this.closing.signal, this.handed.signal])
+  }
+
+  /** Its space has a new owner. */
+  handOn(): void {
+    this.handed.abort()
+    this.handed = new AbortController()
+  }
+}
+
+export const notOpen = (name: string): VfiodError =>
+  new VfiodError(
+    'DEVICE_NOT_OPEN',
+    `Cannot use device "${name}": it is not open; open it in an address space first`,
+    {
+      resource: { type: 'device', name },
+    },
+  )
+
+/** Reset, or do nothing where the device has no reset method; answers which. */
+export async function resetIfPossible(kernel: Kernel, fd: number): Promise<boolean> {
+  try {
+    await resetDevice(kernel, fd)
+    return true
+  } catch (error) {
+    if (error instanceof VfiodError && error.reason === 'UNSUPPORTED') return false
+    throw error
+  }
+}

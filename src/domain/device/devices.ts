@@ -1,0 +1,273 @@
+/** The devices that are open: opening, closing, regions, reset, the fd itself. */
+
+import { errnoName } from '../../base/errno.ts'
+import { VfiodError } from '../../base/error.ts'
+import { LIMITS } from '../../base/limits.ts'
+import { hex } from '../../base/units.ts'
+import {
+  disableIrqs,
+  type Region,
+  readRegion,
+  resetDevice,
+  writeRegion,
+} from '../../kernel/device-calls.ts'
+import type { Kernel } from '../../kernel/port.ts'
+import { sys } from '../../os/libc.ts'
+import { harvestLast } from '../dirty/sync.ts'
+import type { Uses } from '../host/claims.ts'
+import type { Inventory } from '../host/inventory.ts'
+import { type Client, clientText } from '../identity/clients.ts'
+import { requireAllowed } from '../identity/permission.ts'
+import type { Quotas } from '../identity/quotas.ts'
+import { requireNoFds, type Ticket, type Tickets } from '../identity/tickets.ts'
+import { dropSession } from '../migration/session.ts'
+import type { AddressSpace } from '../space/space.ts'
+import { notOpen, OpenDevice, resetIfPossible } from './device.ts'
+
+export class Devices {
+  readonly #kernel: Kernel
+  readonly #inventory: Inventory
+  readonly #uses: Uses
+  readonly #tickets: Tickets
+  readonly #quotas: Quotas
+  readonly #spaceOf: (client: Client, id: string) => AddressSpace
+  readonly #devices = new Map<string, OpenDevice>()
+
+  constructor(parts: {
+    readonly kernel: Kernel
+    readonly inventory: Inventory
+    readonly uses: Uses
+    readonly tickets: Tickets
+    readonly quotas: Quotas
+    /** The caller's address space of that id, or the refusal. */
+    readonly spaceOf: (client: Client, id: string) => AddressSpace
+  }) {
+    this.#kernel = parts.kernel
+    this.#inventory = parts.inventory
+    this.#uses = parts.uses
+    this.#tickets = parts.tickets
+    this.#quotas = parts.quotas
+    this.#spaceOf = parts.spaceOf
+  }
+
+  /** Open a device of a member group. */
+  async open(client: Client, spaceId: string, name: string): Promise<OpenDevice> {
+    const space = this.#spaceOf(client, spaceId)
+    const view = await this.#inventory.device(name)
+    requireAllowed(client, view, `open ${name}`)
+    const { group } = view
+    return space.lane.run(async () => {
+      // It may have been destroyed while the call waited in the lane.
+      this.#spaceOf(client, spaceId)
+      const already = this.#devices.get(name)
+      if (already?.space === space) return already
+      if (already !== undefined) throw inUse(already)
+      if (!space.has(group)) {
+        throw new VfiodError(
+          'SPACE_NOT_READY',
+          `Cannot open ${name} in "${space.id}": its group ${group} is not a member; add the group first`,
+          {
+            blockers: [
+              { subject: `group ${group}`, found: 'not a member', fix: 'add it with AddGroup' },
+            ],
+          },
+        )
+      }
+      await space.requireReady(`open ${name} in`)
+      const device = await this.#open({ name, group, space })
+      this.#devices.set(name, device)
+      space.devices.add(name)
+      this.#uses.takeDevice(name, space)
+      this.#inventory.nudge()
+      return device
+    })
+  }
+
+  /** The caller's open device, or DEVICE_NOT_OPEN or NOT_MM_OWNER. */
+  get(client: Client, name: string): OpenDevice {
+    const device = this.#devices.get(name)
+    if (device === undefined) throw notOpen(name)
+    device.requireOwner(client)
+    return device
+  }
+
+  /** Reset where possible, and close. */
+  async close(client: Client, name: string): Promise<void> {
+    const device = this.get(client, name)
+    await device.space.lane.run(async () => {
+      if (!device.isClosed) await this.#close(device)
+    })
+  }
+
+  /** Close every device of a space; called from inside the lane of the space. */
+  async closeAllOf(space: AddressSpace): Promise<void> {
+    for (const name of [...space.devices]) {
+      const device = this.#devices.get(name)
+      if (device !== undefined) await this.#close(device)
+    }
+  }
+
+  /** The open devices of a space. */
+  of(space: AddressSpace): OpenDevice[] {
+    return [...this.#devices.values()].filter((device) => device.space === space)
+  }
+
+  /** Names of the open devices of a group. */
+  openIn(group: number): string[] {
+    return [...this.#devices.values()]
+      .filter((device) => device.group === group)
+      .map((device) => device.name)
+  }
+
+  async read(
+    client: Client,
+    at: {
+      readonly name: string
+      readonly region: number
+      readonly offset: bigint
+      readonly length: number
+    },
+  ): Promise<Uint8Array> {
+    const device = this.get(client, at.name)
+    const region = device.region(at.region)
+    requireInRegion('read', device, region, { offset: at.offset, length: at.length })
+    return device.run(client, () =>
+      readRegion(this.#kernel, device.fd, { region, offset: at.offset, length: at.length }),
+    )
+  }
+
+  async write(
+    client: Client,
+    at: {
+      readonly name: string
+      readonly region: number
+      readonly offset: bigint
+      readonly data: Uint8Array
+    },
+  ): Promise<void> {
+    const device = this.get(client, at.name)
+    const region = device.region(at.region)
+    requireInRegion('write', device, region, { offset: at.offset, length: at.data.length })
+    await device.run(client, async () => {
+      const { offset, data } = at
+      const written = await writeRegion(this.#kernel, device.fd, { region, offset, data })
+      if (written === at.data.length) return
+      throw new VfiodError(
+        'OUT_OF_REGION',
+        `Cannot write ${at.data.length} bytes of region ${region.index} at ${hex(at.offset)}: the device took ${written}`,
+        { op: 'pwrite of a region' },
+      )
+    })
+  }
+
+  /** Reset the function; a data transfer session ends. */
+  async reset(client: Client, name: string): Promise<void> {
+    const device = this.get(client, name)
+    await device.run(client, async () => {
+      await resetDevice(this.#kernel, device.fd)
+      await dropSession(this.#kernel, device)
+    })
+  }
+
+  /** A ticket for which the fd channel hands out the device's fd. */
+  async exportFd(client: Client, name: string): Promise<Ticket> {
+    const duplicate = (device: OpenDevice) => device.run(client, () => this.#duplicate(device))
+    // Tried now, so that a device that cannot be exported is refused here and not on the channel.
+    const probe = await duplicate(this.get(client, name))
+    sys.closeSync(probe)
+    return this.#tickets.issue(client, async (fds) => {
+      requireNoFds(fds)
+      const device = this.get(client, name)
+      const fd = await duplicate(device)
+      this.#uses.noteExport(device.group, `${name} that was exported to ${clientText(client)}`)
+      return { reply: { name }, fds: [fd] }
+    })
+  }
+
+  async #open(at: { name: string; group: number; space: AddressSpace }): Promise<OpenDevice> {
+    this.#quotas.take(at.space.owner, { devices: 1n })
+    try {
+      return await OpenDevice.open(this.#kernel, at)
+    } catch (error) {
+      this.#quotas.give(at.space.owner, { devices: 1n })
+      throw error
+    }
+  }
+
+  async #duplicate(device: OpenDevice): Promise<number> {
+    const answer = await this.#kernel.exportFd(device.fd)
+    if (answer >= 0) return answer
+    throw new VfiodError(
+      'UNSUPPORTED',
+      `Cannot export the fd of ${device.name}: the device has no file that another process could use; it lives inside the daemon`,
+      { op: 'exportFd', errno: errnoName(-answer) },
+    )
+  }
+
+  async #close(device: OpenDevice): Promise<void> {
+    device.closing.abort()
+    await device.lane.run(async () => {
+      for (const index of device.armed.keys()) {
+        await disableIrqs(this.#kernel, device.fd, index).catch(() => undefined)
+      }
+      // The next user must find neither DMA under way nor a half-done migration.
+      await resetIfPossible(this.#kernel, device.fd).catch(() => false)
+      await harvestLast(this.#kernel, device)
+      await dropSession(this.#kernel, device)
+      await this.#kernel.close(device.fd)
+    })
+    this.#devices.delete(device.name)
+    device.space.devices.delete(device.name)
+    this.#uses.dropDevice(device.name)
+    this.#quotas.give(device.space.owner, { devices: 1n })
+    this.#inventory.nudge()
+  }
+}
+
+const inUse = (device: OpenDevice): VfiodError => {
+  const owner = clientText(device.space.owner)
+  return new VfiodError(
+    'DEVICE_IN_USE',
+    `Cannot open ${device.name}: it is open in address space "${device.space.id}" of ${owner}; close it there first`,
+    { resource: { type: 'device', name: device.name, owner } },
+  )
+}
+
+function requireInRegion(
+  verb: 'read' | 'write',
+  device: OpenDevice,
+  region: Region,
+  { offset, length }: { readonly offset: bigint; readonly length: number },
+): void {
+  const act = `Cannot ${verb} ${length} bytes of region ${region.index} of ${device.name} at ${hex(offset)}`
+  if (length === 0) {
+    throw new VfiodError('BAD_ARGUMENT', `${act}: at least one byte is needed`, { field: 'length' })
+  }
+  if (length > LIMITS.regionBytes) {
+    throw new VfiodError(
+      'BATCH_TOO_LARGE',
+      `${act}: one call moves at most ${LIMITS.regionBytes} bytes; split it`,
+      {
+        quota: {
+          limit: 'bytes of one region access',
+          max: BigInt(LIMITS.regionBytes),
+          current: 0n,
+          needed: BigInt(length),
+        },
+      },
+    )
+  }
+  if (offset + BigInt(length) > region.size) {
+    throw new VfiodError('OUT_OF_REGION', `${act}: it has ${hex(region.size)} bytes`, {
+      field: 'offset',
+    })
+  }
+  if (verb === 'read' ? region.isReadable : region.isWritable) return
+  throw new VfiodError(
+    'UNSUPPORTED',
+    `${act}: the region cannot be ${verb === 'read' ? 'read' : 'written'}`,
+    {
+      field: 'region',
+    },
+  )
+}

@@ -1,0 +1,394 @@
+/** Dirty tracking: started and stopped, read, and read in the moment of unmapping. */
+
+import { VfiodError } from '../../base/error.ts'
+import { LIMITS } from '../../base/limits.ts'
+import { hex, type IovaRange } from '../../base/units.ts'
+import { startTracking, stopTracking } from '../../kernel/dirty-calls.ts'
+import { hasDmaLogging, LOG_RANGES_MAX, startLog, stopLog } from '../../kernel/dma-log-calls.ts'
+import type { Kernel } from '../../kernel/port.ts'
+import type { CountedBitmap } from '../../rules/dirty-pages.ts'
+import { covered, widened } from '../../rules/watched-ranges.ts'
+import { notOpen, type OpenDevice } from '../device/device.ts'
+import type { Devices } from '../device/devices.ts'
+import { type Client, requireOwner } from '../identity/clients.ts'
+import type { Quotas } from '../identity/quotas.ts'
+import { type BatchResult, inTurn, requireBatch } from '../space/batch.ts'
+import { insideOf } from '../space/mapping.ts'
+import { type Piece, requireRange } from '../space/ranges.ts'
+import type { AddressSpace } from '../space/space.ts'
+import type { Spaces } from '../space/spaces.ts'
+import {
+  noLog,
+  requireRanges,
+  requireSame,
+  requireTrackable,
+  requireTracked,
+  requireWatchable,
+} from './request.ts'
+import {
+  type Field,
+  harvestSlice,
+  harvestUnwatched,
+  harvestWindow,
+  logSlices,
+  Scratch,
+  unmapHarvesting,
+} from './sync.ts'
+import {
+  type Delivery,
+  type DmaLog,
+  EVERYWHERE,
+  Tracking,
+  type TrackingRequest,
+} from './tracking.ts'
+
+/** Whether a source tells of written pages only, or of all that are mapped. */
+export type Precision = 'tracked-writes' | 'pinned-pages'
+
+export interface Source {
+  /** The log of a device; undefined is the container. */
+  readonly log: DmaLog | undefined
+  readonly precision: Precision
+  readonly pageSize: bigint
+}
+
+export interface TrackingView {
+  readonly space: AddressSpace
+  readonly tracking: Tracking
+  readonly sources: readonly Source[]
+  /** Open devices whose writes no source sees. */
+  readonly untracked: readonly string[]
+}
+
+/** How pages are told of. */
+export type Form = 'bitmaps' | 'ranges'
+
+type PagesEvent =
+  | {
+      readonly kind: 'bitmaps'
+      readonly pageSize: bigint
+      readonly bitmaps: readonly CountedBitmap[]
+    }
+  | { readonly kind: 'ranges'; readonly ranges: readonly IovaRange[] }
+
+export type DirtyEvent =
+  | PagesEvent
+  | {
+      readonly kind: 'end'
+      readonly pages: number
+      readonly precision: Precision
+      /** Of a batch that was unmapped. */
+      readonly result: BatchResult | undefined
+    }
+
+export interface ReadRequest {
+  readonly spaceId: string
+  /** What to read; all of it when both are zero. */
+  readonly piece: Piece
+  readonly isPeek: boolean
+  /** Tell what the last delivery told once more. */
+  readonly again: boolean
+  readonly form: Form
+}
+
+export class Dirty {
+  readonly #kernel: Kernel
+  readonly #spaces: Spaces
+  readonly #devices: Devices
+  readonly #quotas: Quotas
+
+  constructor(parts: {
+    readonly kernel: Kernel
+    readonly spaces: Spaces
+    readonly devices: Devices
+    readonly quotas: Quotas
+  }) {
+    this.#kernel = parts.kernel
+    this.#spaces = parts.spaces
+    this.#devices = parts.devices
+    this.#quotas = parts.quotas
+  }
+
+  /** Start every source or none; the same request again answers with the tracking there is. */
+  async start(client: Client, id: string, asked: TrackingRequest): Promise<TrackingView> {
+    return this.#spaces.inLane(client, id, async (space) => {
+      const watched = requireWatchable(space, asked)
+      if (space.tracking !== undefined) {
+        requireSame(space, space.tracking, asked)
+        return this.#viewOf(space, space.tracking)
+      }
+      await space.requireReady('track writes in')
+      const { isIommu, devices } = await this.#sourcesOf(space, asked)
+      if (isIommu)
+        for (const { start: iova, length } of space.ledger.all())
+          requireTrackable('keep', space, { iova, length })
+      const ranges = devices.length === 0 ? [] : requireRanges(space, watched)
+      const tracking = new Tracking(asked, { pageSize: space.alignment, isIommu })
+      const pageSize = asked.pageSize || space.alignment
+      try {
+        if (isIommu) await startTracking(this.#kernel, space.containerFd)
+        for (const device of devices) {
+          tracking.logs.set(device, await this.#startLog(device, { ranges, pageSize }))
+        }
+      } catch (error) {
+        await this.#stop(space, tracking).catch(() => undefined)
+        throw error
+      }
+      space.tracking = tracking
+      return this.#viewOf(space, tracking)
+    })
+  }
+
+  /** Stop every source and forget the rest; nothing happens where nothing is tracked. */
+  async stop(client: Client, id: string): Promise<void> {
+    return this.#spaces.inLane(client, id, async (space) => {
+      const { tracking } = space
+      space.tracking = undefined
+      if (tracking !== undefined) await this.#stop(space, tracking)
+    })
+  }
+
+  /** Who tracks in an address space; undefined where nobody does. */
+  view(client: Client, id: string): TrackingView | undefined {
+    const space = this.#spaces.owned(client, id)
+    return space.tracking && this.#viewOf(space, space.tracking)
+  }
+
+  /** What was written, by iova. It counts as told once the consumer came back for more after the end. */
+  async *read(
+    client: Client,
+    { spaceId, piece, isPeek, again, form }: ReadRequest,
+    signal: AbortSignal,
+  ): AsyncGenerator<DirtyEvent, void> {
+    const space = this.#spaces.owned(client, spaceId)
+    const isAll = piece.iova === 0n && piece.length === 0n
+    const range = isAll ? EVERYWHERE : requireRange('read', piece, space.alignment)
+    yield* this.#deliver(client, space, { isPeek, form, signal }, async (field, delivery) => {
+      await this.#harvest(client, field, range)
+      field.tracking.load(delivery, range, { again })
+      return undefined
+    })
+  }
+
+  /** Unmap pieces, or everything, and tell what was written there until that moment. */
+  async *readAndUnmap(
+    client: Client,
+    request: {
+      readonly spaceId: string
+      readonly items: readonly Piece[] | 'all'
+      readonly form: Form
+    },
+    signal: AbortSignal,
+  ): AsyncGenerator<DirtyEvent, void> {
+    const { items, spaceId, form } = request
+    const space = this.#spaces.owned(client, spaceId)
+    if (items !== 'all') requireBatch('unmap', items)
+    yield* this.#deliver(client, space, { isPeek: false, form, signal }, (field, delivery) =>
+      this.#spaces.inLane(client, spaceId, async () => {
+        requireTracked(space, field.tracking)
+        return inTurn<Piece | 'all'>(items === 'all' ? [items] : items, (item) => {
+          const found = item === 'all' ? space.ledger.all() : insideOf(space, item, 'unmap')
+          return unmapHarvesting(field, found, delivery.pages)
+        })
+      }),
+    )
+  }
+
+  /** Change the size of the page table entries of a range: nothing that type1 can be asked for. */
+  async resize(
+    client: Client,
+    id: string,
+    piece: Piece,
+    verb: 'demote' | 'promote',
+  ): Promise<never> {
+    const space = this.#spaces.owned(client, id)
+    requireRange(verb, piece, space.alignment)
+    throw new VfiodError(
+      'UNSUPPORTED',
+      `Cannot ${verb} the page table entries of ${hex(piece.length)} bytes at iova ${hex(piece.iova)}: "${id}" is a type1 container, which chooses their sizes by itself; it takes an iommufd, and the logs of devices need none of it`,
+    )
+  }
+
+  /** One delivery from its first page to its end; whatever breaks it off leaves the pages kept. */
+  async *#deliver(
+    client: Client,
+    space: AddressSpace,
+    how: { readonly isPeek: boolean; readonly form: Form; readonly signal: AbortSignal },
+    load: (field: Field, delivery: Delivery) => Promise<BatchResult | undefined>,
+  ): AsyncGenerator<DirtyEvent, void> {
+    const tracking = requireTracked(space)
+    const delivery = tracking.begin({ isPeek: how.isPeek, spaceId: space.id })
+    const scratch = new Scratch(tracking.pageSize)
+    let hasStream = false
+    try {
+      this.#quotas.take(client, { streams: 1n })
+      hasStream = true
+      const result = await load({ kernel: this.#kernel, space, tracking, scratch }, delivery)
+      scratch.free()
+      let pages = 0
+      for (const event of eventsOf(delivery, how.form)) {
+        if (how.signal.aborted) return
+        this.#requireUnderWay(client, space, { tracking, delivery })
+        pages += countOf(event, tracking.pageSize)
+        yield event
+      }
+      this.#requireUnderWay(client, space, { tracking, delivery })
+      const precision = precisionOf(space, tracking)
+      yield { kind: 'end', pages, precision, result }
+      tracking.end(delivery, pages)
+    } finally {
+      tracking.giveUp(delivery)
+      scratch.free()
+      if (hasStream) this.#quotas.give(client, { streams: 1n })
+    }
+  }
+
+  #requireUnderWay(
+    client: Client,
+    space: AddressSpace,
+    { tracking, delivery }: { readonly tracking: Tracking; readonly delivery: Delivery },
+  ): void {
+    requireOwner(client, space.owner, { type: 'address space', name: space.id })
+    requireTracked(space, tracking)
+    // Handed over, and back.
+    if (!tracking.isUnderWay(delivery)) throw takenAway(space)
+  }
+
+  /** Keep everything that the kernel knows of a range, so many pages at a time. */
+  async #harvest(client: Client, field: Field, range: IovaRange): Promise<void> {
+    const { space, tracking } = field
+    for (let rest: IovaRange | undefined = tracking.isIommu ? range : undefined; rest; ) {
+      const from = rest
+      rest = await this.#spaces.inLane(client, space.id, async () => {
+        requireTracked(space, tracking)
+        return harvestWindow(field, from)
+      })
+    }
+    for (const log of [...tracking.logs.values()]) {
+      for (const slice of logSlices(field, log, range)) {
+        await log.device.lane.run(async () => {
+          requireOwner(client, space.owner, { type: 'address space', name: space.id })
+          requireTracked(space, tracking)
+          // Closed meanwhile: what it wrote was kept then.
+          if (tracking.logs.has(log.device)) await harvestSlice(field, log, slice)
+        })
+      }
+    }
+    harvestUnwatched(field, range)
+  }
+
+  async #sourcesOf(
+    space: AddressSpace,
+    { iommu, devices: names }: TrackingRequest,
+  ): Promise<{ isIommu: boolean; devices: OpenDevice[] }> {
+    const open = this.#devices.of(space)
+    if (names.length === 0 && !iommu) {
+      const logs = await Promise.all(open.map((device) => this.#canLog(device)))
+      const devices = logs.every(Boolean) ? open : []
+      return { isIommu: devices.length === 0, devices }
+    }
+    const devices = [...new Set(names)].map((name) => {
+      const device = open.find((each) => each.name === name)
+      if (device === undefined) throw notOpen(name)
+      return device
+    })
+    for (const device of devices) if (!(await this.#canLog(device))) throw noLog(device)
+    return { isIommu: iommu, devices }
+  }
+
+  #canLog(device: OpenDevice): Promise<boolean> {
+    return device.lane.run(() => hasDmaLogging(this.#kernel, device.fd))
+  }
+
+  /** A device that tracks in coarser units than asked is started again with ranges of whole units. */
+  #startLog(
+    device: OpenDevice,
+    wanted: { readonly ranges: readonly IovaRange[]; readonly pageSize: bigint },
+  ): Promise<DmaLog> {
+    return device.lane.run(async () => {
+      const fine = widened(wanted.ranges, wanted.pageSize)
+      const ranges = covered(fine, LOG_RANGES_MAX)
+      const pageSize = await startLog(this.#kernel, device.fd, { ...wanted, ranges })
+      const coarse = covered(widened(fine, pageSize), LOG_RANGES_MAX)
+      if (pageSize <= wanted.pageSize) return { device, ranges, pageSize }
+      await stopLog(this.#kernel, device.fd)
+      await startLog(this.#kernel, device.fd, { ranges: coarse, pageSize })
+      return { device, ranges: coarse, pageSize }
+    })
+  }
+
+  /** Every source is told to stop; the first that does not is what went wrong. */
+  async #stop(space: AddressSpace, { logs, isIommu }: Tracking): Promise<void> {
+    const stops = [...logs.keys()].map(({ lane, fd }) => lane.run(() => stopLog(this.#kernel, fd)))
+    if (isIommu) stops.push(stopTracking(this.#kernel, space.containerFd))
+    const ended = await Promise.allSettled(stops)
+    for (const stop of ended) if (stop.status === 'rejected') throw stop.reason
+  }
+
+  #viewOf(space: AddressSpace, tracking: Tracking): TrackingView {
+    const sources: Source[] = [...tracking.logs.values()].map((log) => ({
+      log,
+      precision: 'tracked-writes',
+      pageSize: log.pageSize,
+    }))
+    if (tracking.isIommu) {
+      const precision = precisionOf(space, tracking)
+      sources.unshift({ log: undefined, precision, pageSize: tracking.pageSize })
+    }
+    const untracked = this.#devices
+      .of(space)
+      .filter((device) => !tracking.isIommu && !tracking.logs.has(device))
+    return { space, tracking, sources, untracked: untracked.map(({ name }) => name) }
+  }
+}
+
+const takenAway = (space: AddressSpace): VfiodError =>
+  new VfiodError(
+    'CANCELLED',
+    `Cannot go on reading what was written in "${space.id}": the address space changed hands meanwhile; read again`,
+  )
+
+/** A container knows what was written only where no IOMMU translates: drivers of mdevs tell it. */
+const precisionOf = (space: AddressSpace, { isIommu }: Tracking): Precision =>
+  isIommu && space.pins ? 'pinned-pages' : 'tracked-writes'
+
+/** Pages that a message tells of: counted as it goes, for all of them are too many at once. */
+function countOf(event: PagesEvent, pageSize: bigint): number {
+  if (event.kind === 'bitmaps') return event.bitmaps.reduce((sum, { count }) => sum + count, 0)
+  const bytes = event.ranges.reduce((sum, { start, last }) => sum + (last - start + 1n), 0n)
+  return Number(bytes / pageSize)
+}
+
+/** Messages of a bounded size, for as many pages as there are. */
+function* eventsOf({ pages }: Delivery, form: Form): Generator<PagesEvent, void> {
+  const { pageSize } = pages
+  if (form === 'ranges') {
+    for (const ranges of grouped(pages.ranges(), LIMITS.dirtyRanges, () => 1)) {
+      yield { kind: 'ranges', ranges }
+    }
+    return
+  }
+  const weight = ({ bytes }: CountedBitmap) => bytes.length
+  for (const bitmaps of grouped(pages.bitmaps(), LIMITS.dirtyBytes, weight)) {
+    yield { kind: 'bitmaps', pageSize, bitmaps }
+  }
+}
+
+/** Groups that end once they weigh enough. */
+function* grouped<Item>(
+  items: Iterable<Item>,
+  enough: number,
+  weightOf: (item: Item) => number,
+): Generator<Item[], void> {
+  let group: Item[] = []
+  let weight = 0
+  for (const item of items) {
+    group.push(item)
+    weight += weightOf(item)
+    if (weight < enough) continue
+    yield group
+    group = []
+    weight = 0
+  }
+  if (group.length > 0) yield group
+}

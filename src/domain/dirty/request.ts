@@ -1,0 +1,105 @@
+/** What is wrong with a request about dirty tracking, if anything. */
+
+import { VfiodError } from '../../base/error.ts'
+import { hex, type IovaRange } from '../../base/units.ts'
+import { TRACKED_PAGES_MAX } from '../../kernel/dirty-calls.ts'
+import { LOG_RANGES_MAX } from '../../kernel/dma-log-calls.ts'
+import type { OpenDevice } from '../device/device.ts'
+import { type Piece, requireRange } from '../space/ranges.ts'
+import type { AddressSpace } from '../space/space.ts'
+import type { Tracking, TrackingRequest } from './tracking.ts'
+
+/** The ranges that were asked for, none where that was left to the daemon; or BAD_RANGE. */
+export function requireWatchable(space: AddressSpace, asked: TrackingRequest): IovaRange[] {
+  const { ranges, pageSize } = asked
+  if (ranges.length > LOG_RANGES_MAX) throw tooManyRanges(ranges.length)
+  const isPowerOfTwo = (pageSize & (pageSize - 1n)) === 0n
+  if (pageSize !== 0n && (!isPowerOfTwo || pageSize < space.alignment)) {
+    throw new VfiodError(
+      'BAD_RANGE',
+      `Cannot track in units of ${hex(pageSize)} bytes: a power of two from ${hex(space.alignment)} on is needed`,
+      { field: 'page_size' },
+    )
+  }
+  return ranges.map((piece) => requireRange('watch', piece, pageSize || space.alignment))
+}
+
+/** Throw BAD_RANGE where a mapping has more pages than a container can track. */
+export function requireTrackable(act: string, space: AddressSpace, { iova, length }: Piece): void {
+  const pages = length / space.alignment
+  if (pages <= TRACKED_PAGES_MAX) return
+  throw new VfiodError(
+    'BAD_RANGE',
+    `Cannot ${act} ${hex(length)} bytes at iova ${hex(iova)} while writes in "${space.id}" are tracked: a mapping may have ${TRACKED_PAGES_MAX} pages then, and this has ${pages}; map it in pieces`,
+    { field: 'length' },
+  )
+}
+
+/** What devices are to watch: what was asked for, or what is mapped. */
+export function requireRanges(
+  space: AddressSpace,
+  watched: readonly IovaRange[],
+): readonly IovaRange[] {
+  if (watched.length > 0) return watched
+  const mapped = space.ledger.all()
+  if (mapped.length > 0) return mapped
+  throw new VfiodError(
+    'BAD_ARGUMENT',
+    `Cannot have devices track in "${space.id}": they watch what is mapped, and nothing is; map memory first, or name ranges`,
+    { field: 'ranges' },
+  )
+}
+
+/** Throw TRACKING_STARTED unless the tracking there is was asked for in the same words. */
+export function requireSame(
+  space: AddressSpace,
+  { asked: first }: Tracking,
+  asked: TrackingRequest,
+): void {
+  const same = (a: readonly unknown[], b: readonly unknown[]) =>
+    a.length === b.length && a.every((each, n) => each === b[n])
+  const flat = ({ iommu, devices, ranges, pageSize }: TrackingRequest) => [
+    iommu,
+    pageSize,
+    ...devices,
+    ...ranges.flatMap(({ iova, length }) => [iova, length]),
+  ]
+  if (same(flat(first), flat(asked))) return
+  throw new VfiodError(
+    'TRACKING_STARTED',
+    `Cannot track writes in "${space.id}" that way: they are tracked already, as another call asked; stop that first`,
+    { resource: { type: 'address space', name: space.id } },
+  )
+}
+
+/** The tracking of a space, still that one where one is named; or TRACKING_STOPPED. */
+export function requireTracked(space: AddressSpace, same = space.tracking): Tracking {
+  if (same !== undefined && space.tracking === same) return same
+  throw new VfiodError(
+    'TRACKING_STOPPED',
+    `Cannot tell what was written in "${space.id}": nobody tracks it; start tracking first`,
+    { resource: { type: 'address space', name: space.id } },
+  )
+}
+
+export const noLog = ({ name }: OpenDevice): VfiodError =>
+  new VfiodError(
+    'UNSUPPORTED',
+    `Cannot track by ${name}: its driver does not offer VFIO_DEVICE_FEATURE_DMA_LOGGING_START; leave it out, and let the IOMMU track`,
+    { op: 'VFIO_DEVICE_FEATURE_DMA_LOGGING_START', errno: 'ENOTTY' },
+  )
+
+const tooManyRanges = (count: number): VfiodError =>
+  new VfiodError(
+    'BATCH_TOO_LARGE',
+    `Cannot watch ${count} ranges: a device takes at most ${LOG_RANGES_MAX}; join neighbours`,
+    {
+      field: 'ranges',
+      quota: {
+        limit: 'ranges of one DMA log',
+        max: BigInt(LOG_RANGES_MAX),
+        current: 0n,
+        needed: BigInt(count),
+      },
+    },
+  )

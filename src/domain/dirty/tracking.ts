@@ -1,0 +1,138 @@
+/**
+ * Dirty tracking of one address space: who tells what was written, and how far it was told on. The
+ * kernel forgets what it was asked for, so what it said is kept until a client has all of it:
+ *
+ *     kernel --harvest--> kept --delivery--> told --next delivery ends--> forgotten
+ *                          ^------broken off---/
+ *
+ * Invariant: a page that was written is dirty in the kernel, kept, or in a delivery, until a
+ * delivery that told of it has ended. Nothing here asks the kernel; harvest.ts does.
+ */
+
+import { VfiodError } from '../../base/error.ts'
+import type { Lane } from '../../base/lane.ts'
+import { type IovaRange, iova, U64_MAX } from '../../base/units.ts'
+import { DirtyPages } from '../../rules/dirty-pages.ts'
+import type { Piece } from '../space/ranges.ts'
+
+/** Every iova there is. */
+export const EVERYWHERE: IovaRange = { start: iova(0n), last: iova(U64_MAX) }
+
+/** What a client asked for; the same again is no mistake. */
+export interface TrackingRequest {
+  readonly iommu: boolean
+  /** Names of devices. */
+  readonly devices: readonly string[]
+  /** What devices watch; what is mapped at the start when empty. */
+  readonly ranges: readonly Piece[]
+  /** Of devices, in bytes; the smallest when zero. */
+  readonly pageSize: bigint
+}
+
+/** What has a log: an open device. */
+export interface LogHolder {
+  readonly name: string
+  readonly fd: number
+  readonly lane: Lane
+}
+
+/** The log of one device. */
+export interface DmaLog {
+  readonly device: LogHolder
+  /** Invariant: ascending, apart from each other, aligned to `pageSize`. */
+  readonly ranges: readonly IovaRange[]
+  /** In which units the device logs, in bytes. */
+  readonly pageSize: bigint
+}
+
+/** Pages on their way to a client. */
+export interface Delivery {
+  pages: DirtyPages
+  readonly isPeek: boolean
+}
+
+export class Tracking {
+  readonly asked: TrackingRequest
+  /** What one bit stands for, in bytes: the smallest page size of the address space. */
+  readonly pageSize: bigint
+  /** Whether the container tracks. */
+  readonly isIommu: boolean
+  readonly logs = new Map<LogHolder, DmaLog>()
+  /** What will be told next, besides what the kernel has. */
+  readonly kept: DirtyPages
+  /** Deliveries that reached their end. */
+  reads = 0
+  lastReadPages = 0
+  readonly #started = performance.now()
+  #told: DirtyPages
+  #delivery: Delivery | undefined
+
+  constructor(
+    asked: TrackingRequest,
+    found: { readonly pageSize: bigint; readonly isIommu: boolean },
+  ) {
+    this.asked = asked
+    this.pageSize = found.pageSize
+    this.isIommu = found.isIommu
+    this.kept = new DirtyPages(found.pageSize)
+    this.#told = new DirtyPages(found.pageSize)
+  }
+
+  get trackingMs(): number {
+    return Math.round(performance.now() - this.#started)
+  }
+
+  /** The one delivery there may be; SESSION_BUSY while there is another. */
+  begin({ isPeek, spaceId }: { readonly isPeek: boolean; readonly spaceId: string }): Delivery {
+    if (this.#delivery !== undefined) {
+      throw new VfiodError(
+        'SESSION_BUSY',
+        `Cannot read what was written in "${spaceId}": another call reads it; wait for it or cancel it`,
+        { resource: { type: 'address space', name: spaceId } },
+      )
+    }
+    this.#delivery = { pages: new DirtyPages(this.pageSize), isPeek }
+    return this.#delivery
+  }
+
+  /** Whether the delivery may go on: it was neither given up nor taken away by a handover. */
+  isUnderWay(delivery: Delivery): boolean {
+    return this.#delivery === delivery
+  }
+
+  /** Load a delivery with what is kept of a range; `again` adds what the last one told. */
+  load(delivery: Delivery, range: IovaRange, { again }: { readonly again: boolean }): void {
+    if (again) this.kept.merge(this.#told)
+    delivery.pages = this.kept.take(range)
+  }
+
+  /** The client has all of it: so many pages. */
+  end(delivery: Delivery, count: number): void {
+    if (!this.isUnderWay(delivery)) return
+    this.#delivery = undefined
+    this.reads += 1
+    this.lastReadPages = count
+    if (delivery.isPeek) this.kept.merge(delivery.pages)
+    else this.#told = delivery.pages
+    delivery.pages = new DirtyPages(this.pageSize)
+  }
+
+  /**
+   * The client may have only a part: the next one gets everything. Nothing happens after the end.
+   * What is found for a delivery that was given up goes into it still, so this is called once more.
+   */
+  giveUp(delivery: Delivery): void {
+    if (this.isUnderWay(delivery)) this.#delivery = undefined
+    this.kept.merge(delivery.pages.take(EVERYWHERE))
+  }
+
+  /** The address space has a new owner, who reads what the former one was about to. */
+  handOn(): void {
+    if (this.#delivery !== undefined) this.giveUp(this.#delivery)
+  }
+
+  /** A mapping is gone, and what was written through it no longer matters. */
+  forget(mapping: IovaRange): void {
+    this.kept.take(mapping)
+  }
+}

@@ -1,0 +1,173 @@
+/** What the host has: groups, their devices, who spoils a group, and what changes. */
+
+import { type Blocker, VfiodError } from '../../base/error.ts'
+import { LIMITS } from '../../base/limits.ts'
+import type { Kernel } from '../../kernel/port.ts'
+import { groupDevices, groupNumbers, type HostDevice, hostDevice } from '../../kernel/sysfs.ts'
+import { blockersOf, type Viability, viabilityOf } from '../../rules/viability.ts'
+import type { Client } from '../identity/clients.ts'
+import type { Quotas } from '../identity/quotas.ts'
+import type { Uses } from './claims.ts'
+
+export interface DeviceView extends HostDevice {
+  /** The address space the device is open in. */
+  readonly spaceId: string | undefined
+}
+
+export interface GroupView {
+  readonly group: number
+  readonly viability: Viability
+  /** Who spoils the group; empty when it is viable. */
+  readonly blockers: readonly Blocker[]
+  readonly devices: readonly DeviceView[]
+  /** The address space that has the group. */
+  readonly spaceId: string | undefined
+}
+
+export type InventoryEvent =
+  | { readonly kind: 'group'; readonly group: GroupView }
+  | { readonly kind: 'removed'; readonly group: number }
+  | { readonly kind: 'present-sent' }
+
+export class Inventory {
+  readonly #kernel: Kernel
+  readonly #uses: Uses
+  readonly #quotas: Quotas
+  /** Wakes watchers before their next look at sysfs is due. */
+  readonly #nudges = new Set<() => void>()
+  readonly #watchMs: number
+
+  constructor(parts: {
+    readonly kernel: Kernel
+    readonly uses: Uses
+    readonly quotas: Quotas
+    readonly watchMs: number
+  }) {
+    this.#kernel = parts.kernel
+    this.#uses = parts.uses
+    this.#quotas = parts.quotas
+    this.#watchMs = parts.watchMs
+  }
+
+  /** Every group, by number. */
+  async groups(): Promise<GroupView[]> {
+    const numbers = await groupNumbers(this.#kernel)
+    const views = await Promise.all(numbers.map((number) => this.#groupView(number)))
+    return views.filter((view) => view !== undefined)
+  }
+
+  /** One group; NO_SUCH_GROUP when the host has none of that number. */
+  async group(number: number): Promise<GroupView> {
+    const view = await this.#groupView(number)
+    if (view !== undefined) return view
+    throw new VfiodError(
+      'NO_SUCH_GROUP',
+      `Cannot find group ${number}: the host has no such group`,
+      {
+        resource: { type: 'group', name: String(number) },
+      },
+    )
+  }
+
+  /** Every device that is in a group, by name. */
+  async devices(): Promise<DeviceView[]> {
+    const devices = (await this.groups()).flatMap((group) => group.devices)
+    return devices.sort((a, b) => (a.name < b.name ? -1 : 1))
+  }
+
+  /** One device; NO_SUCH_DEVICE when no group has one of that name. */
+  async device(name: string): Promise<DeviceView> {
+    const device = await hostDevice(this.#kernel, name)
+    if (device !== undefined) return this.#deviceView(device)
+    throw new VfiodError(
+      'NO_SUCH_DEVICE',
+      `Cannot find device "${name}": no IOMMU group has a PCI or mediated device of that name`,
+      { resource: { type: 'device', name } },
+    )
+  }
+
+  /** Let watchers look at once: something was changed by the daemon itself. */
+  nudge(): void {
+    for (const wake of this.#nudges) wake()
+  }
+
+  /**
+   * Every group as it is, then each group again when it changes, until the signal. sysfs has no
+   * change notification for groups, so it is read again every `watchMs` and after every nudge.
+   */
+  async *watch(client: Client, signal: AbortSignal): AsyncGenerator<InventoryEvent, void> {
+    if (this.#nudges.size >= LIMITS.watches) throw tooManyWatches(this.#nudges.size)
+    this.#quotas.take(client, { watches: 1n })
+    let wake = () => {}
+    const nudge = () => wake()
+    this.#nudges.add(nudge)
+    signal.addEventListener('abort', nudge)
+    const known = new Map<number, string>()
+    try {
+      for (let first = true; !signal.aborted; first = false) {
+        yield* this.#changes(known)
+        if (first) yield { kind: 'present-sent' }
+        if (signal.aborted) return
+        await new Promise<void>((resolve) => {
+          const timer = setTimeout(resolve, this.#watchMs)
+          wake = () => {
+            clearTimeout(timer)
+            resolve()
+          }
+        })
+      }
+    } finally {
+      signal.removeEventListener('abort', nudge)
+      this.#nudges.delete(nudge)
+      this.#quotas.give(client, { watches: 1n })
+    }
+  }
+
+  async *#changes(known: Map<number, string>): AsyncGenerator<InventoryEvent, void> {
+    const views = await this.groups()
+    const present = new Set(views.map((view) => view.group))
+    for (const group of known.keys()) {
+      if (present.has(group)) continue
+      known.delete(group)
+      yield { kind: 'removed', group }
+    }
+    for (const view of views) {
+      const seen = JSON.stringify(view)
+      if (known.get(view.group) === seen) continue
+      known.set(view.group, seen)
+      yield { kind: 'group', group: view }
+    }
+  }
+
+  async #groupView(group: number): Promise<GroupView | undefined> {
+    const names = await groupDevices(this.#kernel, group)
+    if (names === undefined) return undefined
+    const found = await Promise.all(names.map((name) => hostDevice(this.#kernel, name)))
+    const devices = found.filter((device) => device !== undefined)
+    return {
+      group,
+      viability: viabilityOf(devices),
+      blockers: blockersOf(devices),
+      devices: devices.map((device) => this.#deviceView(device)),
+      spaceId: this.#uses.groupUser(group)?.id,
+    }
+  }
+
+  #deviceView(device: HostDevice): DeviceView {
+    return { ...device, spaceId: this.#uses.deviceUser(device.name)?.id }
+  }
+}
+
+const tooManyWatches = (current: number): VfiodError =>
+  new VfiodError(
+    'LIMIT_REACHED',
+    `Cannot watch the groups: ${current} of ${LIMITS.watches} watches are open; close one first`,
+    {
+      quota: {
+        limit: 'watches of the daemon',
+        max: BigInt(LIMITS.watches),
+        current: BigInt(current),
+        needed: 1n,
+      },
+    },
+  )

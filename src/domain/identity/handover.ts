@@ -1,0 +1,117 @@
+/**
+ * Handing over: everything a client owns goes to another mm, which may be the same process after an
+ * exec. The owner asks for a token with a deadline; whoever presents it in time is the next owner.
+ *
+ *     offered --adopted--> the things have a new owner
+ *        |  \--owner gone--> orphaned --adopted--> the same
+ *        |                       \--deadline--> released
+ *        \--deadline--> as if nothing was offered
+ *
+ * Devices go on with DMA throughout; a migration session and armed eventfds go along.
+ */
+
+import { randomBytes } from 'node:crypto'
+import { VfiodError } from '../../base/error.ts'
+import { LIMITS } from '../../base/limits.ts'
+import type { Client } from './clients.ts'
+
+interface Offer {
+  readonly token: string
+  readonly owner: Client
+  readonly deadlineMs: number
+  readonly timer: NodeJS.Timeout
+  /** Why the owner is gone, once it is. */
+  orphaned: string | undefined
+}
+
+export interface HandoverParts {
+  /** Give everything that one client owns to another; throws and changes nothing where it cannot. */
+  readonly transfer: (from: Client, to: Client) => Promise<{ spaces: number; memories: number }>
+  /** Release what a client owns, its offer having expired. */
+  readonly release: (owner: Client, why: string) => Promise<void>
+  /** An offer ended without being taken. */
+  readonly expired: (owner: Client, isOrphaned: boolean) => void
+}
+
+export class Handovers {
+  readonly #parts: HandoverParts
+  /** By owner: one offer at a time. */
+  readonly #offers = new Map<string, Offer>()
+
+  constructor(parts: HandoverParts) {
+    this.#parts = parts
+  }
+
+  /** A token for everything the client owns; the one it had before is void. */
+  offer(owner: Client, wantedMs: number): { token: string; deadlineMs: number } {
+    this.#withdraw(owner)
+    const deadlineMs = Math.min(wantedMs || LIMITS.handoverMs, LIMITS.handoverMs)
+    const token = randomBytes(32).toString('hex')
+    const timer = setTimeout(() => this.#expire(owner), deadlineMs)
+    timer.unref()
+    this.#offers.set(owner.id, { token, owner, deadlineMs, timer, orphaned: undefined })
+    return { token, deadlineMs }
+  }
+
+  /** Become the owner of what a token is for. It works once; a refused adoption does not use it up. */
+  async adopt(
+    client: Client,
+    token: string,
+  ): Promise<{ from: Client; spaces: number; memories: number }> {
+    const offer = [...this.#offers.values()].find((each) => each.token === token)
+    if (offer === undefined) throw badToken()
+    if (offer.owner.id === client.id) {
+      throw new VfiodError(
+        'BAD_ARGUMENT',
+        'Cannot adopt: the caller owns these things already; the next owner presents the token',
+        { field: 'token' },
+      )
+    }
+    // Out of the way before anything is awaited, so that a second presenter finds it used.
+    this.#offers.delete(offer.owner.id)
+    try {
+      const moved = await this.#parts.transfer(offer.owner, client)
+      clearTimeout(offer.timer)
+      return { from: offer.owner, ...moved }
+    } catch (error) {
+      this.#offers.set(offer.owner.id, offer)
+      throw error
+    }
+  }
+
+  /** The owner is gone. True when an offer keeps its things until the deadline. */
+  keeps(owner: Client, why: string): boolean {
+    const offer = this.#offers.get(owner.id)
+    if (offer === undefined) return false
+    offer.orphaned = why
+    return true
+  }
+
+  /** Forget every offer: the daemon releases everything. */
+  clear(): void {
+    for (const { owner } of this.#offers.values()) this.#withdraw(owner)
+  }
+
+  #withdraw(owner: Client): void {
+    const offer = this.#offers.get(owner.id)
+    clearTimeout(offer?.timer)
+    this.#offers.delete(owner.id)
+  }
+
+  #expire(owner: Client): void {
+    const offer = this.#offers.get(owner.id)
+    if (offer === undefined) return
+    this.#offers.delete(owner.id)
+    this.#parts.expired(owner, offer.orphaned !== undefined)
+    if (offer.orphaned === undefined) return
+    const why = `${offer.orphaned}, and nobody adopted within ${offer.deadlineMs} ms`
+    void this.#parts.release(owner, why)
+  }
+}
+
+const badToken = (): VfiodError =>
+  new VfiodError(
+    'BAD_TICKET',
+    'Cannot adopt: the token is unknown, used or expired; the owner asks for a new one',
+    { field: 'token' },
+  )

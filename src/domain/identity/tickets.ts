@@ -1,0 +1,99 @@
+/**
+ * Tickets: one-time rights to pass file descriptors, bound to the client that asked. gRPC cannot
+ * carry fds, so an RPC answers with a ticket and the fd channel redeems it.
+ */
+
+import { randomBytes } from 'node:crypto'
+import { VfiodError } from '../../base/error.ts'
+import { LIMITS } from '../../base/limits.ts'
+import type { Client } from './clients.ts'
+
+/** What redeeming a ticket gives: an answer, and fds for the client (the caller closes them). */
+export interface Redeemed {
+  readonly reply: Readonly<Record<string, string | number | boolean>>
+  readonly fds: readonly number[]
+}
+
+/** Takes over every fd, to keep or to close; on a throw it leaves them all to the caller. */
+export type Redeem = (fds: readonly number[]) => Promise<Redeemed>
+
+/** A ticket for receiving takes no fds: nobody would close them. */
+export function requireNoFds(fds: readonly number[]): void {
+  if (fds.length === 0) return
+  throw new VfiodError(
+    'BAD_ARGUMENT',
+    `Cannot take ${fds.length} fds: the ticket is for receiving; send it alone`,
+    { field: 'fds' },
+  )
+}
+
+interface Entry {
+  readonly client: Client
+  readonly redeem: Redeem
+  readonly expires: NodeJS.Timeout
+}
+
+export interface Ticket {
+  readonly ticket: string
+  readonly expiresInMs: number
+}
+
+export class Tickets {
+  readonly #entries = new Map<string, Entry>()
+
+  /** A ticket that lets `client`, and nobody else, run `redeem` once. */
+  issue(client: Client, redeem: Redeem): Ticket {
+    if (client.remote !== undefined) {
+      throw new VfiodError(
+        'UNSUPPORTED',
+        'Cannot issue a ticket: file descriptors do not pass to another host; call from a process of this one',
+      )
+    }
+    const held = [...this.#entries.values()].filter((entry) => entry.client.id === client.id).length
+    if (held >= LIMITS.ticketsPerClient) {
+      throw new VfiodError(
+        'LIMIT_REACHED',
+        `Cannot issue a ticket: ${held} of ${LIMITS.ticketsPerClient} are open; use them or let them expire`,
+        {
+          quota: {
+            limit: 'tickets of one client',
+            max: BigInt(LIMITS.ticketsPerClient),
+            current: BigInt(held),
+            needed: 1n,
+          },
+          retryAfterMs: LIMITS.ticketMs,
+        },
+      )
+    }
+    const ticket = randomBytes(32).toString('hex')
+    const expires = setTimeout(() => this.#entries.delete(ticket), LIMITS.ticketMs)
+    expires.unref()
+    this.#entries.set(ticket, { client, redeem, expires })
+    return { ticket, expiresInMs: LIMITS.ticketMs }
+  }
+
+  /** Use a ticket up. Unknown, used, expired and foreign ones look the same to the caller. */
+  async redeem(client: Client, ticket: string, fds: readonly number[]): Promise<Redeemed> {
+    const entry = this.#entries.get(ticket)
+    if (entry === undefined || entry.client.id !== client.id) {
+      throw new VfiodError(
+        'BAD_TICKET',
+        'Cannot redeem the ticket: it is unknown, used, expired, or not of this process; ask for a new one',
+      )
+    }
+    this.#drop(ticket, entry)
+    return entry.redeem(fds)
+  }
+
+  /** Forget what a client has not used. */
+  releaseClient(client: Client): void {
+    for (const [ticket, entry] of this.#entries) {
+      if (entry.client.id === client.id) this.#drop(ticket, entry)
+    }
+  }
+
+  #drop(ticket: string, entry: Entry): void {
+    clearTimeout(entry.expires)
+    this.#entries.delete(ticket)
+  }
+}

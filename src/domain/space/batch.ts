@@ -1,0 +1,60 @@
+/** Batches: one result per item, and how many items there may be. */
+
+import { VfiodError } from '../../base/error.ts'
+import { LIMITS } from '../../base/limits.ts'
+
+/** How a batch ended: one entry per item, undefined for success, and the bytes it was about. */
+export interface BatchResult {
+  readonly errors: readonly (VfiodError | undefined)[]
+  readonly bytes: bigint
+}
+
+/** Wraps the error that undid a batch, so that it fails the call and not only its item. */
+export class Undone extends Error {
+  constructor(cause: unknown) {
+    super('undone', { cause })
+  }
+}
+
+/** One item after another; each fails for itself. */
+export async function inTurn<Item>(
+  items: readonly Item[],
+  operation: (item: Item) => Promise<bigint>,
+): Promise<BatchResult> {
+  const errors: (VfiodError | undefined)[] = []
+  let bytes = 0n
+  for (const item of items) {
+    try {
+      bytes += await operation(item)
+      errors.push(undefined)
+    } catch (error) {
+      if (error instanceof Undone) throw error.cause
+      if (!(error instanceof VfiodError)) throw error
+      errors.push(error)
+    }
+  }
+  return { errors, bytes }
+}
+
+/** Throw unless the batch has items, and not too many. */
+export function requireBatch(verb: string, items: readonly unknown[]): void {
+  if (items.length === 0) {
+    throw new VfiodError('BAD_ARGUMENT', `Cannot ${verb} a batch: it has no items`, {
+      field: 'items',
+    })
+  }
+  if (items.length <= LIMITS.batchItems) return
+  throw new VfiodError(
+    'BATCH_TOO_LARGE',
+    `Cannot ${verb} ${items.length} items in one call: at most ${LIMITS.batchItems}; split the batch`,
+    {
+      field: 'items',
+      quota: {
+        limit: 'items of one batch',
+        max: BigInt(LIMITS.batchItems),
+        current: 0n,
+        needed: BigInt(items.length),
+      },
+    },
+  )
+}

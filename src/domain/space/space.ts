@@ -1,0 +1,349 @@
+/**
+ * One address space: a type1 container, its member groups, and what is mapped in it.
+ *
+ *     EMPTY --add--> PENDING --every member viable--> READY
+ *
+ * A group may be added before it is viable: it is a member at once, and taken from the kernel when
+ * it can be. Until then the space is pending, and says who is in the way. The first group that is
+ * taken gives the container its IOMMU type; with the last one that leaves, the kernel drops every
+ * mapping and the space is empty again.
+ */
+
+import { type Blocker, VfiodError } from '../../base/error.ts'
+import { Lane } from '../../base/lane.ts'
+import { type IovaRange, PAGE_SIZE } from '../../base/units.ts'
+import {
+  canUpdateVaddr,
+  type IommuInfo,
+  iommuInfo,
+  openContainer,
+  setIommu,
+} from '../../kernel/container-calls.ts'
+import { groupStatus, openGroup, setContainer, unsetContainer } from '../../kernel/group-calls.ts'
+import type { Kernel } from '../../kernel/port.ts'
+import { wasErrno } from '../../kernel/refusal.ts'
+import { commandOf, holdersOf } from '../../kernel/sysfs.ts'
+import type { Tracking } from '../dirty/tracking.ts'
+import type { Uses } from '../host/claims.ts'
+import type { GroupView, Inventory } from '../host/inventory.ts'
+import { type Client, clientText } from '../identity/clients.ts'
+import type { Quotas } from '../identity/quotas.ts'
+import { Ledger } from './mapping-table.ts'
+
+export type SpaceState = 'empty' | 'pending' | 'ready'
+
+interface Member {
+  readonly group: number
+  /** Whether the IOMMU serves it: the kernel pins what is mapped. A group of mdevs asks later. */
+  readonly pins: boolean
+  /** The open group, once it is in the container. */
+  fd: number | undefined
+  /** Why it is not, when it is not. */
+  blockers: readonly Blocker[]
+}
+
+export interface SpaceParts {
+  readonly kernel: Kernel
+  readonly inventory: Inventory
+  readonly uses: Uses
+  readonly quotas: Quotas
+}
+
+export class AddressSpace {
+  readonly id: string
+  /** Changes hands by handover only. */
+  owner: Client
+  readonly containerFd: number
+  readonly ledger: Ledger
+  /** Operations on the space and its devices run one after another. */
+  readonly lane = new Lane()
+  /** Names of the devices that are open in it. */
+  readonly devices = new Set<string>()
+  /** Who tells what was written, while somebody does; it goes with the last group. */
+  tracking: Tracking | undefined
+  /** Set by Destroy and by the release of the owner: whoever waited in the lane finds it gone. */
+  isClosed = false
+  readonly #parts: SpaceParts
+  readonly #members = new Map<number, Member>()
+  #info: IommuInfo | undefined
+  #canRemap = false
+
+  private constructor(id: string, owner: Client, parts: SpaceParts, containerFd: number) {
+    this.id = id
+    this.owner = owner
+    this.#parts = parts
+    this.containerFd = containerFd
+    this.ledger = new Ledger({
+      take: (amounts) => parts.quotas.take(this.owner, amounts),
+      give: (amounts) => parts.quotas.give(this.owner, amounts),
+    })
+  }
+
+  static async create(id: string, owner: Client, parts: SpaceParts): Promise<AddressSpace> {
+    parts.quotas.take(owner, { address_spaces: 1n })
+    try {
+      return new AddressSpace(id, owner, parts, await openContainer(parts.kernel))
+    } catch (error) {
+      parts.quotas.give(owner, { address_spaces: 1n })
+      throw error
+    }
+  }
+
+  get state(): SpaceState {
+    if (this.#members.size === 0) return 'empty'
+    return [...this.#members.values()].every(({ fd }) => fd !== undefined) ? 'ready' : 'pending'
+  }
+
+  get groups(): number[] {
+    return [...this.#members.keys()].sort((a, b) => a - b)
+  }
+
+  get blockers(): Blocker[] {
+    return [...this.#members.values()].flatMap((member) => member.blockers)
+  }
+
+  /** Where mappings may lie; undefined where nothing limits them. */
+  get apertures(): readonly IovaRange[] | undefined {
+    return this.#info?.apertures
+  }
+
+  get pageSizes(): bigint {
+    return this.#info?.pageSizes ?? 0n
+  }
+
+  /** What iova and length must be a multiple of: the smallest page size. */
+  get alignment(): bigint {
+    return this.pageSizes === 0n ? PAGE_SIZE : this.pageSizes & -this.pageSizes
+  }
+
+  /** Whether mapping pins memory, which counts against the daemon's RLIMIT_MEMLOCK. */
+  get pins(): boolean {
+    return [...this.#members.values()].some(({ pins }) => pins)
+  }
+
+  get canRemap(): boolean {
+    return this.#canRemap
+  }
+
+  /** Mappings that can be made in all; undefined on kernels that do not say. */
+  mappingsMax: number | undefined
+
+  has(group: number): boolean {
+    return this.#members.has(group)
+  }
+
+  /** The fd of a member group; only in state ready. */
+  groupFd(group: number): number {
+    const fd = this.#members.get(group)?.fd
+    if (fd === undefined) throw new Error(`group ${group} is not in space ${this.id}`)
+    return fd
+  }
+
+  /** Add a group, viable or not. */
+  async addGroup(number: number): Promise<void> {
+    if (this.#members.has(number)) {
+      await this.settle()
+      return
+    }
+    const view = await this.#parts.inventory.group(number)
+    this.#requireFree(number)
+    if (this.ledger.invalid > 0) {
+      throw new VfiodError(
+        'REMAP_BLOCKED',
+        `Cannot add group ${number} to "${this.id}": the vaddr of ${this.ledger.invalid} mappings is invalid; update them first`,
+      )
+    }
+    const pins = view.devices.length === 0 || view.devices.some(({ bus }) => bus !== 'mdev')
+    const member: Member = { group: number, pins, fd: undefined, blockers: [] }
+    await this.#tryAttach(member, view)
+    this.#members.set(number, member)
+    this.#parts.uses.takeGroup(number, this)
+    this.#parts.inventory.nudge()
+  }
+
+  /** Remove a group that has no open devices; with the last one every mapping goes. */
+  async removeGroup(number: number, openHere: readonly string[]): Promise<void> {
+    const member = this.#members.get(number)
+    if (member === undefined) {
+      throw new VfiodError(
+        'NO_SUCH_GROUP',
+        `Cannot remove group ${number} from "${this.id}": it is not a member; members are ${this.groups.join(', ') || 'none'}`,
+        { resource: { type: 'group', name: String(number) } },
+      )
+    }
+    if (openHere.length > 0) {
+      throw new VfiodError(
+        'SPACE_IN_USE',
+        `Cannot remove group ${number} from "${this.id}": ${openHere.join(', ')} is open; close it first`,
+        {
+          blockers: openHere.map((subject) => ({ subject, found: 'open', fix: 'close it' })),
+        },
+      )
+    }
+    await this.#detach(member)
+    this.#members.delete(number)
+    this.#parts.uses.dropGroup(number)
+    if (this.#attached().length === 0) this.#emptied()
+    else await this.#refresh()
+    this.#parts.inventory.nudge()
+  }
+
+  /** Take the pending members that have become viable. */
+  async settle(): Promise<void> {
+    for (const member of this.#members.values()) {
+      if (member.fd !== undefined) continue
+      try {
+        await this.#tryAttach(member, await this.#parts.inventory.group(member.group))
+      } catch (error) {
+        if (!(error instanceof VfiodError)) throw error
+        member.blockers = [
+          {
+            subject: `group ${member.group}`,
+            found: error.message,
+            fix: 'remove the group, or free it',
+          },
+        ]
+      }
+    }
+  }
+
+  /** Throw SPACE_NOT_READY, naming every blocker, unless the space can be mapped into. */
+  async requireReady(act: string): Promise<void> {
+    if (this.state === 'pending') await this.settle()
+    if (this.state === 'ready') return
+    const blockers = this.blockers
+    const why =
+      this.state === 'empty'
+        ? 'it has no group; add one first'
+        : blockers.map(({ subject, found, fix }) => `${subject} is ${found}; ${fix}`).join('; ')
+    throw new VfiodError('SPACE_NOT_READY', `Cannot ${act} "${this.id}": ${why}`, { blockers })
+  }
+
+  /** Release everything in the legal order; the devices are closed by then. */
+  async close(): Promise<void> {
+    const { kernel, uses, inventory } = this.#parts
+    this.isClosed = true
+    for (const member of this.#members.values()) {
+      if (member.fd !== undefined) await kernel.close(member.fd)
+      uses.dropGroup(member.group)
+    }
+    this.#members.clear()
+    await kernel.close(this.containerFd)
+    // Only after the kernel let go of the pages may their memory be unmapped here.
+    this.#emptied()
+    this.#parts.quotas.give(this.owner, { address_spaces: 1n })
+    inventory.nudge()
+  }
+
+  #attached(): Member[] {
+    return [...this.#members.values()].filter(({ fd }) => fd !== undefined)
+  }
+
+  async #tryAttach(member: Member, view: GroupView): Promise<void> {
+    if (view.viability !== 'viable') {
+      member.blockers = view.blockers.length > 0 ? view.blockers : [notBound(view)]
+      return
+    }
+    const fd = await this.#open(member.group)
+    this.#parts.uses.clearExports(member.group)
+    try {
+      await this.#attach(member.group, fd)
+    } catch (error) {
+      await this.#parts.kernel.close(fd)
+      throw error
+    }
+    member.fd = fd
+    member.blockers = []
+  }
+
+  async #attach(group: number, groupFd: number): Promise<void> {
+    const { kernel } = this.#parts
+    const isFirst = this.#attached().length === 0
+    const { isViable } = await groupStatus(kernel, groupFd)
+    if (!isViable) {
+      throw new VfiodError(
+        'GROUP_NOT_VIABLE',
+        `Cannot add group ${group} to "${this.id}": the kernel does not find it viable; a driver outside PCI may hold one of its devices`,
+      )
+    }
+    await setContainer(kernel, { groupFd, containerFd: this.containerFd, group })
+    try {
+      if (isFirst) await setIommu(kernel, this.containerFd)
+      await this.#refresh()
+    } catch (error) {
+      await unsetContainer(kernel, groupFd).catch(() => undefined)
+      throw error
+    }
+  }
+
+  async #open(group: number): Promise<number> {
+    try {
+      return await openGroup(this.#parts.kernel, group)
+    } catch (error) {
+      if (!wasErrno(error, 'EBUSY')) throw error
+      const holder = await this.#holderText(group)
+      throw new VfiodError(
+        'GROUP_IN_USE',
+        `Cannot add group ${group} to "${this.id}": ${holder} keeps it open; close it there first`,
+        {
+          op: 'open /dev/vfio/GROUP',
+          errno: 'EBUSY',
+          resource: { type: 'group', name: String(group), owner: holder },
+        },
+      )
+    }
+  }
+
+  async #holderText(group: number): Promise<string> {
+    const { kernel } = this.#parts
+    const pids = await holdersOf(kernel, `/dev/vfio/${group}`)
+    if (pids.length === 0) {
+      const exported = this.#parts.uses.exportsOf(group)
+      return exported.length > 0 ? `the fd of ${exported.join(' and ')}` : 'another process'
+    }
+    const named = pids.map(
+      async (pid) => `pid ${pid} (${(await commandOf(kernel, pid)) ?? 'gone'})`,
+    )
+    return (await Promise.all(named)).join(' and ')
+  }
+
+  #requireFree(group: number): void {
+    const user = this.#parts.uses.groupUser(group)
+    if (user === undefined) return
+    throw new VfiodError(
+      'GROUP_IN_USE',
+      `Cannot add group ${group} to "${this.id}": it is a member of "${user.id}" of ${clientText(user.owner)}; remove it there first`,
+      { resource: { type: 'group', name: String(group), owner: clientText(user.owner) } },
+    )
+  }
+
+  async #detach(member: Member): Promise<void> {
+    if (member.fd === undefined) return
+    await unsetContainer(this.#parts.kernel, member.fd)
+    await this.#parts.kernel.close(member.fd)
+    member.fd = undefined
+  }
+
+  async #refresh(): Promise<void> {
+    const { kernel } = this.#parts
+    this.#info = await iommuInfo(kernel, this.containerFd)
+    this.#canRemap = await canUpdateVaddr(kernel, this.containerFd)
+    const { mappingsAvailable } = this.#info
+    this.mappingsMax =
+      mappingsAvailable === undefined ? undefined : mappingsAvailable + this.ledger.size
+  }
+
+  #emptied(): void {
+    this.ledger.clear()
+    this.tracking = undefined
+    this.#info = undefined
+    this.#canRemap = false
+    this.mappingsMax = undefined
+  }
+}
+
+const notBound = (view: GroupView): Blocker => ({
+  subject: `group ${view.group}`,
+  found: 'without a device that is bound to a VFIO driver',
+  fix: `bind ${view.devices.map(({ name }) => name).join(' and ')} to vfio-pci`,
+})
