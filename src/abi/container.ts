@@ -9,11 +9,11 @@ import { struct } from './layout.ts'
 
 export const VFIO_API_VERSION = 0
 
-export const VFIO_GET_API_VERSION = io<'container'>('VFIO_GET_API_VERSION', 100)
+export const VFIO_GET_API_VERSION = io('container', 'VFIO_GET_API_VERSION', 100, 'none', 'number')
 /** The argument is an extension by value; answers 0 or 1. */
-export const VFIO_CHECK_EXTENSION = io<'container'>('VFIO_CHECK_EXTENSION', 101)
+export const VFIO_CHECK_EXTENSION = io('container', 'VFIO_CHECK_EXTENSION', 101, 'value', 'number')
 /** The argument is one of the IOMMU extensions by value. */
-export const VFIO_SET_IOMMU = io<'container'>('VFIO_SET_IOMMU', 102)
+export const VFIO_SET_IOMMU = io('container', 'VFIO_SET_IOMMU', 102, 'value')
 
 export const VFIO_TYPE1_IOMMU = 1
 export const VFIO_SPAPR_TCE_IOMMU = 2
@@ -29,14 +29,9 @@ export const VFIO_UNMAP_ALL = 9
 /** Since 5.12. */
 export const VFIO_UPDATE_VADDR = 10
 
-export const VFIO_IOMMU_GET_INFO = io<'container'>('VFIO_IOMMU_GET_INFO', 112)
-export const VFIO_IOMMU_MAP_DMA = io<'container'>('VFIO_IOMMU_MAP_DMA', 113)
-export const VFIO_IOMMU_UNMAP_DMA = io<'container'>('VFIO_IOMMU_UNMAP_DMA', 114)
 /** sPAPR only, as is DISABLE. */
-export const VFIO_IOMMU_ENABLE = io<'container'>('VFIO_IOMMU_ENABLE', 115)
-export const VFIO_IOMMU_DISABLE = io<'container'>('VFIO_IOMMU_DISABLE', 116)
-/** Since 5.8. */
-export const VFIO_IOMMU_DIRTY_PAGES = io<'container'>('VFIO_IOMMU_DIRTY_PAGES', 117)
+export const VFIO_IOMMU_ENABLE = io('container', 'VFIO_IOMMU_ENABLE', 115, 'none')
+export const VFIO_IOMMU_DISABLE = io('container', 'VFIO_IOMMU_DISABLE', 116, 'none')
 
 export const VFIO_IOMMU_INFO_PGSIZES = 1
 export const VFIO_IOMMU_INFO_CAPS = 2
@@ -49,6 +44,13 @@ export const vfio_iommu_type1_info = struct('vfio_iommu_type1_info', {
   cap_offset: 'u32',
   pad: 'u32',
 })
+
+export const VFIO_IOMMU_GET_INFO = io(
+  'container',
+  'VFIO_IOMMU_GET_INFO',
+  112,
+  vfio_iommu_type1_info,
+)
 
 /** Since 5.4. */
 export const VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE = 1
@@ -95,6 +97,13 @@ export const vfio_iommu_type1_dma_map = struct('vfio_iommu_type1_dma_map', {
   size: 'u64',
 })
 
+export const VFIO_IOMMU_MAP_DMA = io(
+  'container',
+  'VFIO_IOMMU_MAP_DMA',
+  113,
+  vfio_iommu_type1_dma_map,
+)
+
 /** Since 5.8. */
 export const VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP = 1
 /** Since 5.12. */
@@ -110,6 +119,13 @@ export const vfio_iommu_type1_dma_unmap = struct('vfio_iommu_type1_dma_unmap', {
   size: 'u64',
 })
 
+export const VFIO_IOMMU_UNMAP_DMA = io(
+  'container',
+  'VFIO_IOMMU_UNMAP_DMA',
+  114,
+  vfio_iommu_type1_dma_unmap,
+)
+
 /** `data` is a user address; `size` is in bytes; one bit per page of `pgsize`. */
 export const vfio_bitmap = struct('vfio_bitmap', { pgsize: 'u64', size: 'u64', data: 'u64' })
 
@@ -123,6 +139,14 @@ export const vfio_iommu_type1_dirty_bitmap = struct('vfio_iommu_type1_dirty_bitm
   argsz: 'u32',
   flags: 'u32',
 })
+
+/** Since 5.8. */
+export const VFIO_IOMMU_DIRTY_PAGES = io(
+  'container',
+  'VFIO_IOMMU_DIRTY_PAGES',
+  117,
+  vfio_iommu_type1_dirty_bitmap,
+)
 
 /** The embedded `bitmap` may as well be read as a vfio_bitmap at offset 16. */
 export const vfio_iommu_type1_dirty_bitmap_get = struct('vfio_iommu_type1_dirty_bitmap_get', {

@@ -4,23 +4,20 @@ import { capHeader } from './caps.ts'
 import { io } from './ioctl.ts'
 import { struct } from './layout.ts'
 
-export const VFIO_DEVICE_GET_INFO = io<'device'>('VFIO_DEVICE_GET_INFO', 107)
-export const VFIO_DEVICE_GET_REGION_INFO = io<'device'>('VFIO_DEVICE_GET_REGION_INFO', 108)
-export const VFIO_DEVICE_GET_IRQ_INFO = io<'device'>('VFIO_DEVICE_GET_IRQ_INFO', 109)
-export const VFIO_DEVICE_SET_IRQS = io<'device'>('VFIO_DEVICE_SET_IRQS', 110)
-export const VFIO_DEVICE_RESET = io<'device'>('VFIO_DEVICE_RESET', 111)
-export const VFIO_DEVICE_GET_PCI_HOT_RESET_INFO = io<'device'>(
-  'VFIO_DEVICE_GET_PCI_HOT_RESET_INFO',
-  112,
+export const VFIO_DEVICE_RESET = io('device', 'VFIO_DEVICE_RESET', 111, 'none')
+export const VFIO_DEVICE_QUERY_GFX_PLANE = io(
+  'device',
+  'VFIO_DEVICE_QUERY_GFX_PLANE',
+  114,
+  'undescribed',
 )
-export const VFIO_DEVICE_PCI_HOT_RESET = io<'device'>('VFIO_DEVICE_PCI_HOT_RESET', 113)
-export const VFIO_DEVICE_QUERY_GFX_PLANE = io<'device'>('VFIO_DEVICE_QUERY_GFX_PLANE', 114)
-export const VFIO_DEVICE_GET_GFX_DMABUF = io<'device'>('VFIO_DEVICE_GET_GFX_DMABUF', 115)
-export const VFIO_DEVICE_IOEVENTFD = io<'device'>('VFIO_DEVICE_IOEVENTFD', 116)
-/** The three of a cdev; since 6.6. */
-export const VFIO_DEVICE_BIND_IOMMUFD = io<'device'>('VFIO_DEVICE_BIND_IOMMUFD', 118)
-export const VFIO_DEVICE_ATTACH_IOMMUFD_PT = io<'device'>('VFIO_DEVICE_ATTACH_IOMMUFD_PT', 119)
-export const VFIO_DEVICE_DETACH_IOMMUFD_PT = io<'device'>('VFIO_DEVICE_DETACH_IOMMUFD_PT', 120)
+export const VFIO_DEVICE_GET_GFX_DMABUF = io(
+  'device',
+  'VFIO_DEVICE_GET_GFX_DMABUF',
+  115,
+  'undescribed',
+  'number',
+)
 
 // Device information.
 
@@ -48,6 +45,8 @@ export const vfio_device_info = struct('vfio_device_info', {
   cap_offset: 'u32',
   pad: 'u32',
 })
+
+export const VFIO_DEVICE_GET_INFO = io('device', 'VFIO_DEVICE_GET_INFO', 107, vfio_device_info)
 
 export const VFIO_DEVICE_INFO_CAP_ZPCI_BASE = 1
 export const VFIO_DEVICE_INFO_CAP_ZPCI_GROUP = 2
@@ -82,6 +81,13 @@ export const vfio_region_info = struct('vfio_region_info', {
   size: 'u64',
   offset: 'u64',
 })
+
+export const VFIO_DEVICE_GET_REGION_INFO = io(
+  'device',
+  'VFIO_DEVICE_GET_REGION_INFO',
+  108,
+  vfio_region_info,
+)
 
 export const VFIO_REGION_INFO_CAP_SPARSE_MMAP = 1
 export const VFIO_REGION_INFO_CAP_TYPE = 2
@@ -162,6 +168,8 @@ export const vfio_irq_info = struct('vfio_irq_info', {
   count: 'u32',
 })
 
+export const VFIO_DEVICE_GET_IRQ_INFO = io('device', 'VFIO_DEVICE_GET_IRQ_INFO', 109, vfio_irq_info)
+
 /** Exactly one DATA and exactly one ACTION in a VFIO_DEVICE_SET_IRQS. */
 export const VFIO_IRQ_SET_DATA_NONE = 1
 export const VFIO_IRQ_SET_DATA_BOOL = 2
@@ -183,6 +191,14 @@ export const vfio_irq_set = struct('vfio_irq_set', {
   start: 'u32',
   count: 'u32',
 })
+
+export const VFIO_DEVICE_SET_IRQS = io(
+  'device',
+  'VFIO_DEVICE_SET_IRQS',
+  110,
+  vfio_irq_set,
+  'available',
+)
 
 // Hot reset.
 
@@ -207,12 +223,26 @@ export const vfio_pci_hot_reset_info = struct('vfio_pci_hot_reset_info', {
   count: 'u32',
 })
 
+export const VFIO_DEVICE_GET_PCI_HOT_RESET_INFO = io(
+  'device',
+  'VFIO_DEVICE_GET_PCI_HOT_RESET_INFO',
+  112,
+  vfio_pci_hot_reset_info,
+)
+
 /** `count` group fds (s32) follow; a cdev sends none. */
 export const vfio_pci_hot_reset = struct('vfio_pci_hot_reset', {
   argsz: 'u32',
   flags: 'u32',
   count: 'u32',
 })
+
+export const VFIO_DEVICE_PCI_HOT_RESET = io(
+  'device',
+  'VFIO_DEVICE_PCI_HOT_RESET',
+  113,
+  vfio_pci_hot_reset,
+)
 
 // Ioeventfd: a write that the kernel does itself whenever an eventfd is signalled.
 
@@ -233,6 +263,13 @@ export const vfio_device_ioeventfd = struct('vfio_device_ioeventfd', {
   reserved: 'u32',
 })
 
+export const VFIO_DEVICE_IOEVENTFD = io(
+  'device',
+  'VFIO_DEVICE_IOEVENTFD',
+  116,
+  vfio_device_ioeventfd,
+)
+
 // The three requests of a cdev, as 6.6 to 6.12 have them; device-later.ts has their longer forms.
 
 /** out_devid out, the rest in. */
@@ -243,6 +280,14 @@ export const vfio_device_bind_iommufd = struct('vfio_device_bind_iommufd', {
   out_devid: 'u32',
 })
 
+/** Since 6.6, as are ATTACH and DETACH: the three of a cdev. */
+export const VFIO_DEVICE_BIND_IOMMUFD = io(
+  'device',
+  'VFIO_DEVICE_BIND_IOMMUFD',
+  118,
+  vfio_device_bind_iommufd,
+)
+
 /** pt_id goes in as an ioas or a hwpt, and comes back as the hwpt that is used. */
 export const vfio_device_attach_iommufd_pt = struct('vfio_device_attach_iommufd_pt', {
   argsz: 'u32',
@@ -250,7 +295,21 @@ export const vfio_device_attach_iommufd_pt = struct('vfio_device_attach_iommufd_
   pt_id: 'u32',
 })
 
+export const VFIO_DEVICE_ATTACH_IOMMUFD_PT = io(
+  'device',
+  'VFIO_DEVICE_ATTACH_IOMMUFD_PT',
+  119,
+  vfio_device_attach_iommufd_pt,
+)
+
 export const vfio_device_detach_iommufd_pt = struct('vfio_device_detach_iommufd_pt', {
   argsz: 'u32',
   flags: 'u32',
 })
+
+export const VFIO_DEVICE_DETACH_IOMMUFD_PT = io(
+  'device',
+  'VFIO_DEVICE_DETACH_IOMMUFD_PT',
+  120,
+  vfio_device_detach_iommufd_pt,
+)

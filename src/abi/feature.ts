@@ -6,10 +6,10 @@
 import { io } from './ioctl.ts'
 import { struct } from './layout.ts'
 
-export const VFIO_DEVICE_FEATURE = io<'device'>('VFIO_DEVICE_FEATURE', 117)
-
 /** argsz is 8 plus the size of the payload. */
 export const vfio_device_feature = struct('vfio_device_feature', { argsz: 'u32', flags: 'u32' })
+
+export const VFIO_DEVICE_FEATURE = io('device', 'VFIO_DEVICE_FEATURE', 117, vfio_device_feature)
 
 export const VFIO_DEVICE_FEATURE_MASK = 0xffff
 export const VFIO_DEVICE_FEATURE_GET = 0x1_0000

@@ -1,21 +1,50 @@
 /**
- * Request numbers. `_IO(';', nr)` carries neither size nor direction, so a number is 0x3b00 + nr
- * and never changes when its struct grows. The same number means different things on different
- * fds (0x3b71 maps DMA on a container and hot-resets a PCI device), so a request knows its fd.
+ * Requests. `_IO(';', nr)` carries neither size nor direction, so a number is 0x3b00 + nr and never
+ * changes when its struct grows. The same number means different things on different fds (0x3b71
+ * maps DMA on a container and hot-resets a PCI device), so a request knows the kind of its fd, what
+ * its third argument is, and what an answer above zero means.
  */
 
-export type FdKind = 'container' | 'group' | 'device' | 'dataFd' | 'iommufd'
+import type { FdKind } from '../base/units.ts'
+import type { Struct } from './layout.ts'
 
-export interface Ioctl<Kind extends FdKind> {
+/**
+ * The third argument: a pointer to a struct, an integer by value, a pointer to an fd, a pointer to
+ * a NUL-terminated name, or nothing. The struct of an `undescribed` one is not written down here.
+ */
+export type Argument =
+  // biome-ignore lint/suspicious/noExplicitAny: a struct of any shape.
+  Struct<any> | 'value' | 'fd' | 'name' | 'none' | 'undescribed'
+
+/**
+ * What an answer that is not negative says: zero alone is success; any number is; it is an fd of a
+ * kind; or, above zero, that nothing was done and how many of something could be had.
+ */
+export type Answer = 'zero' | 'number' | FdKind | 'available'
+
+export interface Ioctl<
+  Kind extends FdKind,
+  Arg extends Argument = Argument,
+  Out extends Answer = Answer,
+> {
   /** The C name, e.g. `VFIO_GROUP_GET_STATUS`. */
   readonly cName: string
   readonly number: number
-  /** Never set: it makes the requests of one fd kind unusable on another. */
-  readonly fdKind?: Kind
+  /** The kind of fd that the request is made on. */
+  readonly on: Kind
+  readonly argument: Arg
+  readonly answer: Out
 }
 
 /** `_IO(VFIO_TYPE, VFIO_BASE + nr)` of vfio.h; iommufd.h uses the same base from 0x80 on. */
-export const io = <Kind extends FdKind>(cName: string, nr: number): Ioctl<Kind> => ({
-  cName,
-  number: 0x3b00 + nr,
-})
+export const io = <
+  const Kind extends FdKind,
+  const Arg extends Argument,
+  const Out extends Answer = 'zero',
+>(
+  on: Kind,
+  cName: string,
+  nr: number,
+  argument: Arg,
+  answer: Out = 'zero' as Out,
+): Ioctl<Kind, Arg, Out> => ({ cName, number: 0x3b00 + nr, on, argument, answer })

@@ -6,9 +6,6 @@
 import { io } from './ioctl.ts'
 import { struct } from './layout.ts'
 
-/** Since 6.13; the flags are those of IOMMU_IOAS_MAP. */
-export const IOMMU_IOAS_MAP_FILE = io<'iommufd'>('IOMMU_IOAS_MAP_FILE', 0x8f)
-
 /** fd is a memfd or a file of tmpfs or hugetlbfs; a dma-buf since 6.19. start is its offset. */
 export const iommu_ioas_map_file = struct('iommu_ioas_map_file', {
   size: 'u32',
@@ -20,8 +17,8 @@ export const iommu_ioas_map_file = struct('iommu_ioas_map_file', {
   iova: 'u64',
 })
 
-/** Since 6.13. */
-export const IOMMU_VIOMMU_ALLOC = io<'iommufd'>('IOMMU_VIOMMU_ALLOC', 0x90)
+/** Since 6.13; the flags are those of IOMMU_IOAS_MAP. */
+export const IOMMU_IOAS_MAP_FILE = io('iommufd', 'IOMMU_IOAS_MAP_FILE', 0x8f, iommu_ioas_map_file)
 
 /** The first 24 bytes since 6.13, data_len and what follows since 6.17. */
 export const iommu_viommu_alloc = struct('iommu_viommu_alloc', {
@@ -37,7 +34,7 @@ export const iommu_viommu_alloc = struct('iommu_viommu_alloc', {
 })
 
 /** Since 6.13. */
-export const IOMMU_VDEVICE_ALLOC = io<'iommufd'>('IOMMU_VDEVICE_ALLOC', 0x91)
+export const IOMMU_VIOMMU_ALLOC = io('iommufd', 'IOMMU_VIOMMU_ALLOC', 0x90, iommu_viommu_alloc)
 
 export const iommu_vdevice_alloc = struct('iommu_vdevice_alloc', {
   size: 'u32',
@@ -47,16 +44,21 @@ export const iommu_vdevice_alloc = struct('iommu_vdevice_alloc', {
   virt_id: 'u64',
 })
 
-/** Since 6.14: what is pinned becomes the calling process's to account for. */
-export const IOMMU_IOAS_CHANGE_PROCESS = io<'iommufd'>('IOMMU_IOAS_CHANGE_PROCESS', 0x92)
+/** Since 6.13. */
+export const IOMMU_VDEVICE_ALLOC = io('iommufd', 'IOMMU_VDEVICE_ALLOC', 0x91, iommu_vdevice_alloc)
 
 export const iommu_ioas_change_process = struct('iommu_ioas_change_process', {
   size: 'u32',
   __reserved: 'u32',
 })
 
-/** Since 6.15. */
-export const IOMMU_VEVENTQ_ALLOC = io<'iommufd'>('IOMMU_VEVENTQ_ALLOC', 0x93)
+/** Since 6.14: what is pinned becomes the calling process's to account for. */
+export const IOMMU_IOAS_CHANGE_PROCESS = io(
+  'iommufd',
+  'IOMMU_IOAS_CHANGE_PROCESS',
+  0x92,
+  iommu_ioas_change_process,
+)
 
 export const iommu_veventq_alloc = struct('iommu_veventq_alloc', {
   size: 'u32',
@@ -69,8 +71,8 @@ export const iommu_veventq_alloc = struct('iommu_veventq_alloc', {
   __reserved: 'u32',
 })
 
-/** Since 6.17. */
-export const IOMMU_HW_QUEUE_ALLOC = io<'iommufd'>('IOMMU_HW_QUEUE_ALLOC', 0x94)
+/** Since 6.15. */
+export const IOMMU_VEVENTQ_ALLOC = io('iommufd', 'IOMMU_VEVENTQ_ALLOC', 0x93, iommu_veventq_alloc)
 
 export const iommu_hw_queue_alloc = struct('iommu_hw_queue_alloc', {
   size: 'u32',
@@ -82,6 +84,14 @@ export const iommu_hw_queue_alloc = struct('iommu_hw_queue_alloc', {
   nesting_parent_iova: 'u64',
   length: 'u64',
 })
+
+/** Since 6.17. */
+export const IOMMU_HW_QUEUE_ALLOC = io(
+  'iommufd',
+  'IOMMU_HW_QUEUE_ALLOC',
+  0x94,
+  iommu_hw_queue_alloc,
+)
 
 /** Since 6.15. */
 export const IOMMU_HWPT_ALLOC_PASID = 8

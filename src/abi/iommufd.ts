@@ -7,13 +7,11 @@
 import { io } from './ioctl.ts'
 import { struct } from './layout.ts'
 
-export const IOMMU_DESTROY = io<'iommufd'>('IOMMU_DESTROY', 0x80)
-
 export const iommu_destroy = struct('iommu_destroy', { size: 'u32', id: 'u32' })
 
-// Address spaces.
+export const IOMMU_DESTROY = io('iommufd', 'IOMMU_DESTROY', 0x80, iommu_destroy)
 
-export const IOMMU_IOAS_ALLOC = io<'iommufd'>('IOMMU_IOAS_ALLOC', 0x81)
+// Address spaces.
 
 export const iommu_ioas_alloc = struct('iommu_ioas_alloc', {
   size: 'u32',
@@ -21,10 +19,10 @@ export const iommu_ioas_alloc = struct('iommu_ioas_alloc', {
   out_ioas_id: 'u32',
 })
 
+export const IOMMU_IOAS_ALLOC = io('iommufd', 'IOMMU_IOAS_ALLOC', 0x81, iommu_ioas_alloc)
+
 /** Both ends are inside. */
 export const iommu_iova_range = struct('iommu_iova_range', { start: 'u64', last: 'u64' })
-
-export const IOMMU_IOAS_ALLOW_IOVAS = io<'iommufd'>('IOMMU_IOAS_ALLOW_IOVAS', 0x82)
 
 /** allowed_iovas is the user address of num_iovas times iommu_iova_range. */
 export const iommu_ioas_allow_iovas = struct('iommu_ioas_allow_iovas', {
@@ -35,7 +33,12 @@ export const iommu_ioas_allow_iovas = struct('iommu_ioas_allow_iovas', {
   allowed_iovas: 'u64',
 })
 
-export const IOMMU_IOAS_COPY = io<'iommufd'>('IOMMU_IOAS_COPY', 0x83)
+export const IOMMU_IOAS_ALLOW_IOVAS = io(
+  'iommufd',
+  'IOMMU_IOAS_ALLOW_IOVAS',
+  0x82,
+  iommu_ioas_allow_iovas,
+)
 
 /** dst_iova is in with FIXED_IOVA, out without; the flags are those of IOMMU_IOAS_MAP. */
 export const iommu_ioas_copy = struct('iommu_ioas_copy', {
@@ -48,7 +51,7 @@ export const iommu_ioas_copy = struct('iommu_ioas_copy', {
   src_iova: 'u64',
 })
 
-export const IOMMU_IOAS_IOVA_RANGES = io<'iommufd'>('IOMMU_IOAS_IOVA_RANGES', 0x84)
+export const IOMMU_IOAS_COPY = io('iommufd', 'IOMMU_IOAS_COPY', 0x83, iommu_ioas_copy)
 
 /**
  * allowed_iovas is the user address of room for num_iovas times iommu_iova_range; num_iovas comes
@@ -63,7 +66,12 @@ export const iommu_ioas_iova_ranges = struct('iommu_ioas_iova_ranges', {
   out_iova_alignment: 'u64',
 })
 
-export const IOMMU_IOAS_MAP = io<'iommufd'>('IOMMU_IOAS_MAP', 0x85)
+export const IOMMU_IOAS_IOVA_RANGES = io(
+  'iommufd',
+  'IOMMU_IOAS_IOVA_RANGES',
+  0x84,
+  iommu_ioas_iova_ranges,
+)
 
 export const IOMMU_IOAS_MAP_FIXED_IOVA = 1
 export const IOMMU_IOAS_MAP_WRITEABLE = 2
@@ -80,7 +88,7 @@ export const iommu_ioas_map = struct('iommu_ioas_map', {
   iova: 'u64',
 })
 
-export const IOMMU_IOAS_UNMAP = io<'iommufd'>('IOMMU_IOAS_UNMAP', 0x86)
+export const IOMMU_IOAS_MAP = io('iommufd', 'IOMMU_IOAS_MAP', 0x85, iommu_ioas_map)
 
 /** length comes back as the bytes unmapped. */
 export const iommu_ioas_unmap = struct('iommu_ioas_unmap', {
@@ -90,9 +98,9 @@ export const iommu_ioas_unmap = struct('iommu_ioas_unmap', {
   length: 'u64',
 })
 
-// Options.
+export const IOMMU_IOAS_UNMAP = io('iommufd', 'IOMMU_IOAS_UNMAP', 0x86, iommu_ioas_unmap)
 
-export const IOMMU_OPTION = io<'iommufd'>('IOMMU_OPTION', 0x87)
+// Options.
 
 /** object_id is 0. */
 export const IOMMU_OPTION_RLIMIT_MODE = 0
@@ -111,8 +119,7 @@ export const iommu_option = struct('iommu_option', {
   val64: 'u64',
 })
 
-/** The ioas that the container requests of an iommufd act on. */
-export const IOMMU_VFIO_IOAS = io<'iommufd'>('IOMMU_VFIO_IOAS', 0x88)
+export const IOMMU_OPTION = io('iommufd', 'IOMMU_OPTION', 0x87, iommu_option)
 
 export const IOMMU_VFIO_IOAS_GET = 0
 export const IOMMU_VFIO_IOAS_SET = 1
@@ -125,10 +132,10 @@ export const iommu_vfio_ioas = struct('iommu_vfio_ioas', {
   __reserved: 'u16',
 })
 
-// Hardware page tables.
+/** The ioas that the container requests of an iommufd act on. */
+export const IOMMU_VFIO_IOAS = io('iommufd', 'IOMMU_VFIO_IOAS', 0x88, iommu_vfio_ioas)
 
-/** Since 6.6. */
-export const IOMMU_HWPT_ALLOC = io<'iommufd'>('IOMMU_HWPT_ALLOC', 0x89)
+// Hardware page tables.
 
 export const IOMMU_HWPT_ALLOC_NEST_PARENT = 1
 /** Since 6.7. */
@@ -154,6 +161,9 @@ export const iommu_hwpt_alloc = struct('iommu_hwpt_alloc', {
   __reserved2: 'u32',
 })
 
+/** Since 6.6. */
+export const IOMMU_HWPT_ALLOC = io('iommufd', 'IOMMU_HWPT_ALLOC', 0x89, iommu_hwpt_alloc)
+
 export const IOMMU_VTD_S1_SRE = 1
 export const IOMMU_VTD_S1_EAFE = 2
 export const IOMMU_VTD_S1_WPE = 4
@@ -166,9 +176,6 @@ export const iommu_hwpt_vtd_s1 = struct('iommu_hwpt_vtd_s1', {
   __reserved: 'u32',
 })
 
-/** Since 6.8. */
-export const IOMMU_HWPT_INVALIDATE = io<'iommufd'>('IOMMU_HWPT_INVALIDATE', 0x8d)
-
 /** entry_num comes back as the entries handled. */
 export const iommu_hwpt_invalidate = struct('iommu_hwpt_invalidate', {
   size: 'u32',
@@ -179,6 +186,14 @@ export const iommu_hwpt_invalidate = struct('iommu_hwpt_invalidate', {
   entry_num: 'u32',
   __reserved: 'u32',
 })
+
+/** Since 6.8. */
+export const IOMMU_HWPT_INVALIDATE = io(
+  'iommufd',
+  'IOMMU_HWPT_INVALIDATE',
+  0x8d,
+  iommu_hwpt_invalidate,
+)
 
 export const IOMMU_HWPT_INVALIDATE_DATA_VTD_S1 = 0
 export const IOMMU_VTD_INV_FLAGS_LEAF = 1
@@ -192,9 +207,6 @@ export const iommu_hwpt_vtd_s1_invalidate = struct('iommu_hwpt_vtd_s1_invalidate
 })
 
 // Hardware information.
-
-/** Since 6.6. */
-export const IOMMU_GET_HW_INFO = io<'iommufd'>('IOMMU_GET_HW_INFO', 0x8a)
 
 export const IOMMU_HW_INFO_TYPE_NONE = 0
 export const IOMMU_HW_INFO_TYPE_INTEL_VTD = 1
@@ -223,6 +235,9 @@ export const iommu_hw_info = struct('iommu_hw_info', {
   out_capabilities: 'u64',
 })
 
+/** Since 6.6. */
+export const IOMMU_GET_HW_INFO = io('iommufd', 'IOMMU_GET_HW_INFO', 0x8a, iommu_hw_info)
+
 /** Read-only mappings are forbidden in a nest parent. */
 export const IOMMU_HW_INFO_VTD_ERRATA_772415_SPR17 = 1
 
@@ -236,8 +251,6 @@ export const iommu_hw_info_vtd = struct('iommu_hw_info_vtd', {
 
 // Dirty tracking by the IOMMU; since 6.7.
 
-export const IOMMU_HWPT_SET_DIRTY_TRACKING = io<'iommufd'>('IOMMU_HWPT_SET_DIRTY_TRACKING', 0x8b)
-
 /** Without the flag: stop. */
 export const IOMMU_HWPT_DIRTY_TRACKING_ENABLE = 1
 
@@ -248,7 +261,12 @@ export const iommu_hwpt_set_dirty_tracking = struct('iommu_hwpt_set_dirty_tracki
   __reserved: 'u32',
 })
 
-export const IOMMU_HWPT_GET_DIRTY_BITMAP = io<'iommufd'>('IOMMU_HWPT_GET_DIRTY_BITMAP', 0x8c)
+export const IOMMU_HWPT_SET_DIRTY_TRACKING = io(
+  'iommufd',
+  'IOMMU_HWPT_SET_DIRTY_TRACKING',
+  0x8b,
+  iommu_hwpt_set_dirty_tracking,
+)
 
 export const IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR = 1
 
@@ -264,9 +282,14 @@ export const iommu_hwpt_get_dirty_bitmap = struct('iommu_hwpt_get_dirty_bitmap',
   data: 'u64',
 })
 
-// Page faults; since 6.11. Records are read from the fault fd, responses written to it.
+export const IOMMU_HWPT_GET_DIRTY_BITMAP = io(
+  'iommufd',
+  'IOMMU_HWPT_GET_DIRTY_BITMAP',
+  0x8c,
+  iommu_hwpt_get_dirty_bitmap,
+)
 
-export const IOMMU_FAULT_QUEUE_ALLOC = io<'iommufd'>('IOMMU_FAULT_QUEUE_ALLOC', 0x8e)
+// Page faults; since 6.11. Records are read from the fault fd, responses written to it.
 
 export const iommu_fault_alloc = struct('iommu_fault_alloc', {
   size: 'u32',
@@ -274,6 +297,13 @@ export const iommu_fault_alloc = struct('iommu_fault_alloc', {
   out_fault_id: 'u32',
   out_fault_fd: 'u32',
 })
+
+export const IOMMU_FAULT_QUEUE_ALLOC = io(
+  'iommufd',
+  'IOMMU_FAULT_QUEUE_ALLOC',
+  0x8e,
+  iommu_fault_alloc,
+)
 
 export const IOMMU_PGFAULT_FLAGS_PASID_VALID = 1
 export const IOMMU_PGFAULT_FLAGS_LAST_PAGE = 2

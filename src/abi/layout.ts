@@ -7,7 +7,7 @@
 export type FieldType = 'u8' | 'u16' | 'u32' | 's32' | 'u64'
 
 type Value<T extends FieldType> = T extends 'u64' ? bigint : number
-type Fields = Readonly<Record<string, FieldType>>
+export type Fields = Readonly<Record<string, FieldType>>
 export type Values<F extends Fields> = { -readonly [K in keyof F]: Value<F[K]> }
 
 const SIZE: Record<FieldType, number> = { u8: 1, u16: 2, u32: 4, s32: 4, u64: 8 }

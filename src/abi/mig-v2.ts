@@ -37,9 +37,6 @@ export const vfio_device_feature_mig_data_size = struct('vfio_device_feature_mig
   stop_copy_length: 'u64',
 })
 
-/** On the data_fd of a saving device in one of the PRE_COPY states. Since 6.2. */
-export const VFIO_MIG_GET_PRECOPY_INFO = io<'dataFd'>('VFIO_MIG_GET_PRECOPY_INFO', 121)
-
 /** Set only after VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2. Since 7.1. */
 export const VFIO_PRECOPY_INFO_REINIT = 1
 
@@ -50,3 +47,11 @@ export const vfio_precopy_info = struct('vfio_precopy_info', {
   initial_bytes: 'u64',
   dirty_bytes: 'u64',
 })
+
+/** On the data_fd of a saving device in one of the PRE_COPY states. Since 6.2. */
+export const VFIO_MIG_GET_PRECOPY_INFO = io(
+  'dataFd',
+  'VFIO_MIG_GET_PRECOPY_INFO',
+  121,
+  vfio_precopy_info,
+)

@@ -18,8 +18,6 @@ import {
   VFIO_SET_IOMMU,
   VFIO_TYPE1v2_IOMMU,
   VFIO_UPDATE_VADDR,
-  vfio_iommu_type1_dma_map,
-  vfio_iommu_type1_dma_unmap,
   vfio_iommu_type1_info,
   vfio_iommu_type1_info_cap_iova_range,
   vfio_iommu_type1_info_dma_avail,
@@ -27,15 +25,17 @@ import {
 } from '../abi/container.ts'
 import {
   type Access,
-  type Iova,
+  type ContainerFd,
   type IovaRange,
   iova,
+  lengthOf,
   PAGE_SIZE,
   rangeText,
   type Vaddr,
 } from '../base/units.ts'
 import type { Kernel } from './port.ts'
 import { accept } from './refusal.ts'
+import { named, request, requestWhole } from './request.ts'
 
 const O_RDWR = 2
 
@@ -45,32 +45,22 @@ const MAP_FLAGS: Record<Access, number> = {
   'read-write': VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE,
 }
 
-/** A range given as its first address and its length in bytes, which is never zero. */
-export interface Extent {
-  readonly iova: Iova
-  readonly length: bigint
-}
-
-/** `0x1000..0x1fff`: how an extent reads in messages. */
-export const extentText = (extent: Extent): string =>
-  rangeText({ start: extent.iova, last: iova(extent.iova + extent.length - 1n) })
-
 /** Open /dev/vfio/vfio. It grants nothing until a group is added. */
-export async function openContainer(kernel: Kernel): Promise<number> {
+export async function openContainer(kernel: Kernel): Promise<ContainerFd> {
   const answer = await kernel.open('/dev/vfio/vfio', O_RDWR)
-  return accept('open /dev/vfio/vfio', answer, 'create an address space')
+  return accept('open /dev/vfio/vfio', answer, 'create an address space') as ContainerFd
 }
 
 /** Choose type1 v2. The container needs a group first. */
-export async function setIommu(kernel: Kernel, containerFd: number): Promise<void> {
-  const answer = await kernel.ioctl(containerFd, VFIO_SET_IOMMU.number, VFIO_TYPE1v2_IOMMU)
-  accept(VFIO_SET_IOMMU.cName, answer, 'choose the type1 v2 IOMMU for the address space')
+export async function setIommu(kernel: Kernel, containerFd: ContainerFd): Promise<void> {
+  const act = 'choose the type1 v2 IOMMU for the address space'
+  await request(kernel, containerFd, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU, act)
 }
 
 /** Whether vaddrs can be updated. Means something only after setIommu: before, it is always no. */
-export async function canUpdateVaddr(kernel: Kernel, containerFd: number): Promise<boolean> {
-  const answer = await kernel.ioctl(containerFd, VFIO_CHECK_EXTENSION.number, VFIO_UPDATE_VADDR)
-  return accept(VFIO_CHECK_EXTENSION.cName, answer, 'check for VFIO_UPDATE_VADDR') === 1
+export async function canUpdateVaddr(kernel: Kernel, containerFd: ContainerFd): Promise<boolean> {
+  const act = 'check for VFIO_UPDATE_VADDR'
+  return (await request(kernel, containerFd, VFIO_CHECK_EXTENSION, VFIO_UPDATE_VADDR, act)) === 1
 }
 
 export interface IommuInfo {
@@ -82,21 +72,10 @@ export interface IommuInfo {
   readonly mappingsAvailable: number | undefined
 }
 
-/** VFIO_IOMMU_GET_INFO, asked twice: the first answer says how large the second one is. */
-export async function iommuInfo(kernel: Kernel, containerFd: number): Promise<IommuInfo> {
-  let info = vfio_iommu_type1_info.encode({ argsz: vfio_iommu_type1_info.size })
-  const ask = async () => {
-    const answer = await kernel.ioctl(containerFd, VFIO_IOMMU_GET_INFO.number, info)
-    accept(VFIO_IOMMU_GET_INFO.cName, answer, 'read the limits of the address space')
-    return vfio_iommu_type1_info.decode(info)
-  }
-  const needed = (await ask()).argsz
-  if (needed > info.length) {
-    info = new Uint8Array(needed)
-    vfio_iommu_type1_info.write(info, { argsz: needed })
-    await ask()
-  }
-  return decodeInfo(info)
+/** What the container can map, and where; it has an IOMMU type by then. */
+export async function iommuInfo(kernel: Kernel, containerFd: ContainerFd): Promise<IommuInfo> {
+  const act = 'read the limits of the address space'
+  return decodeInfo(await requestWhole(kernel, containerFd, VFIO_IOMMU_GET_INFO, {}, act))
 }
 
 function decodeInfo(info: Uint8Array): IommuInfo {
@@ -128,72 +107,65 @@ function decodeApertures(info: Uint8Array, offset: number): IovaRange[] {
  */
 export async function mapDma(
   kernel: Kernel,
-  containerFd: number,
-  map: Extent & { readonly vaddr: Vaddr; readonly access: Access },
+  containerFd: ContainerFd,
+  range: IovaRange,
+  to: { readonly vaddr: Vaddr; readonly access: Access },
 ): Promise<void> {
-  const arg = vfio_iommu_type1_dma_map.encode({
-    argsz: vfio_iommu_type1_dma_map.size,
-    flags: MAP_FLAGS[map.access],
-    vaddr: map.vaddr,
-    iova: map.iova,
-    size: map.length,
-  })
-  const answer = await kernel.ioctl(containerFd, VFIO_IOMMU_MAP_DMA.number, arg)
-  accept(VFIO_IOMMU_MAP_DMA.cName, answer, `map iova ${extentText(map)}`)
+  const values = { flags: MAP_FLAGS[to.access], vaddr: to.vaddr, ...iovaAndSize(range) }
+  await request(kernel, containerFd, VFIO_IOMMU_MAP_DMA, values, `map iova ${rangeText(range)}`)
 }
 
-/** Give an invalidated mapping, named by exactly its extent, a new vaddr for the same memory. */
+const UPDATE_VADDR = named('VFIO_DMA_MAP_FLAG_VADDR', VFIO_IOMMU_MAP_DMA)
+const INVALIDATE_VADDR = named('VFIO_DMA_UNMAP_FLAG_VADDR', VFIO_IOMMU_UNMAP_DMA)
+
+/** Give an invalidated mapping, named by exactly its range, a new vaddr for the same memory. */
 export async function updateVaddr(
   kernel: Kernel,
-  containerFd: number,
-  map: Extent & { readonly vaddr: Vaddr },
+  containerFd: ContainerFd,
+  range: IovaRange,
+  vaddr: Vaddr,
 ): Promise<void> {
-  const arg = vfio_iommu_type1_dma_map.encode({
-    argsz: vfio_iommu_type1_dma_map.size,
-    flags: VFIO_DMA_MAP_FLAG_VADDR,
-    vaddr: map.vaddr,
-    iova: map.iova,
-    size: map.length,
-  })
-  const answer = await kernel.ioctl(containerFd, VFIO_IOMMU_MAP_DMA.number, arg)
-  accept('VFIO_DMA_MAP_FLAG_VADDR', answer, `update the vaddr of iova ${extentText(map)}`)
+  const values = { flags: VFIO_DMA_MAP_FLAG_VADDR, vaddr, ...iovaAndSize(range) }
+  const act = `update the vaddr of iova ${rangeText(range)}`
+  await request(kernel, containerFd, UPDATE_VADDR, values, act)
 }
 
-async function unmap(
+/** Unmap every mapping inside the range, or every one there is; answers the bytes unmapped. */
+export async function unmapDma(
   kernel: Kernel,
-  containerFd: number,
-  what: { readonly extent: Extent | 'all'; readonly flags: number; readonly op: string },
+  containerFd: ContainerFd,
+  range: IovaRange | 'all',
 ): Promise<bigint> {
-  const { extent } = what
-  const all = extent === 'all'
-  const arg = vfio_iommu_type1_dma_unmap.encode({
-    argsz: vfio_iommu_type1_dma_unmap.size,
-    flags: what.flags | (all ? VFIO_DMA_UNMAP_FLAG_ALL : 0),
-    iova: all ? 0n : extent.iova,
-    size: all ? 0n : extent.length,
-  })
-  const verb = what.flags ? 'invalidate the vaddr of' : 'unmap'
-  const answer = await kernel.ioctl(containerFd, VFIO_IOMMU_UNMAP_DMA.number, arg)
-  accept(what.op, answer, `${verb} ${all ? 'every mapping' : `iova ${extentText(extent)}`}`)
-  return vfio_iommu_type1_dma_unmap.decode(arg).size
+  const act = `unmap ${whichText(range)}`
+  const values = whichOf(range)
+  return (await request(kernel, containerFd, VFIO_IOMMU_UNMAP_DMA, values, act)).size
 }
 
-/** Unmap every mapping inside the extent, or every one there is; answers the bytes unmapped. */
-export const unmapDma = (
+/**
+ * Mark the vaddr of every mapping inside the range, or of every one there is, as invalid; device
+ * DMA goes on. Answers the bytes that they have.
+ */
+export async function invalidateVaddr(
   kernel: Kernel,
-  containerFd: number,
-  extent: Extent | 'all',
-): Promise<bigint> =>
-  unmap(kernel, containerFd, { extent, flags: 0, op: VFIO_IOMMU_UNMAP_DMA.cName })
+  containerFd: ContainerFd,
+  range: IovaRange | 'all',
+): Promise<bigint> {
+  const act = `invalidate the vaddr of ${whichText(range)}`
+  const { flags, ...which } = whichOf(range)
+  const values = { flags: flags | VFIO_DMA_UNMAP_FLAG_VADDR, ...which }
+  return (await request(kernel, containerFd, INVALIDATE_VADDR, values, act)).size
+}
 
-/** Mark the vaddr of every mapping inside the extent as invalid; device DMA goes on. */
-export const invalidateVaddr = (
-  kernel: Kernel,
-  containerFd: number,
-  extent: Extent | 'all',
-): Promise<bigint> =>
-  unmap(kernel, containerFd, {
-    extent,
-    flags: VFIO_DMA_UNMAP_FLAG_VADDR,
-    op: 'VFIO_DMA_UNMAP_FLAG_VADDR',
-  })
+/** How the structs of vfio.h say a range. */
+export const iovaAndSize = (range: IovaRange): { iova: bigint; size: bigint } => ({
+  iova: range.start,
+  size: lengthOf(range),
+})
+
+const whichOf = (range: IovaRange | 'all') =>
+  range === 'all'
+    ? { flags: VFIO_DMA_UNMAP_FLAG_ALL, iova: 0n, size: 0n }
+    : { flags: 0, ...iovaAndSize(range) }
+
+const whichText = (range: IovaRange | 'all'): string =>
+  range === 'all' ? 'every mapping' : `iova ${rangeText(range)}`

@@ -20,15 +20,12 @@ import {
   VFIO_REGION_INFO_FLAG_MMAP,
   VFIO_REGION_INFO_FLAG_READ,
   VFIO_REGION_INFO_FLAG_WRITE,
-  vfio_device_info,
-  vfio_irq_info,
-  vfio_irq_set,
-  vfio_region_info,
 } from '../abi/device.ts'
 import { dataView } from '../abi/layout.ts'
-import { hex } from '../base/units.ts'
+import { type DeviceFd, hex } from '../base/units.ts'
 import type { Kernel } from './port.ts'
-import { accept, isErrno } from './refusal.ts'
+import { accept, short } from './refusal.ts'
+import { request, unless } from './request.ts'
 
 export interface DeviceFlags {
   readonly isPci: boolean
@@ -37,11 +34,10 @@ export interface DeviceFlags {
   readonly irqs: number
 }
 
-export async function deviceInfo(kernel: Kernel, deviceFd: number): Promise<DeviceFlags> {
-  const arg = vfio_device_info.encode({ argsz: vfio_device_info.size })
-  const answer = await kernel.ioctl(deviceFd, VFIO_DEVICE_GET_INFO.number, arg)
-  accept(VFIO_DEVICE_GET_INFO.cName, answer, 'read the device information')
-  const { flags, num_regions, num_irqs } = vfio_device_info.decode(arg)
+export async function deviceInfo(kernel: Kernel, deviceFd: DeviceFd): Promise<DeviceFlags> {
+  const act = 'read the device information'
+  const info = await request(kernel, deviceFd, VFIO_DEVICE_GET_INFO, {}, act)
+  const { flags, num_regions, num_irqs } = info
   return {
     isPci: (flags & VFIO_DEVICE_FLAGS_PCI) !== 0,
     canReset: (flags & VFIO_DEVICE_FLAGS_RESET) !== 0,
@@ -64,14 +60,14 @@ export interface Region {
 /** One region; undefined for an index that this device does not implement (EINVAL, as VGA may be). */
 export async function regionInfo(
   kernel: Kernel,
-  deviceFd: number,
+  deviceFd: DeviceFd,
   index: number,
 ): Promise<Region | undefined> {
-  const arg = vfio_region_info.encode({ argsz: vfio_region_info.size, index })
-  const answer = await kernel.ioctl(deviceFd, VFIO_DEVICE_GET_REGION_INFO.number, arg)
-  if (isErrno(answer, 'EINVAL')) return undefined
-  accept(VFIO_DEVICE_GET_REGION_INFO.cName, answer, `read the information of region ${index}`)
-  const { flags, size, offset } = vfio_region_info.decode(arg)
+  const act = `read the information of region ${index}`
+  const asked = request(kernel, deviceFd, VFIO_DEVICE_GET_REGION_INFO, { index }, act)
+  const info = await unless('EINVAL', asked)
+  if (info === undefined) return undefined
+  const { flags, size, offset } = info
   return {
     index,
     size,
@@ -96,14 +92,14 @@ export interface IrqIndex {
 /** One interrupt index; undefined for one that this device does not implement (EINVAL). */
 export async function irqInfo(
   kernel: Kernel,
-  deviceFd: number,
+  deviceFd: DeviceFd,
   index: number,
 ): Promise<IrqIndex | undefined> {
-  const arg = vfio_irq_info.encode({ argsz: vfio_irq_info.size, index })
-  const answer = await kernel.ioctl(deviceFd, VFIO_DEVICE_GET_IRQ_INFO.number, arg)
-  if (isErrno(answer, 'EINVAL')) return undefined
-  accept(VFIO_DEVICE_GET_IRQ_INFO.cName, answer, `read the information of IRQ index ${index}`)
-  const { flags, count } = vfio_irq_info.decode(arg)
+  const act = `read the information of IRQ index ${index}`
+  const asked = request(kernel, deviceFd, VFIO_DEVICE_GET_IRQ_INFO, { index }, act)
+  const info = await unless('EINVAL', asked)
+  if (info === undefined) return undefined
+  const { flags, count } = info
   return {
     index,
     count,
@@ -114,73 +110,64 @@ export async function irqInfo(
   }
 }
 
-interface IrqVectors {
-  readonly index: number
-  readonly start: number
-  readonly count: number
-}
-
 async function setIrqs(
   kernel: Kernel,
-  deviceFd: number,
-  set: IrqVectors & {
+  deviceFd: DeviceFd,
+  set: {
+    readonly index: number
+    readonly start: number
+    readonly count: number
     readonly flags: number
-    readonly fds?: readonly number[]
-    readonly act: string
   },
+  act: string,
+  fds: readonly number[] = [],
 ): Promise<void> {
-  const fds = set.fds ?? []
-  const arg = vfio_irq_set.encode(
-    {
-      argsz: vfio_irq_set.size + fds.length * 4,
-      flags: set.flags,
-      index: set.index,
-      start: set.start,
-      count: set.count,
-    },
-    fds.length * 4,
-  )
-  const view = dataView(arg)
-  for (const [n, fd] of fds.entries()) view.setInt32(vfio_irq_set.size + n * 4, fd, true)
-  const answer = await kernel.ioctl(deviceFd, VFIO_DEVICE_SET_IRQS.number, arg)
-  accept(VFIO_DEVICE_SET_IRQS.cName, answer, set.act)
+  const tail = new Uint8Array(fds.length * 4)
+  const view = dataView(tail)
+  for (const [n, fd] of fds.entries()) view.setInt32(n * 4, fd, true)
+  await request(kernel, deviceFd, VFIO_DEVICE_SET_IRQS, set, act, tail)
 }
 
-/** Let the kernel signal one eventfd per vector, from `start` on; -1 detaches a vector. */
+/**
+ * Let the kernel signal one eventfd per vector, from `start` on; -1 detaches a vector. LIMIT_REACHED
+ * where the host has fewer vectors than asked for, and then none of them is armed.
+ */
 export const armIrqs = (
   kernel: Kernel,
-  deviceFd: number,
+  deviceFd: DeviceFd,
   { index, start, eventfds }: { index: number; start: number; eventfds: readonly number[] },
 ): Promise<void> =>
-  setIrqs(kernel, deviceFd, {
-    index,
-    start,
-    count: eventfds.length,
-    fds: eventfds,
-    flags: VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER,
-    act: `arm vectors ${start}..${start + eventfds.length - 1} of IRQ index ${index}`,
-  })
+  setIrqs(
+    kernel,
+    deviceFd,
+    {
+      index,
+      start,
+      count: eventfds.length,
+      flags: VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER,
+    },
+    `arm vectors ${start}..${start + eventfds.length - 1} of IRQ index ${index}`,
+    eventfds,
+  )
 
 /** Disarm every vector of an index. */
-export const disableIrqs = (kernel: Kernel, deviceFd: number, index: number): Promise<void> =>
-  setIrqs(kernel, deviceFd, {
-    index,
-    start: 0,
-    count: 0,
-    flags: VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_TRIGGER,
-    act: `disable IRQ index ${index}`,
-  })
+export const disableIrqs = (kernel: Kernel, deviceFd: DeviceFd, index: number): Promise<void> =>
+  setIrqs(
+    kernel,
+    deviceFd,
+    { index, start: 0, count: 0, flags: VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_TRIGGER },
+    `disable IRQ index ${index}`,
+  )
 
 const actOnVector =
   (action: number, verb: string) =>
-  (kernel: Kernel, deviceFd: number, at: { index: number; vector: number }): Promise<void> =>
-    setIrqs(kernel, deviceFd, {
-      index: at.index,
-      start: at.vector,
-      count: 1,
-      flags: VFIO_IRQ_SET_DATA_NONE | action,
-      act: `${verb} vector ${at.vector} of IRQ index ${at.index}`,
-    })
+  (kernel: Kernel, deviceFd: DeviceFd, at: { index: number; vector: number }): Promise<void> =>
+    setIrqs(
+      kernel,
+      deviceFd,
+      { index: at.index, start: at.vector, count: 1, flags: VFIO_IRQ_SET_DATA_NONE | action },
+      `${verb} vector ${at.vector} of IRQ index ${at.index}`,
+    )
 
 export const maskIrq = actOnVector(VFIO_IRQ_SET_ACTION_MASK, 'mask')
 export const unmaskIrq = actOnVector(VFIO_IRQ_SET_ACTION_UNMASK, 'unmask')
@@ -188,28 +175,33 @@ export const unmaskIrq = actOnVector(VFIO_IRQ_SET_ACTION_UNMASK, 'unmask')
 export const triggerIrq = actOnVector(VFIO_IRQ_SET_ACTION_TRIGGER, 'trigger')
 
 /** Reset the function. Mappings of the address space survive. */
-export async function resetDevice(kernel: Kernel, deviceFd: number): Promise<void> {
-  const answer = await kernel.ioctl(deviceFd, VFIO_DEVICE_RESET.number, undefined)
-  accept(VFIO_DEVICE_RESET.cName, answer, 'reset the device')
+export async function resetDevice(kernel: Kernel, deviceFd: DeviceFd): Promise<void> {
+  await request(kernel, deviceFd, VFIO_DEVICE_RESET, undefined, 'reset the device')
 }
 
-/** Bytes of a region, in one access; the caller keeps inside the region. */
+/** Bytes of a region, in one access and all of them; the caller keeps inside the region. */
 export async function readRegion(
   kernel: Kernel,
-  deviceFd: number,
+  deviceFd: DeviceFd,
   { region, offset, length }: { region: Region; offset: bigint; length: number },
 ): Promise<Uint8Array> {
+  const op = 'pread of a region'
+  const act = `read ${length} bytes of region ${region.index} at ${hex(offset)}`
   const bytes = new Uint8Array(length)
-  const answer = await kernel.pread(deviceFd, bytes, region.fdOffset + offset)
-  accept('pread of a region', answer, `read region ${region.index} at ${hex(offset)}`)
-  return bytes.subarray(0, answer)
+  const moved = accept(op, await kernel.pread(deviceFd, bytes, region.fdOffset + offset), act)
+  if (moved !== length) throw short(op, act, { asked: length, moved })
+  return bytes
 }
 
+/** Write all of the bytes in one access. Where the device takes fewer, those are written. */
 export async function writeRegion(
   kernel: Kernel,
-  deviceFd: number,
+  deviceFd: DeviceFd,
   { region, offset, data }: { region: Region; offset: bigint; data: Uint8Array },
-): Promise<number> {
-  const answer = await kernel.pwrite(deviceFd, data, region.fdOffset + offset)
-  return accept('pwrite of a region', answer, `write region ${region.index} at ${hex(offset)}`)
+): Promise<void> {
+  const op = 'pwrite of a region'
+  const { length } = data
+  const act = `write ${length} bytes of region ${region.index} at ${hex(offset)}`
+  const moved = accept(op, await kernel.pwrite(deviceFd, data, region.fdOffset + offset), act)
+  if (moved !== length) throw short(op, act, { asked: length, moved })
 }

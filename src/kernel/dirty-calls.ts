@@ -8,14 +8,13 @@ import {
   VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP,
   VFIO_IOMMU_UNMAP_DMA,
   vfio_bitmap,
-  vfio_iommu_type1_dirty_bitmap,
   vfio_iommu_type1_dirty_bitmap_get,
-  vfio_iommu_type1_dma_unmap,
 } from '../abi/container.ts'
+import { type ContainerFd, type IovaRange, lengthOf, rangeText } from '../base/units.ts'
 import type { Segment } from '../os/memory.ts'
-import { type Extent, extentText } from './container-calls.ts'
+import { iovaAndSize } from './container-calls.ts'
 import type { Kernel } from './port.ts'
-import { accept } from './refusal.ts'
+import { named, request } from './request.ts'
 
 /**
  * Where a kernel puts dirty bits: one per page, in words of 64, the lowest bit of the first word
@@ -32,17 +31,20 @@ export const TRACKED_PAGES_MAX = 2n ** 31n - 1n
 /** Bytes of the bitmap of so many pages: whole words. */
 export const bitmapBytes = (pages: bigint): number => Number((pages + 63n) / 64n) * 8
 
+const START = named('VFIO_IOMMU_DIRTY_PAGES_FLAG_START', VFIO_IOMMU_DIRTY_PAGES)
+const STOP = named('VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP', VFIO_IOMMU_DIRTY_PAGES)
+const GET_BITMAP = named('VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP', VFIO_IOMMU_DIRTY_PAGES)
+const UNMAP_READING = named('VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP', VFIO_IOMMU_UNMAP_DMA)
+
 /** Track what every device of the container writes; nothing happens where that is done already. */
-export async function startTracking(kernel: Kernel, containerFd: number): Promise<void> {
-  const op = 'VFIO_IOMMU_DIRTY_PAGES_FLAG_START'
-  const arg = controlOf(VFIO_IOMMU_DIRTY_PAGES_FLAG_START)
-  accept(op, await kernel.ioctl(containerFd, VFIO_IOMMU_DIRTY_PAGES.number, arg), 'track writes')
+export async function startTracking(kernel: Kernel, containerFd: ContainerFd): Promise<void> {
+  const values = { flags: VFIO_IOMMU_DIRTY_PAGES_FLAG_START }
+  await request(kernel, containerFd, START, values, 'track writes')
 }
 
-export async function stopTracking(kernel: Kernel, containerFd: number): Promise<void> {
-  const op = 'VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP'
-  const arg = controlOf(VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP)
-  accept(op, await kernel.ioctl(containerFd, VFIO_IOMMU_DIRTY_PAGES.number, arg), 'stop tracking')
+export async function stopTracking(kernel: Kernel, containerFd: ContainerFd): Promise<void> {
+  const values = { flags: VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP }
+  await request(kernel, containerFd, STOP, values, 'stop tracking')
 }
 
 /**
@@ -51,61 +53,37 @@ export async function stopTracking(kernel: Kernel, containerFd: number): Promise
  */
 export async function readDirty(
   kernel: Kernel,
-  containerFd: number,
-  extent: Extent,
+  containerFd: ContainerFd,
+  range: IovaRange,
   into: BitmapSpace,
 ): Promise<void> {
-  const { size: head } = vfio_iommu_type1_dirty_bitmap
-  const { size: payload } = vfio_iommu_type1_dirty_bitmap_get
-  const bitmap = bitmapOf(extent, into)
-  const arg = vfio_iommu_type1_dirty_bitmap.encode(
-    { argsz: head + payload, flags: VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP },
-    payload,
-  )
-  vfio_iommu_type1_dirty_bitmap_get.write(
-    arg,
-    {
-      iova: extent.iova,
-      size: extent.length,
-      'bitmap.pgsize': bitmap.pgsize,
-      'bitmap.size': bitmap.size,
-      'bitmap.data': bitmap.data,
-    },
-    head,
-  )
-  const answer = await kernel.ioctl(containerFd, VFIO_IOMMU_DIRTY_PAGES.number, arg)
-  const op = 'VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP'
-  accept(op, answer, `read what was written in iova ${extentText(extent)}`)
+  const bitmap = bitmapOf(range, into)
+  const tail = vfio_iommu_type1_dirty_bitmap_get.encode({
+    ...iovaAndSize(range),
+    'bitmap.pgsize': bitmap.pgsize,
+    'bitmap.size': bitmap.size,
+    'bitmap.data': bitmap.data,
+  })
+  const values = { flags: VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP }
+  const act = `read the dirty pages of iova ${rangeText(range)}`
+  await request(kernel, containerFd, GET_BITMAP, values, act, tail)
 }
 
 /** Unmap whole mappings, and read the bits they had by then; answers the bytes unmapped. */
 export async function unmapReadingDirty(
   kernel: Kernel,
-  containerFd: number,
-  extent: Extent,
+  containerFd: ContainerFd,
+  range: IovaRange,
   into: BitmapSpace,
 ): Promise<bigint> {
-  const { size: head } = vfio_iommu_type1_dma_unmap
-  const arg = vfio_iommu_type1_dma_unmap.encode(
-    {
-      argsz: head + vfio_bitmap.size,
-      flags: VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP,
-      iova: extent.iova,
-      size: extent.length,
-    },
-    vfio_bitmap.size,
-  )
-  vfio_bitmap.write(arg, bitmapOf(extent, into), head)
-  const answer = await kernel.ioctl(containerFd, VFIO_IOMMU_UNMAP_DMA.number, arg)
-  accept('VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP', answer, `unmap iova ${extentText(extent)}`)
-  return vfio_iommu_type1_dma_unmap.decode(arg).size
+  const values = { flags: VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP, ...iovaAndSize(range) }
+  const tail = vfio_bitmap.encode(bitmapOf(range, into))
+  const act = `unmap iova ${rangeText(range)}`
+  return (await request(kernel, containerFd, UNMAP_READING, values, act, tail)).size
 }
 
-const controlOf = (flags: number): Uint8Array =>
-  vfio_iommu_type1_dirty_bitmap.encode({ argsz: vfio_iommu_type1_dirty_bitmap.size, flags })
-
-const bitmapOf = ({ length }: Extent, { pageSize, segment }: BitmapSpace) => ({
+const bitmapOf = (range: IovaRange, { pageSize, segment }: BitmapSpace) => ({
   pgsize: pageSize,
-  size: BigInt(bitmapBytes(length / pageSize)),
+  size: BigInt(bitmapBytes(lengthOf(range) / pageSize)),
   data: segment.address as bigint,
 })

@@ -6,31 +6,38 @@ import {
   vfio_device_feature_dma_logging_report,
 } from '../abi/dma-logging.ts'
 import {
-  VFIO_DEVICE_FEATURE,
   VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT,
   VFIO_DEVICE_FEATURE_DMA_LOGGING_START,
   VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP,
-  VFIO_DEVICE_FEATURE_GET,
-  VFIO_DEVICE_FEATURE_PROBE,
-  VFIO_DEVICE_FEATURE_SET,
-  vfio_device_feature,
 } from '../abi/feature.ts'
-import { type IovaRange, rangeText } from '../base/units.ts'
+import { type DeviceFd, type IovaRange, lengthOf, rangeText } from '../base/units.ts'
 import { allocPages, freeSegment } from '../os/memory.ts'
 import type { BitmapSpace } from './dirty-calls.ts'
+import * as feature from './feature.ts'
 import type { Kernel } from './port.ts'
-import { accept } from './refusal.ts'
+
+const START = {
+  cName: 'VFIO_DEVICE_FEATURE_DMA_LOGGING_START',
+  number: VFIO_DEVICE_FEATURE_DMA_LOGGING_START,
+  payload: vfio_device_feature_dma_logging_control,
+}
+const STOP = {
+  cName: 'VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP',
+  number: VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP,
+  payload: feature.NO_PAYLOAD,
+}
+const REPORT = {
+  cName: 'VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT',
+  number: VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT,
+  payload: vfio_device_feature_dma_logging_report,
+}
 
 /** Ranges that one log can be told to watch: as many as a page of the kernel holds. */
 export const LOG_RANGES_MAX = 256
 
 /** Whether the device can log its own DMA writes. */
-export async function hasDmaLogging(kernel: Kernel, deviceFd: number): Promise<boolean> {
-  const flags =
-    VFIO_DEVICE_FEATURE_PROBE | VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_DMA_LOGGING_START
-  const arg = vfio_device_feature.encode({ argsz: vfio_device_feature.size, flags })
-  return (await kernel.ioctl(deviceFd, VFIO_DEVICE_FEATURE.number, arg)) >= 0
-}
+export const hasDmaLogging = (kernel: Kernel, deviceFd: DeviceFd): Promise<boolean> =>
+  feature.probe(kernel, deviceFd, START)
 
 /**
  * Log what the device writes in these ranges, which are aligned to the page size and do not overlap.
@@ -38,39 +45,29 @@ export async function hasDmaLogging(kernel: Kernel, deviceFd: number): Promise<b
  */
 export async function startLog(
   kernel: Kernel,
-  deviceFd: number,
+  deviceFd: DeviceFd,
   wanted: { readonly ranges: readonly IovaRange[]; readonly pageSize: bigint },
 ): Promise<bigint> {
-  const { size: head } = vfio_device_feature
   const { size: each } = vfio_device_feature_dma_logging_range
-  const payload = vfio_device_feature_dma_logging_control
   const segment = allocPages(wanted.ranges.length * each)
   try {
-    for (const [n, { start, last }] of wanted.ranges.entries()) {
-      const range = { iova: start, length: last - start + 1n }
-      vfio_device_feature_dma_logging_range.write(segment.bytes, range, n * each)
+    for (const [n, range] of wanted.ranges.entries()) {
+      vfio_device_feature_dma_logging_range.write(segment.bytes, iovaAndLength(range), n * each)
     }
-    const flags = VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_DMA_LOGGING_START
-    const arg = vfio_device_feature.encode({ argsz: head + payload.size, flags }, payload.size)
     const control = {
       page_size: wanted.pageSize,
       num_ranges: wanted.ranges.length,
       ranges: segment.address as bigint,
     }
-    payload.write(arg, control, head)
-    const answer = await kernel.ioctl(deviceFd, VFIO_DEVICE_FEATURE.number, arg)
-    accept('VFIO_DEVICE_FEATURE_DMA_LOGGING_START', answer, 'start the DMA log of the device')
-    return payload.decode(arg, head).page_size
+    const act = 'start the DMA log of the device'
+    return (await feature.set(kernel, deviceFd, START, control, act)).page_size
   } finally {
     freeSegment(segment)
   }
 }
 
-export async function stopLog(kernel: Kernel, deviceFd: number): Promise<void> {
-  const flags = VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP
-  const arg = vfio_device_feature.encode({ argsz: vfio_device_feature.size, flags })
-  const answer = await kernel.ioctl(deviceFd, VFIO_DEVICE_FEATURE.number, arg)
-  accept('VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP', answer, 'stop the DMA log of the device')
+export async function stopLog(kernel: Kernel, deviceFd: DeviceFd): Promise<void> {
+  await feature.set(kernel, deviceFd, STOP, {}, 'stop the DMA log of the device')
 }
 
 /**
@@ -79,22 +76,18 @@ export async function stopLog(kernel: Kernel, deviceFd: number): Promise<void> {
  */
 export async function readLog(
   kernel: Kernel,
-  deviceFd: number,
+  deviceFd: DeviceFd,
   range: IovaRange,
   into: BitmapSpace,
 ): Promise<void> {
-  const { size: head } = vfio_device_feature
-  const payload = vfio_device_feature_dma_logging_report
-  const flags = VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT
-  const arg = vfio_device_feature.encode({ argsz: head + payload.size, flags }, payload.size)
   const report = {
-    iova: range.start,
-    length: range.last - range.start + 1n,
+    ...iovaAndLength(range),
     page_size: into.pageSize,
     bitmap: into.segment.address as bigint,
   }
-  payload.write(arg, report, head)
-  const answer = await kernel.ioctl(deviceFd, VFIO_DEVICE_FEATURE.number, arg)
-  const op = 'VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT'
-  accept(op, answer, `read what the device wrote in iova ${rangeText(range)}`)
+  const act = `read the DMA log of the device in iova ${rangeText(range)}`
+  await feature.get(kernel, deviceFd, REPORT, report, act)
 }
+
+/** How the payloads of the DMA log say a range. */
+const iovaAndLength = (range: IovaRange) => ({ iova: range.start, length: lengthOf(range) })

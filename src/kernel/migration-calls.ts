@@ -1,15 +1,10 @@
 /** Typed calls of migration protocol v2 (vfio.h: VFIO_DEVICE_FEATURE_MIGRATION and its kin). */
 
 import {
-  VFIO_DEVICE_FEATURE,
-  VFIO_DEVICE_FEATURE_GET,
   VFIO_DEVICE_FEATURE_MIG_DATA_SIZE,
   VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE,
   VFIO_DEVICE_FEATURE_MIGRATION,
-  VFIO_DEVICE_FEATURE_SET,
-  vfio_device_feature,
 } from '../abi/feature.ts'
-import type { Struct, Values } from '../abi/layout.ts'
 import {
   VFIO_MIG_GET_PRECOPY_INFO,
   VFIO_MIGRATION_P2P,
@@ -18,39 +13,36 @@ import {
   vfio_device_feature_mig_data_size,
   vfio_device_feature_mig_state,
   vfio_device_feature_migration,
-  vfio_precopy_info,
 } from '../abi/mig-v2.ts'
+import type { DataFd, DeviceFd } from '../base/units.ts'
 import { MIG_STATES, type MigFeatures, type MigState } from '../rules/mig-arcs.ts'
+import * as feature from './feature.ts'
 import type { Kernel } from './port.ts'
 import { accept, isErrno } from './refusal.ts'
+import { request } from './request.ts'
 
-/** A GET of one feature; undefined where the device does not have it (ENOTTY). */
-async function getFeature<F extends Readonly<Record<string, 'u32' | 's32' | 'u64'>>>(
-  kernel: Kernel,
-  deviceFd: number,
-  { number, payload, op }: { number: number; payload: Struct<F>; op: string },
-): Promise<Values<F> | undefined> {
-  const head = vfio_device_feature.size
-  const arg = vfio_device_feature.encode(
-    { argsz: head + payload.size, flags: VFIO_DEVICE_FEATURE_GET | number },
-    payload.size,
-  )
-  const answer = await kernel.ioctl(deviceFd, VFIO_DEVICE_FEATURE.number, arg)
-  if (isErrno(answer, 'ENOTTY')) return undefined
-  accept(op, answer, `read ${op} of the device`)
-  return payload.decode(arg, head)
+const MIGRATION = {
+  cName: 'VFIO_DEVICE_FEATURE_MIGRATION',
+  number: VFIO_DEVICE_FEATURE_MIGRATION,
+  payload: vfio_device_feature_migration,
+}
+const DEVICE_STATE = {
+  cName: 'VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE',
+  number: VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE,
+  payload: vfio_device_feature_mig_state,
+}
+const DATA_SIZE = {
+  cName: 'VFIO_DEVICE_FEATURE_MIG_DATA_SIZE',
+  number: VFIO_DEVICE_FEATURE_MIG_DATA_SIZE,
+  payload: vfio_device_feature_mig_data_size,
 }
 
 /** What the device can do; undefined for one that does not migrate. */
 export async function migrationFeatures(
   kernel: Kernel,
-  deviceFd: number,
+  deviceFd: DeviceFd,
 ): Promise<MigFeatures | undefined> {
-  const got = await getFeature(kernel, deviceFd, {
-    number: VFIO_DEVICE_FEATURE_MIGRATION,
-    payload: vfio_device_feature_migration,
-    op: 'VFIO_DEVICE_FEATURE_MIGRATION',
-  })
+  const got = await feature.getIfPresent(kernel, deviceFd, MIGRATION)
   if (got === undefined || (got.flags & BigInt(VFIO_MIGRATION_STOP_COPY)) === 0n) return undefined
   return {
     p2p: (got.flags & BigInt(VFIO_MIGRATION_P2P)) !== 0n,
@@ -58,12 +50,8 @@ export async function migrationFeatures(
   }
 }
 
-export async function getState(kernel: Kernel, deviceFd: number): Promise<MigState | undefined> {
-  const got = await getFeature(kernel, deviceFd, {
-    number: VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE,
-    payload: vfio_device_feature_mig_state,
-    op: 'VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE',
-  })
+export async function getState(kernel: Kernel, deviceFd: DeviceFd): Promise<MigState | undefined> {
+  const got = await feature.getIfPresent(kernel, deviceFd, DEVICE_STATE)
   return got === undefined ? undefined : MIG_STATES[got.device_state]
 }
 
@@ -74,36 +62,21 @@ export async function getState(kernel: Kernel, deviceFd: number): Promise<MigSta
  */
 export async function setState(
   kernel: Kernel,
-  deviceFd: number,
+  deviceFd: DeviceFd,
   state: MigState,
-): Promise<number | undefined> {
-  const head = vfio_device_feature.size
-  const payload = vfio_device_feature_mig_state
-  const arg = vfio_device_feature.encode(
-    {
-      argsz: head + payload.size,
-      flags: VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE,
-    },
-    payload.size,
-  )
-  payload.write(arg, { device_state: MIG_STATES.indexOf(state), data_fd: -1 }, head)
-  const answer = await kernel.ioctl(deviceFd, VFIO_DEVICE_FEATURE.number, arg)
-  accept('VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE', answer, `set state ${state}`)
-  const { data_fd } = payload.decode(arg, head)
-  return data_fd < 0 ? undefined : data_fd
+): Promise<DataFd | undefined> {
+  const wanted = { device_state: MIG_STATES.indexOf(state), data_fd: -1 }
+  const act = `set state ${state}`
+  const { data_fd } = await feature.set(kernel, deviceFd, DEVICE_STATE, wanted, act)
+  return data_fd < 0 ? undefined : (data_fd as DataFd)
 }
 
 /** Bytes that STOP_COPY would yield if entered now, an estimate; undefined where not offered. */
 export async function stopCopyLength(
   kernel: Kernel,
-  deviceFd: number,
+  deviceFd: DeviceFd,
 ): Promise<bigint | undefined> {
-  const got = await getFeature(kernel, deviceFd, {
-    number: VFIO_DEVICE_FEATURE_MIG_DATA_SIZE,
-    payload: vfio_device_feature_mig_data_size,
-    op: 'VFIO_DEVICE_FEATURE_MIG_DATA_SIZE',
-  })
-  return got?.stop_copy_length
+  return (await feature.getIfPresent(kernel, deviceFd, DATA_SIZE))?.stop_copy_length
 }
 
 export interface PrecopyInfo {
@@ -113,23 +86,21 @@ export interface PrecopyInfo {
   readonly dirtyBytes: bigint
 }
 
-export async function precopyInfo(kernel: Kernel, dataFd: number): Promise<PrecopyInfo> {
-  const arg = vfio_precopy_info.encode({ argsz: vfio_precopy_info.size })
-  const answer = await kernel.ioctl(dataFd, VFIO_MIG_GET_PRECOPY_INFO.number, arg)
-  accept(VFIO_MIG_GET_PRECOPY_INFO.cName, answer, 'read the pre-copy information')
-  const { initial_bytes, dirty_bytes } = vfio_precopy_info.decode(arg)
-  return { initialBytes: initial_bytes, dirtyBytes: dirty_bytes }
+export async function precopyInfo(kernel: Kernel, dataFd: DataFd): Promise<PrecopyInfo> {
+  const act = 'read the pre-copy information'
+  const info = await request(kernel, dataFd, VFIO_MIG_GET_PRECOPY_INFO, {}, act)
+  return { initialBytes: info.initial_bytes, dirtyBytes: info.dirty_bytes }
 }
 
 /** Bytes of a saving session into `into`; 0 when there are none now (ENOMSG in PRE_COPY) or ever. */
-export async function readData(kernel: Kernel, dataFd: number, into: Uint8Array): Promise<number> {
+export async function readData(kernel: Kernel, dataFd: DataFd, into: Uint8Array): Promise<number> {
   const answer = await kernel.read(dataFd, into)
   if (isErrno(answer, 'ENOMSG')) return 0
   return accept('read of data_fd', answer, 'read the device state')
 }
 
 /** Bytes into a resuming session; answers how many the device took. */
-export async function writeData(kernel: Kernel, dataFd: number, from: Uint8Array): Promise<number> {
+export async function writeData(kernel: Kernel, dataFd: DataFd, from: Uint8Array): Promise<number> {
   const answer = await kernel.write(dataFd, from)
   return accept('write of data_fd', answer, 'write the device state')
 }

@@ -68,7 +68,12 @@ const OF_OPERATION: Readonly<Record<string, Table>> = {
   VFIO_DEVICE_FEATURE_DMA_LOGGING_START: { EEXIST: 'TRACKING_STARTED', ENOMEM: 'LIMIT_REACHED' },
   VFIO_DEVICE_GET_REGION_INFO: { EINVAL: 'NO_SUCH_REGION' },
   VFIO_DEVICE_GET_IRQ_INFO: { EINVAL: 'NO_SUCH_IRQ' },
-  VFIO_DEVICE_SET_IRQS: { EINVAL: 'NO_SUCH_IRQ', EBUSY: 'DEVICE_IN_USE' },
+  VFIO_DEVICE_SET_IRQS: {
+    EINVAL: 'NO_SUCH_IRQ',
+    EBUSY: 'DEVICE_IN_USE',
+    ENOSPC: 'LIMIT_REACHED',
+    ENOMEM: 'LIMIT_REACHED',
+  },
   VFIO_DEVICE_RESET: { EINVAL: 'UNSUPPORTED', ENOTTY: 'UNSUPPORTED' },
   'pread of a region': { EINVAL: 'OUT_OF_REGION', EFAULT: 'OUT_OF_REGION', EIO: 'DEVICE_GONE' },
   'pwrite of a region': { EINVAL: 'OUT_OF_REGION', EFAULT: 'OUT_OF_REGION', EIO: 'DEVICE_GONE' },
@@ -117,6 +122,47 @@ export function refusal(
   if (errno === 'EMFILE') return outOfFds(found, full)
   return new VfiodError(reasonOf(operation, errno), found, full)
 }
+
+/** An answer above zero that says how many there are instead of those that were asked for. */
+export function tooFew(
+  operation: string,
+  act: string,
+  { asked, available }: { readonly asked: number; readonly available: number },
+): VfiodError {
+  return new VfiodError(
+    'LIMIT_REACHED',
+    `Cannot ${act}: ${asked} were asked for and the host has ${available} to give, so nothing was done; ask for ${available} at most, or free some that other devices hold`,
+    {
+      op: operation,
+      quota: {
+        limit: `what ${operation} can have on this host`,
+        max: BigInt(available),
+        current: 0n,
+        needed: BigInt(asked),
+      },
+    },
+  )
+}
+
+/** An answer above zero where only zero is a success. */
+export const unexpected = (operation: string, answer: number, act: string): VfiodError =>
+  new VfiodError(
+    'KERNEL_REFUSED',
+    `Cannot ${act}: the kernel answered ${answer} to ${operation}, where only 0 means that it was done`,
+    { op: operation },
+  )
+
+/** A region access that moved fewer bytes than it was asked to. */
+export const short = (
+  operation: string,
+  act: string,
+  { asked, moved }: { readonly asked: number; readonly moved: number },
+): VfiodError =>
+  new VfiodError(
+    'OUT_OF_REGION',
+    `Cannot ${act}: the device moved ${moved} of ${asked} bytes; use accesses of 1, 2, 4 or 8 bytes inside the region`,
+    { op: operation },
+  )
 
 /**
  * EMFILE: fds are real ones of this process in both backends, so it is this process that has too many.

@@ -4,8 +4,9 @@
  */
 
 import { readdirSync } from 'node:fs'
-import type { FdKind, Ioctl } from '../../src/abi/ioctl.ts'
+import type { Ioctl } from '../../src/abi/ioctl.ts'
 import { Struct } from '../../src/abi/layout.ts'
+import type { FdKind } from '../../src/base/units.ts'
 
 // biome-ignore lint/suspicious/noExplicitAny: a list of structs of every shape.
 type AnyStruct = Struct<any>

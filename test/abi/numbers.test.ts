@@ -8,11 +8,12 @@ import * as container from '../../src/abi/container.ts'
 import * as device from '../../src/abi/device.ts'
 import { VFIO_DEVICE_FEATURE } from '../../src/abi/feature.ts'
 import * as group from '../../src/abi/group.ts'
-import type { FdKind, Ioctl } from '../../src/abi/ioctl.ts'
+import type { Ioctl } from '../../src/abi/ioctl.ts'
 import * as iommufd from '../../src/abi/iommufd.ts'
 import * as later from '../../src/abi/iommufd-later.ts'
 import { PROPOSED_NDMA } from '../../src/abi/mig-v1.ts'
 import { VFIO_MIG_GET_PRECOPY_INFO } from '../../src/abi/mig-v2.ts'
+import type { FdKind } from '../../src/base/units.ts'
 import { constants, others, requests } from './exports.ts'
 
 type Row<Kind extends FdKind> = readonly [Ioctl<Kind>, number]

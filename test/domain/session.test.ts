@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest'
 import { ERRNO } from '../../src/base/errno.ts'
 import { LIMITS } from '../../src/base/limits.ts'
+import type { DataFd } from '../../src/base/units.ts'
 import {
   dropSession,
   readChunks,
@@ -30,7 +31,7 @@ function reading(...answers: (Buffer | number)[]): Kernel & { closed: number[]; 
   return kernel as unknown as Kernel & { closed: number[]; reads: number }
 }
 
-const saving = () => new Session({ id: 1, dataFd: 9, isSaving: true })
+const saving = () => new Session({ id: 1, dataFd: 9 as DataFd, isSaving: true })
 const never = new AbortController().signal
 
 async function contents(kernel: Kernel, session: Session, signal = never): Promise<string> {
@@ -110,7 +111,7 @@ describe('writing a session', () => {
         return part.length
       },
     } as unknown as Kernel
-    const session = new Session({ id: 1, dataFd: 9, isSaving: false })
+    const session = new Session({ id: 1, dataFd: 9 as DataFd, isSaving: false })
 
     await writeAll(kernel, session, Buffer.from('abcdefgh'))
 

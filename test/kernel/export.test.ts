@@ -2,6 +2,7 @@
 
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { linuxKernel } from '../../src/backends/linux/kernel.ts'
+import type { DeviceFd } from '../../src/base/units.ts'
 import type { VfiodClient } from '../../src/client/client.ts'
 import { receiveFds } from '../../src/client/fd-channel.ts'
 import { deviceInfo, readRegion, regionInfo } from '../../src/kernel/device-calls.ts'
@@ -32,7 +33,7 @@ test('an exported device fd answers ioctls in the process that got it', async ()
   const { ticket } = await client.device.exportFd({ name })
   if (ticket === null) throw new Error('no ticket')
   const { fds } = await receiveFds(ticket)
-  const [fd] = fds
+  const [fd] = fds as DeviceFd[]
   if (fd === undefined) throw new Error('no fd arrived')
   const kernel = linuxKernel()
 

@@ -5,6 +5,7 @@
 
 import { VfiodError } from '../../base/error.ts'
 import { Lane } from '../../base/lane.ts'
+import type { DeviceFd } from '../../base/units.ts'
 import {
   type DeviceFlags,
   deviceInfo,
@@ -29,7 +30,7 @@ export class OpenDevice {
   readonly name: string
   readonly group: number
   readonly space: AddressSpace
-  readonly fd: number
+  readonly fd: DeviceFd
   readonly flags: DeviceFlags
   readonly regions: readonly Region[]
   readonly irqs: readonly IrqIndex[]
@@ -152,7 +153,7 @@ export const notOpen = (name: string): VfiodError =>
   )
 
 /** Reset, or do nothing where the device has no reset method; answers which. */
-export async function resetIfPossible(kernel: Kernel, fd: number): Promise<boolean> {
+export async function resetIfPossible(kernel: Kernel, fd: DeviceFd): Promise<boolean> {
   try {
     await resetDevice(kernel, fd)
     return true

@@ -148,16 +148,9 @@ export class Devices {
     const device = this.get(client, at.name)
     const region = device.region(at.region)
     requireInRegion('write', device, region, { offset: at.offset, length: at.data.length })
-    await device.run(client, async () => {
-      const { offset, data } = at
-      const written = await writeRegion(this.#kernel, device.fd, { region, offset, data })
-      if (written === at.data.length) return
-      throw new VfiodError(
-        'OUT_OF_REGION',
-        `Cannot write ${at.data.length} bytes of region ${region.index} at ${hex(at.offset)}: the device took ${written}`,
-        { op: 'pwrite of a region' },
-      )
-    })
+    await device.run(client, () =>
+      writeRegion(this.#kernel, device.fd, { region, offset: at.offset, data: at.data }),
+    )
   }
 
   /** Reset the function; a data transfer session ends. */

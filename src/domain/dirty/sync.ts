@@ -66,8 +66,6 @@ const rangeOf = (window: readonly [Mapping, ...Mapping[]]): IovaRange => ({
   last: (window.at(-1) as Mapping).last,
 })
 
-const extentOf = ({ start, last }: IovaRange) => ({ iova: start, length: last - start + 1n })
-
 const shared = (a: IovaRange, b: IovaRange): IovaRange => ({
   start: a.start > b.start ? a.start : b.start,
   last: a.last < b.last ? a.last : b.last,
@@ -87,7 +85,7 @@ export async function harvestWindow(
   const asked = rangeOf(window)
   const bitmap = scratch.for(asked)
   try {
-    await readDirty(kernel, space.containerFd, extentOf(asked), bitmap)
+    await readDirty(kernel, space.containerFd, asked, bitmap)
   } finally {
     await collect(tracking.kept, window, { of: asked, bitmap })
   }
@@ -204,9 +202,9 @@ async function unmapWindow(
   window: readonly [Mapping, ...Mapping[]],
 ): Promise<bigint> {
   const asked = rangeOf(window)
-  if (!tracking.isIommu) return unmapDma(kernel, space.containerFd, extentOf(asked))
+  if (!tracking.isIommu) return unmapDma(kernel, space.containerFd, asked)
   const bitmap = scratch.for(asked)
-  const bytes = await unmapReadingDirty(kernel, space.containerFd, extentOf(asked), bitmap)
+  const bytes = await unmapReadingDirty(kernel, space.containerFd, asked, bitmap)
   await collect(tracking.kept, window, { of: asked, bitmap })
   return bytes
 }

@@ -11,7 +11,7 @@
 
 import { VfiodError } from '../../base/error.ts'
 import type { Lane } from '../../base/lane.ts'
-import { type IovaRange, iova, U64_MAX } from '../../base/units.ts'
+import { type DeviceFd, type IovaRange, iova, U64_MAX } from '../../base/units.ts'
 import { DirtyPages } from '../../rules/dirty-pages.ts'
 import type { Piece } from '../space/ranges.ts'
 
@@ -32,7 +32,7 @@ export interface TrackingRequest {
 /** What has a log: an open device. */
 export interface LogHolder {
   readonly name: string
-  readonly fd: number
+  readonly fd: DeviceFd
   readonly lane: Lane
 }
 

@@ -1,6 +1,7 @@
 /** Migration of one device by protocol v2: its states, and the sessions that carry its bytes. */
 
 import { VfiodError } from '../../base/error.ts'
+import type { DataFd } from '../../base/units.ts'
 import { hasDmaLogging } from '../../kernel/dma-log-calls.ts'
 import {
   getState,
@@ -219,7 +220,7 @@ export class Migration {
     const { current, target, opens } = move
     const { owner } = device.space
     if (opens) this.#quotas.take(owner, { sessions: 1n })
-    let dataFd: number | undefined
+    let dataFd: DataFd | undefined
     try {
       dataFd = await setState(this.#kernel, device.fd, target)
     } catch (error) {

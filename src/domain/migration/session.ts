@@ -6,6 +6,7 @@
 import { VfiodError } from '../../base/error.ts'
 import { Lane } from '../../base/lane.ts'
 import { LIMITS } from '../../base/limits.ts'
+import type { DataFd } from '../../base/units.ts'
 import { readData, writeData } from '../../kernel/migration-calls.ts'
 import type { Kernel } from '../../kernel/port.ts'
 
@@ -24,7 +25,7 @@ export interface Chunk {
 
 export class Session {
   readonly id: number
-  readonly dataFd: number
+  readonly dataFd: DataFd
   /** Saving, or else resuming. */
   readonly isSaving: boolean
   /** Bytes handed to readers, or taken from writers. */
@@ -41,7 +42,7 @@ export class Session {
 
   constructor(parts: {
     readonly id: number
-    readonly dataFd: number
+    readonly dataFd: DataFd
     readonly isSaving: boolean
     readonly onEnd?: () => void
   }) {
@@ -52,7 +53,7 @@ export class Session {
   }
 
   /** Use the fd, one call after another; SESSION_BROKEN once the device has left the session. */
-  use<T>(operation: (dataFd: number) => Promise<T>): Promise<T> {
+  use<T>(operation: (dataFd: DataFd) => Promise<T>): Promise<T> {
     return this.#io.run(() => {
       if (!this.#isEnded) return operation(this.dataFd)
       throw new VfiodError(

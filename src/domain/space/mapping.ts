@@ -1,7 +1,7 @@
 /** Mapping and unmapping in one address space: everything is checked before the kernel is asked. */
 
 import { VfiodError } from '../../base/error.ts'
-import { type Access, hex, iova } from '../../base/units.ts'
+import { type Access, hex, iova, rangeOf } from '../../base/units.ts'
 import { mapDma, unmapDma } from '../../kernel/container-calls.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import { wasErrno } from '../../kernel/refusal.ts'
@@ -55,9 +55,7 @@ export async function mapOne(
   // Held from before the call: releasing the memory meanwhile must not unmap it under the kernel.
   space.ledger.add(mapping)
   try {
-    await mapDma(parts.kernel, space.containerFd, {
-      iova: range.start,
-      length: item.length,
+    await mapDma(parts.kernel, space.containerFd, range, {
       vaddr: memory.window.at(item.offset),
       access: item.access,
     })
@@ -116,8 +114,8 @@ export async function unmapOne(
   piece: Piece | 'all',
 ): Promise<bigint> {
   const found = piece === 'all' ? space.ledger.all() : insideOf(space, piece, 'unmap')
-  const extent = piece === 'all' ? piece : { iova: iova(piece.iova), length: piece.length }
-  const bytes = await unmapDma(kernel, space.containerFd, extent)
+  const range = piece === 'all' ? piece : rangeOf(iova(piece.iova), piece.length)
+  const bytes = await unmapDma(kernel, space.containerFd, range)
   for (const mapping of found) {
     space.ledger.remove(mapping)
     space.tracking?.forget(mapping)

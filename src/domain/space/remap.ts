@@ -9,7 +9,7 @@
 
 import { VfiodError } from '../../base/error.ts'
 import { LIMITS } from '../../base/limits.ts'
-import { hex, iova } from '../../base/units.ts'
+import { hex, iova, rangeOf } from '../../base/units.ts'
 import { invalidateVaddr, updateVaddr } from '../../kernel/container-calls.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import type { Client } from '../identity/clients.ts'
@@ -57,15 +57,15 @@ export class Remaps {
         `Cannot invalidate the vaddr of ${mappingText(invalid)}: it is invalid already; update it first`,
       )
     }
-    const extent = piece === 'all' ? piece : { iova: iova(piece.iova), length: piece.length }
-    const bytes = await invalidateVaddr(this.#kernel, space.containerFd, extent)
+    const range = piece === 'all' ? piece : rangeOf(iova(piece.iova), piece.length)
+    const bytes = await invalidateVaddr(this.#kernel, space.containerFd, range)
     for (const mapping of found) space.ledger.invalidate(mapping)
     const deadlineMs = Math.min(what.deadlineMs || LIMITS.vaddrInvalidMs, LIMITS.vaddrInvalidMs)
     this.#startDeadline(space, deadlineMs)
     return { bytes, deadlineMs }
   }
 
-  /** Update one mapping, named by exactly its extent. */
+  /** Update one mapping, named by exactly its range. */
   async update(space: AddressSpace, client: Client, item: UpdateItem): Promise<bigint> {
     requireRemappable(space)
     const mapping = exactlyAt(space, item)
@@ -116,11 +116,8 @@ export class Remaps {
     mapping: Mapping,
     through: { readonly memory: Memory; readonly window: Window },
   ): Promise<void> {
-    await updateVaddr(this.#kernel, space.containerFd, {
-      iova: mapping.start,
-      length: mapping.length,
-      vaddr: through.window.at(mapping.offset),
-    })
+    const vaddr = through.window.at(mapping.offset)
+    await updateVaddr(this.#kernel, space.containerFd, mapping, vaddr)
     space.ledger.renew(mapping, through)
   }
 

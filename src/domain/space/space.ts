@@ -11,7 +11,7 @@
 
 import { type Blocker, VfiodError } from '../../base/error.ts'
 import { Lane } from '../../base/lane.ts'
-import { type IovaRange, PAGE_SIZE } from '../../base/units.ts'
+import { type ContainerFd, type GroupFd, type IovaRange, PAGE_SIZE } from '../../base/units.ts'
 import {
   canUpdateVaddr,
   type IommuInfo,
@@ -37,7 +37,7 @@ interface Member {
   /** Whether the IOMMU serves it: the kernel pins what is mapped. A group of mdevs asks later. */
   readonly pins: boolean
   /** The open group, once it is in the container. */
-  fd: number | undefined
+  fd: GroupFd | undefined
   /** Why it is not, when it is not. */
   blockers: readonly Blocker[]
 }
@@ -53,7 +53,7 @@ export class AddressSpace {
   readonly id: string
   /** Changes hands by handover only. */
   owner: Client
-  readonly containerFd: number
+  readonly containerFd: ContainerFd
   readonly ledger: Ledger
   /** Operations on the space and its devices run one after another. */
   readonly lane = new Lane()
@@ -68,7 +68,7 @@ export class AddressSpace {
   #info: IommuInfo | undefined
   #canRemap = false
 
-  private constructor(id: string, owner: Client, parts: SpaceParts, containerFd: number) {
+  private constructor(id: string, owner: Client, parts: SpaceParts, containerFd: ContainerFd) {
     this.id = id
     this.owner = owner
     this.#parts = parts
@@ -133,7 +133,7 @@ export class AddressSpace {
   }
 
   /** The fd of a member group; only in state ready. */
-  groupFd(group: number): number {
+  groupFd(group: number): GroupFd {
     const fd = this.#members.get(group)?.fd
     if (fd === undefined) throw new Error(`group ${group} is not in space ${this.id}`)
     return fd
@@ -256,7 +256,7 @@ export class AddressSpace {
     member.blockers = []
   }
 
-  async #attach(group: number, groupFd: number): Promise<void> {
+  async #attach(group: number, groupFd: GroupFd): Promise<void> {
     const { kernel } = this.#parts
     const isFirst = this.#attached().length === 0
     const { isViable } = await groupStatus(kernel, groupFd)
@@ -276,7 +276,7 @@ export class AddressSpace {
     }
   }
 
-  async #open(group: number): Promise<number> {
+  async #open(group: number): Promise<GroupFd> {
     try {
       return await openGroup(this.#parts.kernel, group)
     } catch (error) {

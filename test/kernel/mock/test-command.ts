@@ -5,7 +5,7 @@ import { type FieldType, struct } from '../../../src/abi/layout.ts'
 import type { Said } from '../../contract/answers.ts'
 import type { Iommufd } from '../../contract/iommufd-calls.ts'
 
-const IOMMU_TEST_CMD = io<'iommufd'>('IOMMU_TEST_CMD', 0xa0)
+const IOMMU_TEST_CMD = io('iommufd', 'IOMMU_TEST_CMD', 0xa0, 'undescribed')
 
 const OP = {
   addReserved: 1,

@@ -3,15 +3,13 @@
  * than the first version is EINVAL; longer is fine as long as the kernel need not know the tail.
  */
 
-import type { FdKind, Ioctl } from '../../../abi/ioctl.ts'
-import { dataView, type FieldType, type Struct, type Values } from '../../../abi/layout.ts'
+import type { Ioctl } from '../../../abi/ioctl.ts'
+import { dataView, type Fields, type Struct, type Values } from '../../../abi/layout.ts'
 import { ERRNO } from '../../../base/errno.ts'
 import type { IoctlArg } from '../../../kernel/port.ts'
 import type { Answer, Caller } from '../open-file.ts'
 import { argAfter, argBytes, copyOut } from '../user-memory.ts'
 import type { IommufdContext } from './context.ts'
-
-type Fields = Readonly<Record<string, FieldType>>
 
 /** One request that is being executed. */
 export interface Command<F extends Fields> {
@@ -41,7 +39,7 @@ const checkTail = (arg: IoctlArg, from: number, to: number): number => {
 }
 
 export const operation = <F extends Fields>(
-  { number }: Ioctl<FdKind & 'iommufd'>,
+  { number }: Ioctl<'iommufd'>,
   since: `${number}.${number}`,
   codec: Struct<F>,
   /** The bytes that the first version of the struct had. */
