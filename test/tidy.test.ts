@@ -59,6 +59,23 @@ const ROOMS: Readonly<Record<string, Room>> = {
   },
 }
 
+/**
+ * The folders of rooms that have some, each with the folders of the same room that it may import.
+ * A file that lies in none of them stands above them all.
+ */
+const FOLDERS: Readonly<Record<string, Readonly<Record<string, readonly string[]>>>> = {
+  domain: {
+    state: [],
+    identity: ['state'],
+    host: ['state', 'identity'],
+    memory: ['state', 'identity'],
+    space: ['state', 'identity', 'host', 'memory'],
+    device: ['state', 'identity', 'host', 'memory', 'space'],
+    migration: ['state', 'identity', 'host', 'memory', 'space', 'device'],
+    dirty: ['state', 'identity', 'host', 'memory', 'space', 'device'],
+  },
+}
+
 /** The port is all that backends know of the kernel room. */
 const PORT = 'kernel/port.ts'
 
@@ -74,6 +91,12 @@ const roomOf = (file: string): string | undefined =>
   Object.keys(ROOMS)
     .filter((room) => file.startsWith(`${room}/`))
     .sort((a, b) => b.length - a.length)[0]
+
+/** `domain`, `domain/space/space.ts` -> `space`; undefined for a file above the folders. */
+const folderOf = (room: string, file: string): string | undefined => {
+  const rest = file.slice(room.length + 1)
+  return rest.includes('/') ? rest.slice(0, rest.indexOf('/')) : undefined
+}
 
 const generated = (file: string): boolean => file.startsWith('proto/')
 
@@ -115,6 +138,37 @@ describe('the house', () => {
     expect(Object.keys(ROOMS).filter((room) => !inhabited.has(room))).toEqual([])
   })
 
+  test('has every folder of the plan, and no other, in the rooms that have folders', () => {
+    for (const [room, folders] of Object.entries(FOLDERS)) {
+      const found = new Set(
+        written.filter((file) => roomOf(file) === room).map((file) => folderOf(room, file)),
+      )
+      found.delete(undefined)
+
+      expect([...found].sort(), room).toEqual(Object.keys(folders).sort())
+    }
+  })
+
+  test('has no folder that reaches itself', () => {
+    for (const folders of Object.values(FOLDERS)) {
+      const order = Object.keys(folders)
+
+      for (const [folder, below] of Object.entries(folders)) {
+        for (const each of below) expect(order.indexOf(each)).toBeLessThan(order.indexOf(folder))
+      }
+    }
+  })
+
+  test('binds nothing lazily: no parameter is a function that answers a part of the domain', () => {
+    const lazy = written
+      .filter((file) => roomOf(file) === 'domain')
+      .filter((file) =>
+        /: \(\) => (Devices|Spaces|Memories|Dirty|Migration)\b/.test(textOf.get(file) ?? ''),
+      )
+
+    expect(lazy).toEqual([])
+  })
+
   test('has a plan whose arrows point down: no room reaches itself', () => {
     const reaches = (from: string, seen: readonly string[] = []): string[] =>
       (ROOMS[from]?.rooms ?? []).flatMap((next) =>
@@ -136,6 +190,26 @@ describe('imports', () => {
         .filter((target) => !allowed.includes(roomOf(target) ?? 'outside'))
         .map((target) => `${file} -> ${target}`)
     })
+
+    expect(wrong).toEqual([])
+  })
+
+  test('between the folders of a room follow their order', () => {
+    const wrong = Object.entries(FOLDERS).flatMap(([room, folders]) =>
+      written
+        .filter((file) => roomOf(file) === room)
+        .flatMap((file) => {
+          const from = folderOf(room, file)
+          if (from === undefined) return []
+          const allowed = [from, ...(folders[from] ?? [])]
+          return importsOf(file)
+            .filter(isRelative)
+            .map((specifier) => targetOf(file, specifier))
+            .filter((target) => roomOf(target) === room)
+            .filter((target) => !allowed.includes(folderOf(room, target) ?? 'above'))
+            .map((target) => `${file} -> ${target}`)
+        }),
+    )
 
     expect(wrong).toEqual([])
   })

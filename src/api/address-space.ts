@@ -19,6 +19,7 @@ const PAGE_SIZE_MAX = 10_000
 
 export const addressSpaceHandlers = ({
   spaces,
+  destroySpace,
 }: Domain): Handlers<AddressSpaceServiceHandlers> => ({
   CreateSpace: async ({ spaceId }, { client }) => ({
     space: spaceToProto(await spaces.create(client, spaceId)),
@@ -29,7 +30,7 @@ export const addressSpaceHandlers = ({
   ListSpaces: async () => ({ spaces: spaces.list().map(spaceToProto) }),
 
   DestroySpace: async ({ spaceId }, { client }) => {
-    await spaces.destroy(client, spaceId)
+    await destroySpace(client, spaceId)
     return {}
   },
 

@@ -36,7 +36,7 @@ const infoOf = (domain: Domain, client: Client): ClientInfo => {
     role: roleToProto(client.grant.role),
     spaceIds: spaces.map(({ id }) => id),
     memoryIds: domain.memories.list(client).map(({ id }) => id),
-    devices: spaces.flatMap(({ devices }) => [...devices]),
+    devices: spaces.flatMap(({ devices }) => [...devices.keys()]),
     usage: usageToProto(domain.quotas.usage(client)),
   }
 }

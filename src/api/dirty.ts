@@ -30,7 +30,7 @@ const viewToProto = ({ space, tracking, sources, untracked }: TrackingView): Tra
   trackingMs: String(tracking.trackingMs),
   reads: String(tracking.reads),
   lastReadPages: String(tracking.lastReadPages),
-  keptPages: String(tracking.kept.count),
+  keptPages: String(tracking.pending.count),
 })
 
 /** The messages of both kinds of read: the results come with the end of one that unmapped. */

@@ -53,7 +53,7 @@ export const spaceToProto = (space: AddressSpace): ProtoSpace => ({
   canRemap: space.canRemap,
   remapBlocked: remapBlocked(space),
   owner: ownerToProto(space.owner),
-  devices: [...space.devices].sort(),
+  devices: [...space.devices.keys()].sort(),
 })
 
 export const mappingToProto = (mapping: Mapping): ProtoMapping => ({

@@ -19,14 +19,9 @@ import { Memories } from './memory/memories.ts'
 import { Migration } from './migration/migration.ts'
 import { Spaces } from './space/spaces.ts'
 import { type Event, type EventKind, Events } from './state/events.ts'
+import { type Counts, Teardown } from './teardown.ts'
 
 export type Log = (event: string, fields: Record<string, unknown>) => void
-
-/** How many things something was about. */
-interface Counts {
-  readonly spaces: number
-  readonly memories: number
-}
 
 export interface Domain {
   readonly inventory: Inventory
@@ -47,6 +42,8 @@ export interface Domain {
   ): AsyncIterable<Event>
   /** Offer everything the client owns; the token is for the next owner. */
   handOver(client: Client, deadlineMs: number): { token: string; deadlineMs: number }
+  /** Destroy an address space of the client, with everything that is in it. */
+  destroySpace(client: Client, id: string): Promise<void>
   /** Become the owner of what a token is for. */
   adopt(client: Client, token: string): Promise<Counts>
   /** The client is gone: release everything it owns, in the legal order, unless it is handed over. */
@@ -90,10 +87,9 @@ export function createDomain(parts: {
     uses,
     quotas,
     memories,
-    devices: () => devices,
     log: (event, fields) => log(event, fields),
   })
-  const devices: Devices = new Devices({
+  const devices = new Devices({
     kernel,
     inventory,
     uses,
@@ -104,14 +100,12 @@ export function createDomain(parts: {
   const irqs = new Irqs({ kernel, devices, tickets, quotas })
   const migration = new Migration({ kernel, devices, quotas })
   const dirty = new Dirty({ kernel, spaces, devices, quotas })
+  const teardown = new Teardown({ tickets, devices, spaces, memories })
 
   const release = async (client: Client, why: string): Promise<void> => {
-    tickets.releaseClient(client)
-    const released = await spaces.releaseClient(client)
-    const count = memories.list(client).length
-    memories.releaseClient(client)
-    if (released + count === 0) return
-    publish('released', { clients: [client], why, spaces: released, memories: count })
+    const counts = await teardown.release(client)
+    if (counts.spaces + counts.memories === 0) return
+    publish('released', { clients: [client], why, ...counts })
   }
 
   const handovers = new Handovers({
@@ -151,6 +145,7 @@ export function createDomain(parts: {
       return events.watch(isWanted, signal)
     },
     evict: release,
+    destroySpace: (client, id) => teardown.destroySpace(client, id),
     handOver: (client, deadlineMs) => {
       const offer = handovers.offer(client, deadlineMs)
       const why = `for ${offer.deadlineMs} ms`

@@ -416,7 +416,7 @@ describe('a container', () => {
 
   test('without one tells nothing of mtty, whose driver pins and writes nothing', async () => {
     const device = await hostDevice(at.sim.kernel, MTTY)
-    await at.domain.spaces.destroy(alice, 'space')
+    await at.domain.destroySpace(alice, 'space')
     await at.domain.spaces.create(alice, 'space')
     await at.domain.spaces.addGroup(alice, 'space', device?.group ?? -1)
     await map(0, 8)
@@ -552,7 +552,7 @@ describe('a read', () => {
 
   test('that peeks clears nothing', async () => {
     expect(await read({ isPeek: true })).toEqual([3, 66])
-    expect(at.domain.dirty.view(alice, 'space')?.tracking.kept.count).toBe(2)
+    expect(at.domain.dirty.view(alice, 'space')?.tracking.pending.count).toBe(2)
     await write(first, 7)
 
     expect(await read()).toEqual([3, 7, 66])
@@ -678,7 +678,7 @@ test('a GET_BITMAP that fails after it cleared something loses nothing of it', a
 
   await expect(read()).rejects.toMatchObject({ details: { errno: 'EFAULT' } })
 
-  expect(at.domain.dirty.view(alice, 'space')?.tracking.kept.count).toBe(8)
+  expect(at.domain.dirty.view(alice, 'space')?.tracking.pending.count).toBe(8)
   expect(await read()).toEqual([...EVERY(4), ...EVERY(4).map((n) => 64 + n), 129, 130, 131, 132])
 })
 
@@ -857,7 +857,7 @@ describe('tracking', () => {
 
   test('ends with its space', async () => {
     await start()
-    await at.domain.spaces.destroy(alice, 'space')
+    await at.domain.destroySpace(alice, 'space')
 
     await expect(read()).rejects.toMatchObject({ reason: 'NO_SUCH_SPACE' })
   })

@@ -190,7 +190,7 @@ test('events tell a watcher what happened, and only what it wants', async () => 
 
 test('an admin may add a group to the space of another, who then uses it', async () => {
   const user = person('user', 105, { role: 'operate', addsGroups: false })
-  await at.domain.spaces.destroy(alice, 'space')
+  await at.domain.destroySpace(alice, 'space')
   await at.domain.spaces.create(user, 'delegated')
 
   const refused = at.domain.spaces.addGroup(user, 'delegated', EDU_GROUP)
@@ -201,7 +201,7 @@ test('an admin may add a group to the space of another, who then uses it', async
 
 test('a device that the policy does not allow is refused: DEVICE_NOT_ALLOWED', async () => {
   const user = person('user', 105, { role: 'operate', devices: ['1234:ffff'] })
-  await at.domain.spaces.destroy(alice, 'space')
+  await at.domain.destroySpace(alice, 'space')
   await at.domain.spaces.create(user, 'his')
 
   const refused = at.domain.spaces.addGroup(user, 'his', EDU_GROUP)

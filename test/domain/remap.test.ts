@@ -103,7 +103,7 @@ describe('a remap', () => {
 
   test('ends with its space', async () => {
     await invalidate('all', 1)
-    await at.domain.spaces.destroy(alice, 'space')
+    await at.domain.destroySpace(alice, 'space')
 
     expect(at.sim.lockedPages).toBe(0n)
     expect(at.log).toEqual([])

@@ -341,7 +341,7 @@ describe('a client that is gone', () => {
 
   test('whose call waits in the lane finds the space gone: NO_SUCH_SPACE', async () => {
     await readySpace(at, alice)
-    const destroyed = at.domain.spaces.destroy(alice, 'space')
+    const destroyed = at.domain.destroySpace(alice, 'space')
     const late = map(item(0x1000n))
 
     await destroyed

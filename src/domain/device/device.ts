@@ -20,11 +20,18 @@ import { migrationFeatures } from '../../kernel/migration-calls.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import type { MigFeatures } from '../../rules/mig-arcs.ts'
 import { type Client, requireOwner } from '../identity/clients.ts'
-import type { Session } from '../migration/session.ts'
 import type { AddressSpace } from '../space/space.ts'
 
 /** How an IRQ index is armed: as a stream of the daemon, or as eventfds of the client. */
 export type Arming = 'stream' | 'eventfds'
+
+/** What a higher room wants to hear of an open device. Each is called in the lane of the device. */
+export interface DeviceHooks {
+  /** The device was reset by the client. */
+  readonly onReset?: () => Promise<void>
+  /** The device is quiet and about to be closed; its fd is still open. */
+  readonly onClosing?: () => Promise<void>
+}
 
 export class OpenDevice {
   readonly name: string
@@ -43,10 +50,9 @@ export class OpenDevice {
   readonly closing = new AbortController()
   /** Aborted when the device changes hands: streams of its former owner end. */
   handed = new AbortController()
-  /** The data transfer session the device is in. */
-  session: Session | undefined
-  /** Sessions that were opened, for their numbers. */
-  sessions = 0
+  /** Whether a data transfer session is open. */
+  isInSession = false
+  readonly hooks = new Set<DeviceHooks>()
 
   private constructor(
     at: { readonly name: string; readonly group: number; readonly space: AddressSpace },

@@ -13,14 +13,12 @@ import {
 } from '../../kernel/device-calls.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import { sys } from '../../os/libc.ts'
-import { harvestLast } from '../dirty/sync.ts'
 import type { Uses } from '../host/claims.ts'
 import type { Inventory } from '../host/inventory.ts'
 import { type Client, clientText } from '../identity/clients.ts'
 import { requireAllowed } from '../identity/permission.ts'
 import type { Quotas } from '../identity/quotas.ts'
 import { requireNoFds, type Ticket, type Tickets } from '../identity/tickets.ts'
-import { dropSession } from '../migration/session.ts'
 import type { AddressSpace } from '../space/space.ts'
 import { notOpen, OpenDevice, resetIfPossible } from './device.ts'
 
@@ -76,7 +74,7 @@ export class Devices {
       await space.requireReady(`open ${name} in`)
       const device = await this.#open({ name, group, space })
       this.#devices.set(name, device)
-      space.devices.add(name)
+      space.devices.set(name, device)
       this.#uses.takeDevice(name, space)
       this.#inventory.nudge()
       return device
@@ -101,7 +99,7 @@ export class Devices {
 
   /** Close every device of a space; called from inside the lane of the space. */
   async closeAllOf(space: AddressSpace): Promise<void> {
-    for (const name of [...space.devices]) {
+    for (const name of [...space.devices.keys()]) {
       const device = this.#devices.get(name)
       if (device !== undefined) await this.#close(device)
     }
@@ -110,13 +108,6 @@ export class Devices {
   /** The open devices of a space. */
   of(space: AddressSpace): OpenDevice[] {
     return [...this.#devices.values()].filter((device) => device.space === space)
-  }
-
-  /** Names of the open devices of a group. */
-  openIn(group: number): string[] {
-    return [...this.#devices.values()]
-      .filter((device) => device.group === group)
-      .map((device) => device.name)
   }
 
   async read(
@@ -158,7 +149,7 @@ export class Devices {
     const device = this.get(client, name)
     await device.run(client, async () => {
       await resetDevice(this.#kernel, device.fd)
-      await dropSession(this.#kernel, device)
+      for (const { onReset } of device.hooks) await onReset?.()
     })
   }
 
@@ -205,8 +196,8 @@ export class Devices {
       }
       // The next user must find neither DMA under way nor a half-done migration.
       await resetIfPossible(this.#kernel, device.fd).catch(() => false)
-      await harvestLast(this.#kernel, device)
-      await dropSession(this.#kernel, device)
+      for (const { onClosing } of device.hooks) await onClosing?.()
+      device.hooks.clear()
       await this.#kernel.close(device.fd)
     })
     this.#devices.delete(device.name)

@@ -1,12 +1,10 @@
 /** Dirty tracking: started and stopped, read, and read in the moment of unmapping. */
 
 import { VfiodError } from '../../base/error.ts'
-import { LIMITS } from '../../base/limits.ts'
 import { hex, type IovaRange } from '../../base/units.ts'
 import { startTracking, stopTracking } from '../../kernel/dirty-calls.ts'
 import { hasDmaLogging, LOG_RANGES_MAX, startLog, stopLog } from '../../kernel/dma-log-calls.ts'
 import type { Kernel } from '../../kernel/port.ts'
-import type { CountedBitmap } from '../../rules/dirty-pages.ts'
 import { covered, widened } from '../../rules/watched-ranges.ts'
 import { notOpen, type OpenDevice } from '../device/device.ts'
 import type { Devices } from '../device/devices.ts'
@@ -17,22 +15,16 @@ import { insideOf } from '../space/mapping.ts'
 import { type Piece, requireRange } from '../space/ranges.ts'
 import type { AddressSpace } from '../space/space.ts'
 import type { Spaces } from '../space/spaces.ts'
+import { countOf, eventsOf, type Form, type PagesEvent } from './report.ts'
+import { noLog, requireRanges, requireSame, requireTrackable, requireWatchable } from './request.ts'
 import {
-  noLog,
-  requireRanges,
-  requireSame,
-  requireTrackable,
-  requireTracked,
-  requireWatchable,
-} from './request.ts'
-import {
-  type Field,
-  harvestSlice,
-  harvestUnwatched,
-  harvestWindow,
   logSlices,
+  markUnwatched,
   Scratch,
-  unmapHarvesting,
+  type SyncContext,
+  syncContainer,
+  syncLog,
+  unmapSyncing,
 } from './sync.ts'
 import {
   type Delivery,
@@ -41,6 +33,7 @@ import {
   Tracking,
   type TrackingRequest,
 } from './tracking.ts'
+import { Trackings } from './trackings.ts'
 
 /** Whether a source tells of written pages only, or of all that are mapped. */
 export type Precision = 'tracked-writes' | 'pinned-pages'
@@ -59,17 +52,6 @@ export interface TrackingView {
   /** Open devices whose writes no source sees. */
   readonly untracked: readonly string[]
 }
-
-/** How pages are told of. */
-export type Form = 'bitmaps' | 'ranges'
-
-type PagesEvent =
-  | {
-      readonly kind: 'bitmaps'
-      readonly pageSize: bigint
-      readonly bitmaps: readonly CountedBitmap[]
-    }
-  | { readonly kind: 'ranges'; readonly ranges: readonly IovaRange[] }
 
 export type DirtyEvent =
   | PagesEvent
@@ -96,6 +78,7 @@ export class Dirty {
   readonly #spaces: Spaces
   readonly #devices: Devices
   readonly #quotas: Quotas
+  readonly #trackings: Trackings
 
   constructor(parts: {
     readonly kernel: Kernel
@@ -107,15 +90,17 @@ export class Dirty {
     this.#spaces = parts.spaces
     this.#devices = parts.devices
     this.#quotas = parts.quotas
+    this.#trackings = new Trackings(parts.kernel)
   }
 
   /** Start every source or none; the same request again answers with the tracking there is. */
   async start(client: Client, id: string, asked: TrackingRequest): Promise<TrackingView> {
     return this.#spaces.inLane(client, id, async (space) => {
       const watched = requireWatchable(space, asked)
-      if (space.tracking !== undefined) {
-        requireSame(space, space.tracking, asked)
-        return this.#viewOf(space, space.tracking)
+      const present = this.#trackings.get(space)
+      if (present !== undefined) {
+        requireSame(space, present, asked)
+        return this.#viewOf(space, present)
       }
       await space.requireReady('track writes in')
       const { isIommu, devices } = await this.#sourcesOf(space, asked)
@@ -134,7 +119,7 @@ export class Dirty {
         await this.#stop(space, tracking).catch(() => undefined)
         throw error
       }
-      space.tracking = tracking
+      this.#trackings.attach(space, tracking)
       return this.#viewOf(space, tracking)
     })
   }
@@ -142,8 +127,7 @@ export class Dirty {
   /** Stop every source and forget the rest; nothing happens where nothing is tracked. */
   async stop(client: Client, id: string): Promise<void> {
     return this.#spaces.inLane(client, id, async (space) => {
-      const { tracking } = space
-      space.tracking = undefined
+      const tracking = this.#trackings.detach(space)
       if (tracking !== undefined) await this.#stop(space, tracking)
     })
   }
@@ -151,7 +135,8 @@ export class Dirty {
   /** Who tracks in an address space; undefined where nobody does. */
   view(client: Client, id: string): TrackingView | undefined {
     const space = this.#spaces.owned(client, id)
-    return space.tracking && this.#viewOf(space, space.tracking)
+    const tracking = this.#trackings.get(space)
+    return tracking && this.#viewOf(space, tracking)
   }
 
   /** What was written, by iova. It counts as told once the consumer came back for more after the end. */
@@ -163,9 +148,9 @@ export class Dirty {
     const space = this.#spaces.owned(client, spaceId)
     const isAll = piece.iova === 0n && piece.length === 0n
     const range = isAll ? EVERYWHERE : requireRange('read', piece, space.alignment)
-    yield* this.#deliver(client, space, { isPeek, form, signal }, async (field, delivery) => {
-      await this.#harvest(client, field, range)
-      field.tracking.load(delivery, range, { again })
+    yield* this.#deliver(client, space, { isPeek, form, signal }, async (context, delivery) => {
+      await this.#sync(client, context, range)
+      context.tracking.fill(delivery, range, { again })
       return undefined
     })
   }
@@ -183,12 +168,12 @@ export class Dirty {
     const { items, spaceId, form } = request
     const space = this.#spaces.owned(client, spaceId)
     if (items !== 'all') requireBatch('unmap', items)
-    yield* this.#deliver(client, space, { isPeek: false, form, signal }, (field, delivery) =>
+    yield* this.#deliver(client, space, { isPeek: false, form, signal }, (context, delivery) =>
       this.#spaces.inLane(client, spaceId, async () => {
-        requireTracked(space, field.tracking)
+        this.#trackings.require(space, context.tracking)
         return inTurn<Piece | 'all'>(items === 'all' ? [items] : items, (item) => {
           const found = item === 'all' ? space.ledger.all() : insideOf(space, item, 'unmap')
-          return unmapHarvesting(field, found, delivery.pages)
+          return unmapSyncing(context, found, delivery.pages)
         })
       }),
     )
@@ -214,10 +199,10 @@ export class Dirty {
     client: Client,
     space: AddressSpace,
     how: { readonly isPeek: boolean; readonly form: Form; readonly signal: AbortSignal },
-    load: (field: Field, delivery: Delivery) => Promise<BatchResult | undefined>,
+    load: (context: SyncContext, delivery: Delivery) => Promise<BatchResult | undefined>,
   ): AsyncGenerator<DirtyEvent, void> {
-    const tracking = requireTracked(space)
-    const delivery = tracking.begin({ isPeek: how.isPeek, spaceId: space.id })
+    const tracking = this.#trackings.require(space)
+    const delivery = tracking.start({ isPeek: how.isPeek, spaceId: space.id })
     const scratch = new Scratch(tracking.pageSize)
     let hasStream = false
     try {
@@ -235,9 +220,9 @@ export class Dirty {
       this.#requireUnderWay(client, space, { tracking, delivery })
       const precision = precisionOf(space, tracking)
       yield { kind: 'end', pages, precision, result }
-      tracking.end(delivery, pages)
+      tracking.finish(delivery, pages)
     } finally {
-      tracking.giveUp(delivery)
+      tracking.abort(delivery)
       scratch.free()
       if (hasStream) this.#quotas.give(client, { streams: 1n })
     }
@@ -249,32 +234,32 @@ export class Dirty {
     { tracking, delivery }: { readonly tracking: Tracking; readonly delivery: Delivery },
   ): void {
     requireOwner(client, space.owner, { type: 'address space', name: space.id })
-    requireTracked(space, tracking)
+    this.#trackings.require(space, tracking)
     // Handed over, and back.
     if (!tracking.isUnderWay(delivery)) throw takenAway(space)
   }
 
   /** Keep everything that the kernel knows of a range, so many pages at a time. */
-  async #harvest(client: Client, field: Field, range: IovaRange): Promise<void> {
-    const { space, tracking } = field
+  async #sync(client: Client, context: SyncContext, range: IovaRange): Promise<void> {
+    const { space, tracking } = context
     for (let rest: IovaRange | undefined = tracking.isIommu ? range : undefined; rest; ) {
       const from = rest
       rest = await this.#spaces.inLane(client, space.id, async () => {
-        requireTracked(space, tracking)
-        return harvestWindow(field, from)
+        this.#trackings.require(space, tracking)
+        return syncContainer(context, from)
       })
     }
     for (const log of [...tracking.logs.values()]) {
-      for (const slice of logSlices(field, log, range)) {
+      for (const slice of logSlices(context, log, range)) {
         await log.device.lane.run(async () => {
           requireOwner(client, space.owner, { type: 'address space', name: space.id })
-          requireTracked(space, tracking)
+          this.#trackings.require(space, tracking)
           // Closed meanwhile: what it wrote was kept then.
-          if (tracking.logs.has(log.device)) await harvestSlice(field, log, slice)
+          if (tracking.logs.has(log.device)) await syncLog(context, log, slice)
         })
       }
     }
-    harvestUnwatched(field, range)
+    markUnwatched(context, range)
   }
 
   async #sourcesOf(
@@ -351,44 +336,3 @@ const takenAway = (space: AddressSpace): VfiodError =>
 /** A container knows what was written only where no IOMMU translates: drivers of mdevs tell it. */
 const precisionOf = (space: AddressSpace, { isIommu }: Tracking): Precision =>
   isIommu && space.pins ? 'pinned-pages' : 'tracked-writes'
-
-/** Pages that a message tells of: counted as it goes, for all of them are too many at once. */
-function countOf(event: PagesEvent, pageSize: bigint): number {
-  if (event.kind === 'bitmaps') return event.bitmaps.reduce((sum, { count }) => sum + count, 0)
-  const bytes = event.ranges.reduce((sum, { start, last }) => sum + (last - start + 1n), 0n)
-  return Number(bytes / pageSize)
-}
-
-/** Messages of a bounded size, for as many pages as there are. */
-function* eventsOf({ pages }: Delivery, form: Form): Generator<PagesEvent, void> {
-  const { pageSize } = pages
-  if (form === 'ranges') {
-    for (const ranges of grouped(pages.ranges(), LIMITS.dirtyRanges, () => 1)) {
-      yield { kind: 'ranges', ranges }
-    }
-    return
-  }
-  const weight = ({ bytes }: CountedBitmap) => bytes.length
-  for (const bitmaps of grouped(pages.bitmaps(), LIMITS.dirtyBytes, weight)) {
-    yield { kind: 'bitmaps', pageSize, bitmaps }
-  }
-}
-
-/** Groups that end once they weigh enough. */
-function* grouped<Item>(
-  items: Iterable<Item>,
-  enough: number,
-  weightOf: (item: Item) => number,
-): Generator<Item[], void> {
-  let group: Item[] = []
-  let weight = 0
-  for (const item of items) {
-    group.push(item)
-    weight += weightOf(item)
-    if (weight < enough) continue
-    yield group
-    group = []
-    weight = 0
-  }
-  if (group.length > 0) yield group
-}

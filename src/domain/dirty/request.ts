@@ -72,15 +72,12 @@ export function requireSame(
   )
 }
 
-/** The tracking of a space, still that one where one is named; or TRACKING_STOPPED. */
-export function requireTracked(space: AddressSpace, same = space.tracking): Tracking {
-  if (same !== undefined && space.tracking === same) return same
-  throw new VfiodError(
+export const trackingStopped = (space: AddressSpace): VfiodError =>
+  new VfiodError(
     'TRACKING_STOPPED',
-    `Cannot tell what was written in "${space.id}": nobody tracks it; start tracking first`,
+    `Cannot read dirty pages of "${space.id}": tracking is off; start it first`,
     { resource: { type: 'address space', name: space.id } },
   )
-}
 
 export const noLog = ({ name }: OpenDevice): VfiodError =>
   new VfiodError(

@@ -19,7 +19,6 @@ import { allocPages, freeSegment, type Segment } from '../../os/memory.ts'
 import type { DirtyPages } from '../../rules/dirty-pages.ts'
 import { overlaps } from '../../rules/range-map.ts'
 import { slicesOf, uncovered, WINDOW_PAGES, windowsOf } from '../../rules/watched-ranges.ts'
-import type { OpenDevice } from '../device/device.ts'
 import type { Mapping } from '../space/mapping-table.ts'
 import type { AddressSpace } from '../space/space.ts'
 import { type DmaLog, EVERYWHERE, type Tracking } from './tracking.ts'
@@ -54,7 +53,7 @@ export class Scratch {
 const PIECE_PAGES = 1n << 20n
 
 /** What a harvest works with. */
-export interface Field {
+export interface SyncContext {
   readonly kernel: Kernel
   readonly space: AddressSpace
   readonly tracking: Tracking
@@ -75,11 +74,11 @@ const shared = (a: IovaRange, b: IovaRange): IovaRange => ({
  * Keep what the container knows of the first mappings that the range touches, as many as one call
  * can ask for. Answers where to go on, or undefined at the end. Runs in the lane of the space.
  */
-export async function harvestWindow(
-  field: Field,
+export async function syncContainer(
+  context: SyncContext,
   range: IovaRange,
 ): Promise<IovaRange | undefined> {
-  const { kernel, space, tracking, scratch } = field
+  const { kernel, space, tracking, scratch } = context
   const window = windowsOf(space.ledger.overlapping(range), tracking.pageSize).next().value
   if (window === undefined) return undefined
   const asked = rangeOf(window)
@@ -87,7 +86,7 @@ export async function harvestWindow(
   try {
     await readDirty(kernel, space.containerFd, asked, bitmap)
   } finally {
-    await collect(tracking.kept, window, { of: asked, bitmap })
+    await collect(tracking.pending, window, { of: asked, bitmap })
   }
   return asked.last < range.last ? { start: iova(asked.last + 1n), last: range.last } : undefined
 }
@@ -97,7 +96,7 @@ export async function harvestWindow(
  * in two of them.
  */
 export function* logSlices(
-  { tracking, space }: Pick<Field, 'space' | 'tracking'>,
+  { tracking, space }: Pick<SyncContext, 'space' | 'tracking'>,
   { ranges, pageSize }: DmaLog,
   range: IovaRange,
 ): Generator<IovaRange, void> {
@@ -117,8 +116,8 @@ export function* logSlices(
 }
 
 /** Keep what a log knows of one slice. Runs in the lane of the device. */
-export async function harvestSlice(
-  { kernel, space, tracking, scratch }: Field,
+export async function syncLog(
+  { kernel, space, tracking, scratch }: SyncContext,
   log: DmaLog,
   slice: IovaRange,
 ): Promise<void> {
@@ -126,13 +125,13 @@ export async function harvestSlice(
   try {
     await readLog(kernel, log.device.fd, slice, bitmap)
   } finally {
-    await collect(tracking.kept, space.ledger.overlapping(slice), { of: slice, bitmap })
+    await collect(tracking.pending, space.ledger.overlapping(slice), { of: slice, bitmap })
   }
 }
 
 /** Keep what is mapped in a range and not watched by a log: nobody knows, so it may be written. */
-export function harvestUnwatched(
-  { space, tracking }: Pick<Field, 'space' | 'tracking'>,
+export function markUnwatched(
+  { space, tracking }: Pick<SyncContext, 'space' | 'tracking'>,
   range: IovaRange,
 ): void {
   for (const { ranges } of tracking.logs.values()) {
@@ -142,11 +141,11 @@ export function harvestUnwatched(
 
 /** Keep all that devices may have written in a range. */
 function markWritable(
-  { space, tracking }: Pick<Field, 'space' | 'tracking'>,
+  { space, tracking }: Pick<SyncContext, 'space' | 'tracking'>,
   range: IovaRange,
 ): void {
   for (const mapping of writable(space.ledger.overlapping(range))) {
-    tracking.kept.mark(shared(mapping, range))
+    tracking.pending.mark(shared(mapping, range))
   }
 }
 
@@ -154,16 +153,17 @@ function markWritable(
  * The device is about to be closed, and its log with it: keep what it wrote until here. Runs in the
  * lane of the device.
  */
-export async function harvestLast(kernel: Kernel, device: OpenDevice): Promise<void> {
-  const { space } = device
-  const { tracking } = space
-  const log = tracking?.logs.get(device)
-  if (tracking === undefined || log === undefined) return
-  const field = { kernel, space, tracking, scratch: new Scratch(tracking.pageSize) }
-  for (const slice of logSlices(field, log, EVERYWHERE)) await harvestAtLeast(field, log, slice)
-  harvestUnwatched(field, EVERYWHERE)
-  tracking.logs.delete(device)
-  field.scratch.free()
+export async function syncBeforeClose(
+  at: Omit<SyncContext, 'scratch'>,
+  log: DmaLog,
+): Promise<void> {
+  const { tracking } = at
+  if (tracking.logs.get(log.device) !== log) return
+  const context = { ...at, scratch: new Scratch(tracking.pageSize) }
+  for (const slice of logSlices(context, log, EVERYWHERE)) await syncLogAtLeast(context, log, slice)
+  markUnwatched(context, EVERYWHERE)
+  tracking.logs.delete(log.device)
+  context.scratch.free()
 }
 
 /**
@@ -171,26 +171,26 @@ export async function harvestLast(kernel: Kernel, device: OpenDevice): Promise<v
  * is asked afterwards, for its device reaches nothing there any more. What is found goes into `pages`,
  * also when it fails. Answers the bytes unmapped. Runs in the lane of the space.
  */
-export async function unmapHarvesting(
-  field: Field,
+export async function unmapSyncing(
+  context: SyncContext,
   found: readonly Mapping[],
   pages: DirtyPages,
 ): Promise<bigint> {
-  const { space, tracking } = field
+  const { space, tracking } = context
   let bytes = 0n
   for (const window of windowsOf(found, tracking.pageSize)) {
-    bytes += await unmapWindow(field, window)
+    bytes += await unmapWindow(context, window)
     try {
       for (const log of tracking.logs.values()) {
-        for (const slice of logSlices(field, log, rangeOf(window))) {
-          await log.device.lane.run(() => harvestAtLeast(field, log, slice))
+        for (const slice of logSlices(context, log, rangeOf(window))) {
+          await log.device.lane.run(() => syncLogAtLeast(context, log, slice))
         }
       }
-      harvestUnwatched(field, rangeOf(window))
+      markUnwatched(context, rangeOf(window))
     } finally {
       for (const mapping of window) {
         space.ledger.remove(mapping)
-        pages.merge(tracking.kept.take(mapping))
+        pages.merge(tracking.pending.take(mapping))
       }
     }
   }
@@ -198,23 +198,23 @@ export async function unmapHarvesting(
 }
 
 async function unmapWindow(
-  { kernel, space, tracking, scratch }: Field,
+  { kernel, space, tracking, scratch }: SyncContext,
   window: readonly [Mapping, ...Mapping[]],
 ): Promise<bigint> {
   const asked = rangeOf(window)
   if (!tracking.isIommu) return unmapDma(kernel, space.containerFd, asked)
   const bitmap = scratch.for(asked)
   const bytes = await unmapReadingDirty(kernel, space.containerFd, asked, bitmap)
-  await collect(tracking.kept, window, { of: asked, bitmap })
+  await collect(tracking.pending, window, { of: asked, bitmap })
   return bytes
 }
 
 /** Keep what a log knows of one slice, or all that is mapped there where it does not say. */
-async function harvestAtLeast(field: Field, log: DmaLog, slice: IovaRange): Promise<void> {
+async function syncLogAtLeast(context: SyncContext, log: DmaLog, slice: IovaRange): Promise<void> {
   try {
-    await harvestSlice(field, log, slice)
+    await syncLog(context, log, slice)
   } catch {
-    markWritable(field, slice)
+    markWritable(context, slice)
   }
 }
 

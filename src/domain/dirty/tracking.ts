@@ -1,12 +1,12 @@
 /**
- * Dirty tracking of one address space: who tells what was written, and how far it was told on. The
- * kernel forgets what it was asked for, so what it said is kept until a client has all of it:
+ * Dirty tracking of one address space: its sources, and which pages the client has been given. The
+ * kernel clears the bits that it reports, so they are kept here until a client has all of them:
  *
- *     kernel --harvest--> kept --delivery--> told --next delivery ends--> forgotten
- *                          ^------broken off---/
+ *     kernel --sync--> pending --delivery--> last reported --next delivery finishes--> forgotten
+ *                         ^-----aborted-----/
  *
- * Invariant: a page that was written is dirty in the kernel, kept, or in a delivery, until a
- * delivery that told of it has ended. Nothing here asks the kernel; harvest.ts does.
+ * Invariant: a written page is dirty in the kernel, pending, or in a delivery, until a delivery that
+ * reported it has finished. Nothing here asks the kernel; sync.ts does.
  */
 
 import { VfiodError } from '../../base/error.ts'
@@ -32,6 +32,7 @@ export interface TrackingRequest {
 /** What has a log: an open device. */
 export interface LogHolder {
   readonly name: string
+  readonly hooks: Set<{ readonly onClosing?: () => Promise<void> }>
   readonly fd: DeviceFd
   readonly lane: Lane
 }
@@ -58,13 +59,13 @@ export class Tracking {
   /** Whether the container tracks. */
   readonly isIommu: boolean
   readonly logs = new Map<LogHolder, DmaLog>()
-  /** What will be told next, besides what the kernel has. */
-  readonly kept: DirtyPages
+  /** Pages of the next report, besides those the kernel still has. */
+  readonly pending: DirtyPages
   /** Deliveries that reached their end. */
   reads = 0
   lastReadPages = 0
   readonly #started = performance.now()
-  #told: DirtyPages
+  #lastReported: DirtyPages
   #delivery: Delivery | undefined
 
   constructor(
@@ -74,8 +75,8 @@ export class Tracking {
     this.asked = asked
     this.pageSize = found.pageSize
     this.isIommu = found.isIommu
-    this.kept = new DirtyPages(found.pageSize)
-    this.#told = new DirtyPages(found.pageSize)
+    this.pending = new DirtyPages(found.pageSize)
+    this.#lastReported = new DirtyPages(found.pageSize)
   }
 
   get trackingMs(): number {
@@ -83,7 +84,7 @@ export class Tracking {
   }
 
   /** The one delivery there may be; SESSION_BUSY while there is another. */
-  begin({ isPeek, spaceId }: { readonly isPeek: boolean; readonly spaceId: string }): Delivery {
+  start({ isPeek, spaceId }: { readonly isPeek: boolean; readonly spaceId: string }): Delivery {
     if (this.#delivery !== undefined) {
       throw new VfiodError(
         'SESSION_BUSY',
@@ -101,19 +102,19 @@ export class Tracking {
   }
 
   /** Load a delivery with what is kept of a range; `again` adds what the last one told. */
-  load(delivery: Delivery, range: IovaRange, { again }: { readonly again: boolean }): void {
-    if (again) this.kept.merge(this.#told)
-    delivery.pages = this.kept.take(range)
+  fill(delivery: Delivery, range: IovaRange, { again }: { readonly again: boolean }): void {
+    if (again) this.pending.merge(this.#lastReported)
+    delivery.pages = this.pending.take(range)
   }
 
   /** The client has all of it: so many pages. */
-  end(delivery: Delivery, count: number): void {
+  finish(delivery: Delivery, count: number): void {
     if (!this.isUnderWay(delivery)) return
     this.#delivery = undefined
     this.reads += 1
     this.lastReadPages = count
-    if (delivery.isPeek) this.kept.merge(delivery.pages)
-    else this.#told = delivery.pages
+    if (delivery.isPeek) this.pending.merge(delivery.pages)
+    else this.#lastReported = delivery.pages
     delivery.pages = new DirtyPages(this.pageSize)
   }
 
@@ -121,18 +122,18 @@ export class Tracking {
    * The client may have only a part: the next one gets everything. Nothing happens after the end.
    * What is found for a delivery that was given up goes into it still, so this is called once more.
    */
-  giveUp(delivery: Delivery): void {
+  abort(delivery: Delivery): void {
     if (this.isUnderWay(delivery)) this.#delivery = undefined
-    this.kept.merge(delivery.pages.take(EVERYWHERE))
+    this.pending.merge(delivery.pages.take(EVERYWHERE))
   }
 
   /** The address space has a new owner, who reads what the former one was about to. */
   handOn(): void {
-    if (this.#delivery !== undefined) this.giveUp(this.#delivery)
+    if (this.#delivery !== undefined) this.abort(this.#delivery)
   }
 
   /** A mapping is gone, and what was written through it no longer matters. */
   forget(mapping: IovaRange): void {
-    this.kept.take(mapping)
+    this.pending.take(mapping)
   }
 }

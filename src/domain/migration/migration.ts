@@ -30,6 +30,7 @@ import {
   dropSession,
   readChunks,
   Session,
+  type SessionHolder,
   takeSession,
   writeAll,
 } from './session.ts'
@@ -56,10 +57,36 @@ export type ReadEvent =
   | { readonly kind: 'data'; readonly chunk: Chunk }
   | { readonly kind: 'end'; readonly totalBytes: bigint; readonly isComplete: boolean }
 
+/** What migration keeps of one open device. */
+class Migrant implements SessionHolder {
+  readonly device: OpenDevice
+  /** Sessions that were opened, for their numbers. */
+  opened = 0
+  #session: Session | undefined
+
+  constructor(device: OpenDevice) {
+    this.device = device
+  }
+
+  get name(): string {
+    return this.device.name
+  }
+
+  get session(): Session | undefined {
+    return this.#session
+  }
+
+  set session(session: Session | undefined) {
+    this.#session = session
+    this.device.isInSession = session !== undefined
+  }
+}
+
 export class Migration {
   readonly #kernel: Kernel
   readonly #devices: Devices
   readonly #quotas: Quotas
+  readonly #migrants = new WeakMap<OpenDevice, Migrant>()
 
   constructor(parts: {
     readonly kernel: Kernel
@@ -84,7 +111,7 @@ export class Migration {
     const { device } = this.#migratable(client, name)
     return device.run(client, async () => ({
       state: await this.#stateOf(device),
-      session: device.session,
+      session: this.#migrantOf(device).session,
     }))
   }
 
@@ -94,12 +121,12 @@ export class Migration {
     return device.run(client, async () => {
       const current = await this.#stateOf(device)
       requireWay(device, features, { current, target })
-      const broken = device.session?.broken
+      const broken = this.#migrantOf(device).session?.broken
       if (current === 'RESUMING' && target !== 'RESUMING' && broken !== undefined) {
-        throw brokenSession(device, broken)
+        throw brokenSession(this.#migrantOf(device), broken)
       }
       await this.#move(device, { current, target, opens: opensSession(current, target, features) })
-      return { state: target, session: device.session }
+      return { state: target, session: this.#migrantOf(device).session }
     })
   }
 
@@ -121,8 +148,9 @@ export class Migration {
     const { device } = this.#migratable(client, name)
     return device.run(client, async () => {
       const state = await this.#stateOf(device)
-      if (device.session !== undefined && /^PRE_COPY/.test(state)) {
-        return device.session.use((dataFd) => precopyInfo(this.#kernel, dataFd))
+      const { session } = this.#migrantOf(device)
+      if (session !== undefined && /^PRE_COPY/.test(state)) {
+        return session.use((dataFd) => precopyInfo(this.#kernel, dataFd))
       }
       throw new VfiodError(
         'NO_SUCH_SESSION',
@@ -135,7 +163,7 @@ export class Migration {
   /** The bytes of the saving session, from where the last reader stopped. */
   async *read(client: Client, name: string, signal: AbortSignal): AsyncGenerator<ReadEvent, void> {
     const { device } = this.#migratable(client, name)
-    const session = takeSession(device, 'saving')
+    const session = takeSession(this.#migrantOf(device), 'saving')
     const ends = device.until(signal)
     try {
       this.#quotas.take(client, { streams: 1n })
@@ -177,7 +205,7 @@ export class Migration {
       for await (const message of messages) {
         if (device === undefined || session === undefined) {
           device = this.#migratable(client, message.name).device
-          session = takeSession(device, 'resuming')
+          session = takeSession(this.#migrantOf(device), 'resuming')
         }
         device.requireOwner(client)
         await this.#writeOne(device, session, message)
@@ -196,7 +224,7 @@ export class Migration {
   }
 
   async #writeOne(device: OpenDevice, session: Session, message: WriteMessage): Promise<void> {
-    if (device.session !== session) throw notOpen(device.name)
+    if (this.#migrantOf(device).session !== session) throw notOpen(device.name)
     if (message.offset !== session.bytes) {
       throw new VfiodError(
         'BAD_ARGUMENT',
@@ -219,6 +247,7 @@ export class Migration {
   ): Promise<void> {
     const { current, target, opens } = move
     const { owner } = device.space
+    const migrant = this.#migrantOf(device)
     if (opens) this.#quotas.take(owner, { sessions: 1n })
     let dataFd: DataFd | undefined
     try {
@@ -228,14 +257,14 @@ export class Migration {
       throw await this.#failedMove(device, { current, target, error })
     }
     const isSame = current === target || (isSaving(current) && isSaving(target))
-    if (!isSame || dataFd !== undefined) await dropSession(this.#kernel, device)
+    if (!isSame || dataFd !== undefined) await dropSession(this.#kernel, migrant)
     if (dataFd === undefined) {
       if (opens) this.#quotas.give(owner, { sessions: 1n })
       return
     }
-    device.sessions += 1
-    device.session = new Session({
-      id: device.sessions,
+    migrant.opened += 1
+    migrant.session = new Session({
+      id: migrant.opened,
       dataFd,
       isSaving: isSaving(target),
       onEnd: () => this.#quotas.give(device.space.owner, { sessions: 1n }),
@@ -250,7 +279,8 @@ export class Migration {
     const { current, target, error } = tried
     if (!(error instanceof VfiodError)) return error
     const now = await this.#stateOf(device).catch(() => undefined)
-    if (now !== undefined && now !== current) await dropSession(this.#kernel, device)
+    if (now !== undefined && now !== current)
+      await dropSession(this.#kernel, this.#migrantOf(device))
     const rests = now === undefined ? 'its state cannot be read' : `it is in ${now}`
     const isLoad = current === 'RESUMING' && now === 'RESUMING'
     return new VfiodError(
@@ -261,6 +291,17 @@ export class Migration {
       error.details,
       error,
     )
+  }
+
+  /** A reset and the close of the device end its session. */
+  #migrantOf(device: OpenDevice): Migrant {
+    const known = this.#migrants.get(device)
+    if (known !== undefined) return known
+    const migrant = new Migrant(device)
+    const drop = () => dropSession(this.#kernel, migrant)
+    device.hooks.add({ onReset: drop, onClosing: drop })
+    this.#migrants.set(device, migrant)
+    return migrant
   }
 
   async #stateOf(device: OpenDevice): Promise<MigState> {

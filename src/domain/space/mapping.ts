@@ -5,7 +5,6 @@ import { type Access, hex, iova, rangeOf } from '../../base/units.ts'
 import { mapDma, unmapDma } from '../../kernel/container-calls.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import { wasErrno } from '../../kernel/refusal.ts'
-import { requireTrackable } from '../dirty/request.ts'
 import type { Client } from '../identity/clients.ts'
 import type { Memories, Memory } from '../memory/memories.ts'
 import { type Mapping, mappingText } from './mapping-table.ts'
@@ -41,7 +40,7 @@ export async function mapOne(
     )
   }
   requireInside('map', range, space.apertures)
-  if (space.tracking?.isIommu) requireTrackable('map', space, item)
+  for (const { onMapping } of space.hooks) onMapping?.(item)
   requireSlot(space)
   const mapping: Mapping = {
     ...range,
@@ -118,7 +117,7 @@ export async function unmapOne(
   const bytes = await unmapDma(kernel, space.containerFd, range)
   for (const mapping of found) {
     space.ledger.remove(mapping)
-    space.tracking?.forget(mapping)
+    for (const { onUnmapped } of space.hooks) onUnmapped?.(mapping)
   }
   return bytes
 }

@@ -23,12 +23,12 @@ import { groupStatus, openGroup, setContainer, unsetContainer } from '../../kern
 import type { Kernel } from '../../kernel/port.ts'
 import { wasErrno } from '../../kernel/refusal.ts'
 import { commandOf, holdersOf } from '../../kernel/sysfs.ts'
-import type { Tracking } from '../dirty/tracking.ts'
 import type { Uses } from '../host/claims.ts'
 import type { GroupView, Inventory } from '../host/inventory.ts'
 import { type Client, clientText } from '../identity/clients.ts'
 import type { Quotas } from '../identity/quotas.ts'
-import { Ledger } from './mapping-table.ts'
+import { Ledger, type Mapping } from './mapping-table.ts'
+import type { Piece } from './ranges.ts'
 
 export type SpaceState = 'empty' | 'pending' | 'ready'
 
@@ -40,6 +40,27 @@ interface Member {
   fd: GroupFd | undefined
   /** Why it is not, when it is not. */
   blockers: readonly Blocker[]
+}
+
+/** An open device, as the space that it is open in knows it. */
+export interface SpaceDevice {
+  readonly name: string
+  readonly group: number
+  readonly isInSession: boolean
+  /** The space has a new owner. */
+  handOn(): void
+}
+
+/** What a higher room wants to hear of a space. Each is called in the lane of the space. */
+export interface SpaceHooks {
+  /** A range is about to be mapped; throws where it must not be. */
+  readonly onMapping?: (piece: Piece) => void
+  /** The kernel has unmapped it. */
+  readonly onUnmapped?: (mapping: Mapping) => void
+  /** The space has a new owner. */
+  readonly onHandedOver?: () => void
+  /** The last group has left, or the space is being released: the hooks are removed. */
+  readonly onDetached?: () => void
 }
 
 export interface SpaceParts {
@@ -57,10 +78,9 @@ export class AddressSpace {
   readonly ledger: Ledger
   /** Operations on the space and its devices run one after another. */
   readonly lane = new Lane()
-  /** Names of the devices that are open in it. */
-  readonly devices = new Set<string>()
-  /** Who tells what was written, while somebody does; it goes with the last group. */
-  tracking: Tracking | undefined
+  /** The devices that are open in it, by name. */
+  readonly devices = new Map<string, SpaceDevice>()
+  readonly hooks = new Set<SpaceHooks>()
   /** Set by Destroy and by the release of the owner: whoever waited in the lane finds it gone. */
   isClosed = false
   readonly #parts: SpaceParts
@@ -162,7 +182,7 @@ export class AddressSpace {
   }
 
   /** Remove a group that has no open devices; with the last one every mapping goes. */
-  async removeGroup(number: number, openHere: readonly string[]): Promise<void> {
+  async removeGroup(number: number): Promise<void> {
     const member = this.#members.get(number)
     if (member === undefined) {
       throw new VfiodError(
@@ -171,6 +191,9 @@ export class AddressSpace {
         { resource: { type: 'group', name: String(number) } },
       )
     }
+    const openHere = [...this.devices.values()]
+      .filter(({ group }) => group === number)
+      .map(({ name }) => name)
     if (openHere.length > 0) {
       throw new VfiodError(
         'SPACE_IN_USE',
@@ -233,6 +256,12 @@ export class AddressSpace {
     this.#emptied()
     this.#parts.quotas.give(this.owner, { address_spaces: 1n })
     inventory.nudge()
+  }
+
+  /** The mappings are gone or about to go: nobody follows them any longer. */
+  detachHooks(): void {
+    for (const { onDetached } of this.hooks) onDetached?.()
+    this.hooks.clear()
   }
 
   #attached(): Member[] {
@@ -335,7 +364,7 @@ export class AddressSpace {
 
   #emptied(): void {
     this.ledger.clear()
-    this.tracking = undefined
+    this.detachHooks()
     this.#info = undefined
     this.#canRemap = false
     this.mappingsMax = undefined

@@ -4,7 +4,6 @@ import { VfiodError } from '../../base/error.ts'
 import { type Iova, iova } from '../../base/units.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import { hasRole } from '../../rules/policy.ts'
-import type { Devices } from '../device/devices.ts'
 import type { Uses } from '../host/claims.ts'
 import type { Inventory } from '../host/inventory.ts'
 import { type Client, requireOwner } from '../identity/clients.ts'
@@ -28,7 +27,6 @@ export class Spaces {
     readonly uses: Uses
     readonly memories: Memories
     readonly quotas: Quotas
-    readonly devices: () => Devices
     readonly log: (event: string, fields: Record<string, unknown>) => void
     readonly pinning: Pinning
   }
@@ -41,8 +39,6 @@ export class Spaces {
     readonly uses: Uses
     readonly memories: Memories
     readonly quotas: Quotas
-    /** Asked when it is needed: devices are opened in spaces, and closed before them. */
-    readonly devices: () => Devices
     readonly log: (event: string, fields: Record<string, unknown>) => void
   }) {
     this.#parts = { ...parts, pinning: new Pinning(parts.kernel) }
@@ -55,7 +51,7 @@ export class Spaces {
     const taken = this.#spaces.get(id)
     if (taken?.owner.id === client.id) return taken
     if (taken !== undefined) requireOwner(client, taken.owner, { type: 'address space', name: id })
-    requireRoom('address spaces', this.#of(client).length)
+    requireRoom('address spaces', this.of(client).length)
     const space = await AddressSpace.create(id, client, this.#parts)
     const raced = this.#spaces.get(id)
     if (raced === undefined) {
@@ -101,10 +97,6 @@ export class Spaces {
     })
   }
 
-  async destroy(client: Client, id: string): Promise<void> {
-    return this.inLane(client, id, (space) => this.#close(space))
-  }
-
   /**
    * Add a group: the owner may where the policy lets it add groups, an admin may always. Every
    * device of the group must be allowed to the owner, who is then the one to use them.
@@ -120,7 +112,7 @@ export class Spaces {
 
   async removeGroup(client: Client, id: string, group: number): Promise<AddressSpace> {
     return this.inLane(client, id, async (space) => {
-      await space.removeGroup(group, this.#parts.devices().openIn(group))
+      await space.removeGroup(group)
       return space
     })
   }
@@ -198,40 +190,24 @@ export class Spaces {
     return { mappings: mappings.slice(0, page.count), more: mappings.length > page.count }
   }
 
-  /** Release every space of a client: devices first, then mappings and groups. */
-  async releaseClient(client: Client): Promise<number> {
-    const spaces = this.#of(client)
-    for (const space of spaces) {
-      await space.lane.run(async () => {
-        if (!space.isClosed) await this.#close(space)
-      })
-    }
-    return spaces.length
-  }
-
   /** Give every space of a client to another; the caller moved what they cost. */
   transfer(from: Client, to: Client): number {
-    const spaces = this.#of(from)
+    const spaces = this.of(from)
     for (const space of spaces) {
       space.owner = to
-      space.tracking?.handOn()
-      for (const device of this.#parts.devices().of(space)) device.handOn()
+      for (const { onHandedOver } of space.hooks) onHandedOver?.()
+      for (const device of space.devices.values()) device.handOn()
     }
     return spaces.length
   }
 
   /** What the spaces of a client cost, with all that is in them. */
   priceOf(client: Client): Amounts {
-    const prices = this.#of(client).map((space) => ({
+    const prices = this.of(client).map((space) => ({
       ...space.ledger.price,
       address_spaces: 1n,
       devices: BigInt(space.devices.size),
-      sessions: BigInt(
-        this.#parts
-          .devices()
-          .of(space)
-          .filter(({ session }) => session !== undefined).length,
-      ),
+      sessions: BigInt([...space.devices.values()].filter(({ isInSession }) => isInSession).length),
     }))
     return sum(prices)
   }
@@ -254,14 +230,13 @@ export class Spaces {
     throw noSuchSpace(id)
   }
 
-  #of(client: Client): AddressSpace[] {
+  of(client: Client): AddressSpace[] {
     return this.list().filter((space) => space.owner.id === client.id)
   }
 
-  async #close(space: AddressSpace): Promise<void> {
+  /** Close a space whose devices are closed; called in its lane. */
+  async close(space: AddressSpace): Promise<void> {
     this.#remaps.forget(space)
-    space.tracking = undefined
-    await this.#parts.devices().closeAllOf(space)
     await space.close()
     this.#spaces.delete(space.id)
   }
