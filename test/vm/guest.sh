@@ -34,4 +34,7 @@ Requires=basic.target
 Type=oneshot
 ExecStart=/bin/busybox sh /run/job/job.sh
 UNIT
+# Debian's tmp.conf empties /tmp at boot, file by file over 9p, and the checkout may live there.
+mkdir -p /etc/tmpfiles.d
+ln -sf /dev/null /etc/tmpfiles.d/tmp.conf
 exec /lib/systemd/systemd --unit=job.target
