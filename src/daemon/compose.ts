@@ -3,12 +3,11 @@
 import type { Simulator } from '../api/simulator.ts'
 import { linuxKernel } from '../backends/linux/kernel.ts'
 import { defaultMachine } from '../backends/sim/default-machine.ts'
-import type { MachineSpec } from '../backends/sim/machine.ts'
 import { createSim, type Sim } from '../backends/sim/sim.ts'
 import type { Kernel } from '../kernel/port.ts'
 import type { Config } from './config.ts'
 import { ConfigError } from './config-error.ts'
-import { loadMachineFile } from './machine-file.ts'
+import { loadMachineFile, MachineFileError } from './machine-file.ts'
 import { simulatorOf } from './simulator.ts'
 
 export interface Ground {
@@ -22,19 +21,21 @@ export const groundOf = async ({ backend, machine }: Config): Promise<Ground> =>
     case 'linux':
       return { kernel: await linuxKernel() }
     case 'sim': {
-      const spec = machine === undefined ? defaultMachine : loadMachineFile(machine)
-      const sim = simOf(spec)
+      const sim = simOf(machine)
       return { kernel: sim.kernel, simulator: simulatorOf(sim) }
     }
   }
 }
 
-const simOf = (spec: MachineSpec): Sim => {
+/** The simulator of a machine file, or of the default machine. */
+const simOf = (file: string | undefined): Sim => {
   try {
+    const spec = file === undefined ? defaultMachine : loadMachineFile(file)
     return createSim(spec, { time: spec.time ?? 'auto' })
   } catch (error) {
-    // A fault that makes no sense for this machine.
-    if (error instanceof RangeError) throw new ConfigError(error.message)
+    // RangeError: a fault that does not fit the machine.
+    if (error instanceof MachineFileError || error instanceof RangeError)
+      throw new ConfigError(error.message)
     throw error
   }
 }

@@ -26,7 +26,6 @@ import {
   V1_ORDERS,
   VENDOR_KINDS,
 } from '../backends/sim/machine.ts'
-import { ConfigError } from './config-error.ts'
 import { faultTable } from './machine-faults.ts'
 import { type IommuTable, iommuTable } from './machine-iommu.ts'
 import { range, u64 } from './machine-numbers.ts'
@@ -303,13 +302,18 @@ const functionContradictions = (
   return found
 }
 
-/** The machine that a file describes, or a ConfigError that names the line or the field. */
+/** A machine file that cannot be used: for people, without a stack. */
+export class MachineFileError extends Error {
+  override readonly name = 'MachineFileError'
+}
+
+/** The machine that a file describes, or a MachineFileError that names the line or the field. */
 export const loadMachineFile = (path: string): MachineSpec => {
   let text: string
   try {
     text = readFileSync(path, 'utf8')
   } catch (error) {
-    throw new ConfigError(`Cannot read ${path}: ${(error as NodeJS.ErrnoException).code}`)
+    throw new MachineFileError(`Cannot read ${path}: ${(error as NodeJS.ErrnoException).code}`)
   }
   return parseMachine(text, path)
 }
@@ -320,10 +324,12 @@ export const parseMachine = (text: string, path: string): MachineSpec => {
     table = parse(text, { integersAsBigInt: 'asNeeded' })
   } catch (error) {
     // The message of smol-toml shows the line and where in it.
-    throw new ConfigError(`Cannot read ${path}: ${(error as Error).message}`)
+    throw new MachineFileError(`Cannot read ${path}: ${(error as Error).message}`)
   }
   const parsed = machineSchema.safeParse(table)
   if (!parsed.success)
-    throw new ConfigError(`Cannot use the machine of ${path}:\n${z.prettifyError(parsed.error)}`)
+    throw new MachineFileError(
+      `Cannot use the machine of ${path}:\n${z.prettifyError(parsed.error)}`,
+    )
   return parsed.data
 }
