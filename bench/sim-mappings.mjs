@@ -32,8 +32,8 @@ import {
   iommu_ioas_map,
   iommu_ioas_unmap,
 } from '../dist/abi/iommufd.js'
-import { defaultMachine } from '../dist/backends/sim/default-machine.js'
 import { createSim } from '../dist/backends/sim/sim.js'
+import { defaultMachine } from '../dist/backends/sim/spec/default-machine.js'
 import { ERRNO } from '../dist/base/errno.js'
 import { tuneCollector } from '../dist/os/limits.js'
 import { allocPages } from '../dist/os/memory.js'

@@ -2,12 +2,12 @@
 
 import type { Simulator } from '../api/simulator.ts'
 import { linuxKernel } from '../backends/linux/kernel.ts'
-import { defaultMachine } from '../backends/sim/default-machine.ts'
+import { loadMachineFile, MachineFileError } from '../backends/sim/machine-file/machine-file.ts'
 import { createSim, type Sim } from '../backends/sim/sim.ts'
+import { defaultMachine } from '../backends/sim/spec/default-machine.ts'
 import type { Kernel } from '../kernel/port.ts'
 import type { Config } from './config.ts'
 import { ConfigError } from './config-error.ts'
-import { loadMachineFile, MachineFileError } from './machine-file.ts'
 import { simulatorOf } from './simulator.ts'
 
 export interface Ground {

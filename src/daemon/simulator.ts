@@ -1,7 +1,7 @@
 /** What an administrator pokes of a simulated machine: the words of the API made faults of it. */
 import type { FaultText, Simulator } from '../api/simulator.ts'
-import { FAULT_CALLS, type FaultEffect, type FaultSpec } from '../backends/sim/fault-spec.ts'
 import type { Sim } from '../backends/sim/sim.ts'
+import { FAULT_CALLS, type FaultEffect, type FaultSpec } from '../backends/sim/spec/fault-spec.ts'
 import { ERRNO, type ErrnoName } from '../base/errno.ts'
 
 const errnoOf = (name: string): ErrnoName => {

@@ -1,8 +1,8 @@
 /** DirtyService over real sockets: what its messages say, and what a client that leaves gets later. */
 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { defaultMachine } from '../../src/backends/sim/default-machine.ts'
-import { ENGINE } from '../../src/backends/sim/vendor/engine.ts'
+import { ENGINE } from '../../src/backends/sim/devices/profiles/engine.ts'
+import { defaultMachine } from '../../src/backends/sim/spec/default-machine.ts'
 import type { Messages } from '../../src/client/calls.ts'
 import type { VfiodClient } from '../../src/client/client.ts'
 import type { ReadAndUnmapResponse__Output as Message } from '../../src/proto/vfiod/v1/ReadAndUnmapResponse.ts'

@@ -3,8 +3,12 @@
  * simulator the same as data. Every function that vfio-pci is to drive is bound before.
  */
 
-import { defaultMachine } from '../../src/backends/sim/default-machine.ts'
-import type { FunctionSpec, MachineSpec, MdevSpec } from '../../src/backends/sim/machine.ts'
+import { defaultMachine } from '../../src/backends/sim/spec/default-machine.ts'
+import type {
+  FunctionSpec,
+  MachineSpec,
+  MdevSpec,
+} from '../../src/backends/sim/spec/machine-spec.ts'
 import type { Place } from './operation.ts'
 
 export const PCI: Partial<Record<Place, string>> = {

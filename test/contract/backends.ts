@@ -7,8 +7,8 @@
 
 import { afterAll, afterEach, describe, test } from 'vitest'
 import { linuxKernel } from '../../src/backends/linux/kernel.ts'
-import { defaultMachine } from '../../src/backends/sim/default-machine.ts'
 import { createSim } from '../../src/backends/sim/sim.ts'
+import { defaultMachine } from '../../src/backends/sim/spec/default-machine.ts'
 import { Machine } from './machine.ts'
 
 export const BACKENDS = ['sim', 'linux'] as const

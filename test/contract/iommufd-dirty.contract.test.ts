@@ -6,10 +6,10 @@ import {
   IOMMU_HWPT_GET_DIRTY_BITMAP,
   iommu_hwpt_get_dirty_bitmap,
 } from '../../src/abi/iommufd.ts'
-import { defaultMachine } from '../../src/backends/sim/default-machine.ts'
-import { amdV1, intelVtd, smmuV3 } from '../../src/backends/sim/iommu-models.ts'
-import type { IommuSpec } from '../../src/backends/sim/machine.ts'
 import { createSim } from '../../src/backends/sim/sim.ts'
+import { defaultMachine } from '../../src/backends/sim/spec/default-machine.ts'
+import { amdV1, intelVtd, smmuV3 } from '../../src/backends/sim/spec/iommu-models.ts'
+import type { IommuSpec } from '../../src/backends/sim/spec/machine-spec.ts'
 import { describeModelled } from './backends.ts'
 import { EduDriver } from './edu-driver.ts'
 import { attach, boundAndAttached, type Iommufd, openIommufd, PAGE } from './iommufd-calls.ts'

@@ -15,8 +15,8 @@ import {
   iommu_ioas_change_process,
   iommu_ioas_map_file,
 } from '../../src/abi/iommufd-later.ts'
-import { defaultMachine } from '../../src/backends/sim/default-machine.ts'
 import { createSim, type SimProcess } from '../../src/backends/sim/sim.ts'
+import { defaultMachine } from '../../src/backends/sim/spec/default-machine.ts'
 import { sys } from '../../src/os/libc.ts'
 import { describeModelled } from './backends.ts'
 import { EduDriver } from './edu-driver.ts'

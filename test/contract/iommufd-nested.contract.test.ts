@@ -11,9 +11,9 @@ import {
   iommu_hwpt_invalidate,
   iommu_hwpt_vtd_s1,
 } from '../../src/abi/iommufd.ts'
-import { defaultMachine } from '../../src/backends/sim/default-machine.ts'
-import { intelVtd } from '../../src/backends/sim/iommu-models.ts'
 import { createSim } from '../../src/backends/sim/sim.ts'
+import { defaultMachine } from '../../src/backends/sim/spec/default-machine.ts'
+import { intelVtd } from '../../src/backends/sim/spec/iommu-models.ts'
 import type { Segment } from '../../src/os/memory.ts'
 import { describeModelled } from './backends.ts'
 import { attach, boundAndAttached, detach, type Iommufd, openIommufd } from './iommufd-calls.ts'

@@ -9,8 +9,8 @@ import {
   VFIO_DMA_UNMAP_FLAG_ALL,
   VFIO_DMA_UNMAP_FLAG_VADDR,
 } from '../../src/abi/container.ts'
-import { defaultMachine } from '../../src/backends/sim/default-machine.ts'
 import { createSim, type Sim } from '../../src/backends/sim/sim.ts'
+import { defaultMachine } from '../../src/backends/sim/spec/default-machine.ts'
 import type { Segment } from '../../src/os/memory.ts'
 import { said } from './answers.ts'
 import { describeModelled } from './backends.ts'

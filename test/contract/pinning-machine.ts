@@ -1,12 +1,12 @@
 /** A machine with mediated devices that pin what they are told to, and driving one. */
 
-import { defaultMachine } from '../../src/backends/sim/default-machine.ts'
-import type { MachineSpec } from '../../src/backends/sim/machine.ts'
 import {
   PINNING_COMMAND,
   PINNING_REG,
   PINNING_WINDOW,
-} from '../../src/backends/sim/pinning-device.ts'
+} from '../../src/backends/sim/devices/pinning-device.ts'
+import { defaultMachine } from '../../src/backends/sim/spec/default-machine.ts'
+import type { MachineSpec } from '../../src/backends/sim/spec/machine-spec.ts'
 import type { Kernel } from '../../src/kernel/port.ts'
 import { must, type Said, said } from './answers.ts'
 

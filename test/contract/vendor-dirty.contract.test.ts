@@ -11,9 +11,9 @@ import {
   iommu_hwpt_get_dirty_bitmap,
   iommu_hwpt_set_dirty_tracking,
 } from '../../src/abi/iommufd.ts'
-import { amdV1, intelVtd, smmuV3 } from '../../src/backends/sim/iommu-models.ts'
-import type { IommuSpec, WorkloadSpec } from '../../src/backends/sim/machine.ts'
 import { createSim, type Sim } from '../../src/backends/sim/sim.ts'
+import { amdV1, intelVtd, smmuV3 } from '../../src/backends/sim/spec/iommu-models.ts'
+import type { IommuSpec, WorkloadSpec } from '../../src/backends/sim/spec/machine-spec.ts'
 import type { Segment } from '../../src/os/memory.ts'
 import { describeModelled } from './backends.ts'
 import { attach, bound, type Iommufd, openIommufd, PAGE } from './iommufd-calls.ts'

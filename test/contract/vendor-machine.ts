@@ -4,14 +4,18 @@ import { VFIO_TYPE1v2_IOMMU } from '../../src/abi/container.ts'
 import { VFIO_DEVICE_RESET } from '../../src/abi/device.ts'
 import { VFIO_MIG_GET_PRECOPY_INFO, vfio_precopy_info } from '../../src/abi/mig-v2.ts'
 import { PCI_COMMAND, PCI_COMMAND_MASTER, PCI_COMMAND_MEMORY } from '../../src/abi/pci.ts'
+import { ENGINE } from '../../src/backends/sim/devices/profiles/engine.ts'
+import { createSim, type Sim } from '../../src/backends/sim/sim.ts'
 import {
   defaultMachine,
   MSI_WINDOW,
   vendorFunction,
-} from '../../src/backends/sim/default-machine.ts'
-import type { FunctionSpec, MachineSpec, VendorKind } from '../../src/backends/sim/machine.ts'
-import { createSim, type Sim } from '../../src/backends/sim/sim.ts'
-import { ENGINE } from '../../src/backends/sim/vendor/engine.ts'
+} from '../../src/backends/sim/spec/default-machine.ts'
+import type {
+  FunctionSpec,
+  MachineSpec,
+  VendorKind,
+} from '../../src/backends/sim/spec/machine-spec.ts'
 import type { Segment } from '../../src/os/memory.ts'
 import { must } from './answers.ts'
 import { getMigState, mapDma, setContainer, setIommu, setMigState } from './calls.ts'

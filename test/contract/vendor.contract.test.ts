@@ -15,9 +15,9 @@ import {
   VFIO_DEVICE_FEATURE_SET,
 } from '../../src/abi/feature.ts'
 import { vfio_device_feature_mig_data_size } from '../../src/abi/mig-v2.ts'
-import type { VendorKind } from '../../src/backends/sim/machine.ts'
-import { ENGINE } from '../../src/backends/sim/vendor/engine.ts'
-import { RECORD_SIZE } from '../../src/backends/sim/vendor/records.ts'
+import { ENGINE } from '../../src/backends/sim/devices/profiles/engine.ts'
+import { RECORD_SIZE } from '../../src/backends/sim/devices/profiles/records.ts'
+import type { VendorKind } from '../../src/backends/sim/spec/machine-spec.ts'
 import { ERRNO } from '../../src/base/errno.ts'
 import { said } from './answers.ts'
 import { describeModelled } from './backends.ts'

@@ -2,8 +2,8 @@
 
 import { afterEach, expect, test } from 'vitest'
 import { VFIO_TYPE1_NESTING_IOMMU } from '../../src/abi/container.ts'
-import { defaultMachine } from '../../src/backends/sim/default-machine.ts'
 import { createSim } from '../../src/backends/sim/sim.ts'
+import { defaultMachine } from '../../src/backends/sim/spec/default-machine.ts'
 import { said } from './answers.ts'
 import { describeModelled } from './backends.ts'
 import { checkExtension, mapDma, setContainer, unmapDma } from './calls.ts'

@@ -17,7 +17,7 @@ import {
   VFIO_DEVICE_FEATURE_MASK,
   vfio_device_feature,
 } from '../../src/abi/feature.ts'
-import { ENGINE } from '../../src/backends/sim/vendor/engine.ts'
+import { ENGINE } from '../../src/backends/sim/devices/profiles/engine.ts'
 import { ERRNO } from '../../src/base/errno.ts'
 import type { Access } from '../../src/base/units.ts'
 import type { DirtyEvent, ReadRequest } from '../../src/domain/dirty/dirty.ts'

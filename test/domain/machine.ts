@@ -1,8 +1,8 @@
 /** A domain over a simulated machine, for tests of what vfiod promises. */
 
-import { defaultMachine } from '../../src/backends/sim/default-machine.ts'
-import type { MachineSpec } from '../../src/backends/sim/machine.ts'
 import { createSim, type Sim } from '../../src/backends/sim/sim.ts'
+import { defaultMachine } from '../../src/backends/sim/spec/default-machine.ts'
+import type { MachineSpec } from '../../src/backends/sim/spec/machine-spec.ts'
 import { createDomain, type Domain } from '../../src/domain/domain.ts'
 import type { Client } from '../../src/domain/identity/clients.ts'
 import type { Kernel } from '../../src/kernel/port.ts'

@@ -3,8 +3,8 @@
 
 import { describe, expect, test } from 'vitest'
 import { VFIO_GROUP_GET_DEVICE_FD } from '../../src/abi/group.ts'
-import { defaultMachine } from '../../src/backends/sim/default-machine.ts'
 import { createSim } from '../../src/backends/sim/sim.ts'
+import { defaultMachine } from '../../src/backends/sim/spec/default-machine.ts'
 import { ERRNO } from '../../src/base/errno.ts'
 import { createDomain } from '../../src/domain/domain.ts'
 import { memlockOf } from '../../src/kernel/own-limits.ts'

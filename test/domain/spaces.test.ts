@@ -1,6 +1,6 @@
 import { beforeEach, describe, expect, test } from 'vitest'
 import { VFIO_IOMMU_GET_INFO, VFIO_IOMMU_MAP_DMA, VFIO_SET_IOMMU } from '../../src/abi/container.ts'
-import { defaultMachine } from '../../src/backends/sim/default-machine.ts'
+import { defaultMachine } from '../../src/backends/sim/spec/default-machine.ts'
 import { ERRNO } from '../../src/base/errno.ts'
 import { LIMITS } from '../../src/base/limits.ts'
 import type { MapItem } from '../../src/domain/space/mapping.ts'

@@ -6,8 +6,8 @@ import {
   VFIO_IRQ_SET_DATA_EVENTFD,
   VFIO_PCI_ERR_IRQ_INDEX,
 } from '../../src/abi/device.ts'
-import type { FaultEffect, FaultSpec } from '../../src/backends/sim/fault-spec.ts'
-import { ENGINE } from '../../src/backends/sim/vendor/engine.ts'
+import { ENGINE } from '../../src/backends/sim/devices/profiles/engine.ts'
+import type { FaultEffect, FaultSpec } from '../../src/backends/sim/spec/fault-spec.ts'
 import { said } from '../contract/answers.ts'
 import { getDeviceInfo, mapDma, s32, setIrqs } from '../contract/calls.ts'
 import {

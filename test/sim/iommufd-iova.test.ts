@@ -2,10 +2,10 @@
 
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
+import { Mm } from '../../src/backends/sim/core/mm.ts'
 import { IoPagetable } from '../../src/backends/sim/iommufd/io-pagetable.ts'
 import { UserMemory } from '../../src/backends/sim/iommufd/memory-source.ts'
 import { Pages } from '../../src/backends/sim/iommufd/pages.ts'
-import { Mm } from '../../src/backends/sim/mm.ts'
 import { PAGE_SIZE } from '../../src/base/units.ts'
 import { overlaps, type Range } from '../../src/rules/range-map.ts'
 

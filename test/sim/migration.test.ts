@@ -2,8 +2,8 @@
 
 import { createHash } from 'node:crypto'
 import { afterEach, expect, test } from 'vitest'
+import { RECORD_SIZE } from '../../src/backends/sim/devices/profiles/records.ts'
 import { createSim } from '../../src/backends/sim/sim.ts'
-import { RECORD_SIZE } from '../../src/backends/sim/vendor/records.ts'
 import { createDomain, type Domain } from '../../src/domain/domain.ts'
 import { vendorMachine } from '../contract/vendor-machine.ts'
 import { alice } from '../domain/people.ts'

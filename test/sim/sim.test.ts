@@ -2,8 +2,8 @@
 
 import { afterEach, describe, expect, test } from 'vitest'
 import { VFIO_IOMMU_MAP_DMA } from '../../src/abi/container.ts'
-import { defaultMachine } from '../../src/backends/sim/default-machine.ts'
 import { createSim, type Sim } from '../../src/backends/sim/sim.ts'
+import { defaultMachine } from '../../src/backends/sim/spec/default-machine.ts'
 import { ERRNO } from '../../src/base/errno.ts'
 import { eventfdCreate } from '../../src/os/eventfd.ts'
 import { sys } from '../../src/os/libc.ts'

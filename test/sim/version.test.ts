@@ -1,7 +1,7 @@
 /** Versions of kernels, compared. */
 
 import { describe, expect, test } from 'vitest'
-import { isAtLeast } from '../../src/backends/sim/version.ts'
+import { isAtLeast } from '../../src/backends/sim/spec/version.ts'
 
 describe('isAtLeast', () => {
   test.each([

@@ -2,7 +2,7 @@
 
 import { closeSync } from 'node:fs'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
-import { ENGINE } from '../../src/backends/sim/vendor/engine.ts'
+import { ENGINE } from '../../src/backends/sim/devices/profiles/engine.ts'
 import type { VfiodClient } from '../../src/client/client.ts'
 import { sendFds } from '../../src/client/fd-channel.ts'
 import { freeSegment, mapFd, memfdCreate, type Segment } from '../../src/os/memory.ts'

@@ -2,16 +2,16 @@
 
 import type { Kernel } from '../../kernel/port.ts'
 import type { Segment } from '../../os/memory.ts'
-import { Faults } from './faults.ts'
-import { type Fault, SimKernel } from './kernel.ts'
-import type { MachineSpec } from './machine.ts'
-import { Machine } from './machine-state.ts'
-import { Mm, User } from './mm.ts'
-import { Process } from './process.ts'
+import { Mm, User } from './core/mm.ts'
+import type { VendorDevice } from './devices/profiles/vendor-device.ts'
+import { type Fault, SimKernel } from './file/kernel.ts'
+import { Process } from './file/process.ts'
+import { Vfs } from './file/vfs.ts'
+import { Faults } from './machine/faults.ts'
+import { Machine } from './machine/machine.ts'
+import type { MachineSpec } from './spec/machine-spec.ts'
 import { fileTree } from './sysfs/tree.ts'
-import type { VendorDevice } from './vendor/vendor-device.ts'
-import type { VfioDevice } from './vfio-device.ts'
-import { Vfs } from './vfs.ts'
+import type { VfioDevice } from './vfio/vfio-device.ts'
 
 export interface SimProcess {
   readonly kernel: Kernel

@@ -4,8 +4,8 @@
  */
 
 import { ERRNO } from '../../../base/errno.ts'
-import type { IommuGroup } from '../iommu-group.ts'
-import type { IommuSpec } from '../machine.ts'
+import type { IommuGroup } from '../iommu/iommu-group.ts'
+import type { IommuSpec } from '../spec/machine-spec.ts'
 import type { Hwpt, HwptPaging } from './hwpt.ts'
 
 export class AttachedGroup {

@@ -1,6 +1,6 @@
 /** A vfio device that is bound to an iommufd, whether hardware or the kernel does its DMA. */
 
-import type { EmulatedDma } from '../emulated-dma.ts'
+import type { EmulatedDma } from '../iommu/emulated-dma.ts'
 
 export interface Binding {
   /** The id of its object. */

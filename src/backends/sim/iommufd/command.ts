@@ -7,8 +7,8 @@ import type { Ioctl } from '../../../abi/ioctl.ts'
 import { dataView, type Fields, type Struct, type Values } from '../../../abi/layout.ts'
 import { ERRNO } from '../../../base/errno.ts'
 import type { IoctlArg } from '../../../kernel/port.ts'
-import type { Answer, Caller } from '../open-file.ts'
-import { argAfter, argBytes, copyOut } from '../user-memory.ts'
+import { argAfter, argBytes, copyOut } from '../core/user-memory.ts'
+import type { Answer, Caller } from '../file/open-file.ts'
 import type { IommufdContext } from './context.ts'
 
 /** One request that is being executed. */

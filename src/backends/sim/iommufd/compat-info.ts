@@ -13,7 +13,7 @@ import {
 import { ERRNO } from '../../../base/errno.ts'
 import { PAGE_SIZE, U64_MAX } from '../../../base/units.ts'
 import type { IoctlArg } from '../../../kernel/port.ts'
-import { argAfter, copyIn, copyOut } from '../user-memory.ts'
+import { argAfter, copyIn, copyOut } from '../core/user-memory.ts'
 import type { IoPagetable } from './io-pagetable.ts'
 import type { Ioas } from './ioas.ts'
 

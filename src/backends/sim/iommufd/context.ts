@@ -1,8 +1,8 @@
 /** What one open of /dev/iommu holds: objects, how pinned pages are charged, the compat ioas. */
 
-import type { IommuGroup } from '../iommu-group.ts'
-import type { MachineSpec } from '../machine.ts'
-import type { OpenFile } from '../open-file.ts'
+import type { OpenFile } from '../file/open-file.ts'
+import type { IommuGroup } from '../iommu/iommu-group.ts'
+import type { MachineSpec } from '../spec/machine-spec.ts'
 import type { AttachedGroup } from './attached-group.ts'
 import { Ioas } from './ioas.ts'
 import { ObjectTable } from './objects.ts'

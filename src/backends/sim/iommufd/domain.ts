@@ -6,8 +6,8 @@
 import { IOMMU_IOAS_MAP_READABLE, IOMMU_IOAS_MAP_WRITEABLE } from '../../../abi/iommufd.ts'
 import { PAGE_SIZE } from '../../../base/units.ts'
 import type { Range, RangeMap } from '../../../rules/range-map.ts'
-import type { DmaAccess, Translation } from '../iommu-group.ts'
-import type { IommuSpec } from '../machine.ts'
+import type { DmaAccess, Translation } from '../iommu/iommu-group.ts'
+import type { IommuSpec } from '../spec/machine-spec.ts'
 import type { Area } from './area.ts'
 import { iopteAt, pageSizesOf } from './iopte.ts'
 

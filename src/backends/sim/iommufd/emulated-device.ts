@@ -6,7 +6,7 @@
 import { ERRNO } from '../../../base/errno.ts'
 import { PAGE_SIZE, U64_MAX } from '../../../base/units.ts'
 import type { Range } from '../../../rules/range-map.ts'
-import type { EmulatedDma, PinRequest, PinUser } from '../emulated-dma.ts'
+import type { EmulatedDma, PinRequest, PinUser } from '../iommu/emulated-dma.ts'
 import type { Binding } from './binding.ts'
 import type { IommufdContext } from './context.ts'
 import type { Access, AccessPart } from './io-pagetable.ts'

@@ -5,7 +5,7 @@
 
 import { iommu_hwpt_page_response, iommu_hwpt_pgfault } from '../../../abi/iommufd.ts'
 import { ERRNO } from '../../../base/errno.ts'
-import { OpenFile } from '../open-file.ts'
+import { OpenFile } from '../file/open-file.ts'
 import { IommufdObject } from './objects.ts'
 
 export class FaultQueue extends IommufdObject {

@@ -9,8 +9,8 @@ import {
   iommu_hw_info_vtd,
 } from '../../../abi/iommufd.ts'
 import { ERRNO } from '../../../base/errno.ts'
-import type { IommuSpec } from '../machine.ts'
-import { userBytes } from '../user-memory.ts'
+import { userBytes } from '../core/user-memory.ts'
+import type { IommuSpec } from '../spec/machine-spec.ts'
 import { operation } from './command.ts'
 import { PhysicalDevice } from './physical-device.ts'
 

@@ -3,8 +3,8 @@
  * to a guest and translates through a paging one, its parent.
  */
 
-import type { Translation } from '../iommu-group.ts'
-import type { IommuSpec } from '../machine.ts'
+import type { Translation } from '../iommu/iommu-group.ts'
+import type { IommuSpec } from '../spec/machine-spec.ts'
 import { Domain } from './domain.ts'
 import type { FaultQueue } from './fault-queue.ts'
 import type { Ioas, IoasTable } from './ioas.ts'

@@ -4,9 +4,9 @@
  */
 
 import type { IoctlArg } from '../../../kernel/port.ts'
-import type { MachineSpec } from '../machine.ts'
-import { type Answer, type Caller, OpenFile } from '../open-file.ts'
-import { isAtLeast } from '../version.ts'
+import { type Answer, type Caller, OpenFile } from '../file/open-file.ts'
+import type { MachineSpec } from '../spec/machine-spec.ts'
+import { isAtLeast } from '../spec/version.ts'
 import type { Operation } from './command.ts'
 import { IommufdContext } from './context.ts'
 import { dirtyRequests } from './dirty-requests.ts'

@@ -5,7 +5,7 @@
 
 import { PAGE_SIZE } from '../../../base/units.ts'
 import type { Range } from '../../../rules/range-map.ts'
-import { userBytes } from '../user-memory.ts'
+import { userBytes } from '../core/user-memory.ts'
 
 export class IovaBitmap {
   readonly #address: bigint

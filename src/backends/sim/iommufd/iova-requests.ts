@@ -9,7 +9,7 @@ import {
 } from '../../../abi/iommufd.ts'
 import { ERRNO } from '../../../base/errno.ts'
 import { overlaps, type Range } from '../../../rules/range-map.ts'
-import { userBytes } from '../user-memory.ts'
+import { userBytes } from '../core/user-memory.ts'
 import { type Operation, operation } from './command.ts'
 
 const { size: RANGE_SIZE } = iommu_iova_range

@@ -4,7 +4,7 @@ import { ERRNO } from '../../../base/errno.ts'
 import { PAGE_SIZE } from '../../../base/units.ts'
 import { sys } from '../../../os/libc.ts'
 import { bytesAt, fileIdentity, freeSegment, type Segment } from '../../../os/memory.ts'
-import type { Mm } from '../mm.ts'
+import type { Mm } from '../core/mm.ts'
 
 export interface MemorySource {
   readonly kind: 'user' | 'file'

@@ -14,7 +14,7 @@ import {
   iommu_vfio_ioas,
 } from '../../../abi/iommufd.ts'
 import { ERRNO } from '../../../base/errno.ts'
-import type { Caller } from '../open-file.ts'
+import type { Caller } from '../file/open-file.ts'
 import { type Operation, operation } from './command.ts'
 import type { IommufdContext } from './context.ts'
 import type { Ioas } from './ioas.ts'

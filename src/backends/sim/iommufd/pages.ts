@@ -6,7 +6,7 @@
 import { ERRNO } from '../../../base/errno.ts'
 import { PAGE_SIZE } from '../../../base/units.ts'
 import type { Range } from '../../../rules/range-map.ts'
-import type { Mm } from '../mm.ts'
+import type { Mm } from '../core/mm.ts'
 import type { MemorySource } from './memory-source.ts'
 import { PinCounts } from './pin-counts.ts'
 

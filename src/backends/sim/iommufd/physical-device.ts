@@ -1,7 +1,7 @@
 /** A device behind an IOMMU that is bound to an iommufd: it owns the DMA of its group. */
 
 import { ERRNO } from '../../../base/errno.ts'
-import type { IommuGroup } from '../iommu-group.ts'
+import type { IommuGroup } from '../iommu/iommu-group.ts'
 import { AttachedGroup } from './attached-group.ts'
 import type { Binding } from './binding.ts'
 import type { IommufdContext } from './context.ts'

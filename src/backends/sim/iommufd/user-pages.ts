@@ -2,8 +2,8 @@
 
 import { ERRNO } from '../../../base/errno.ts'
 import { PAGE_SIZE, U64_MAX } from '../../../base/units.ts'
-import type { Mm } from '../mm.ts'
-import type { Caller } from '../open-file.ts'
+import type { Mm } from '../core/mm.ts'
+import type { Caller } from '../file/open-file.ts'
 import type { IommufdContext } from './context.ts'
 import type { Slice } from './io-pagetable.ts'
 import { UserMemory } from './memory-source.ts'

@@ -2,7 +2,7 @@
 
 import type { FieldType, Struct, Values } from '../../../abi/layout.ts'
 import { ERRNO } from '../../../base/errno.ts'
-import { userBytes } from '../user-memory.ts'
+import { userBytes } from '../core/user-memory.ts'
 
 /** The struct at an address where the client says that it has `length` bytes, or -errno. */
 export const userStruct = <F extends Readonly<Record<string, FieldType>>>(

@@ -1,9 +1,9 @@
 /** /sys/kernel/iommu_groups: who is in a group, and what its devices cannot map. */
 
-import type { IommuGroup } from '../iommu-group.ts'
-import type { ReservedKind } from '../machine.ts'
-import type { Machine } from '../machine-state.ts'
-import { attribute, type Directory, directory, link } from '../vfs.ts'
+import { attribute, type Directory, directory, link } from '../file/vfs.ts'
+import type { IommuGroup } from '../iommu/iommu-group.ts'
+import type { Machine } from '../machine/machine.ts'
+import type { ReservedKind } from '../spec/machine-spec.ts'
 
 /** In reserved_regions the kernel shows a software MSI window as plain msi. */
 const SHOWN: Record<ReservedKind, string> = {

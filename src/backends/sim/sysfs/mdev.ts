@@ -1,9 +1,9 @@
 /** Mediated devices in sysfs: /sys/class/mdev_bus for their parents, /sys/bus/mdev for them. */
 
-import type { MdevParentSpec, MdevTypeSpec } from '../machine.ts'
-import type { Machine } from '../machine-state.ts'
-import type { Mdev } from '../mdev-bus.ts'
-import { attribute, type Directory, directory, link, type Node } from '../vfs.ts'
+import { attribute, type Directory, directory, link, type Node } from '../file/vfs.ts'
+import type { Machine } from '../machine/machine.ts'
+import type { Mdev } from '../machine/mdev-bus.ts'
+import type { MdevParentSpec, MdevTypeSpec } from '../spec/machine-spec.ts'
 import { vfioDev } from './vfio-dev.ts'
 
 const line = (data: string): string => (data.endsWith('\n') ? data.slice(0, -1) : data)

@@ -1,9 +1,9 @@
 /** /sys/bus/pci and the functions below /sys/devices: what they are, and which driver has them. */
 
 import { ERRNO } from '../../../base/errno.ts'
-import type { Machine } from '../machine-state.ts'
-import type { PciFunction } from '../pci/pci-function.ts'
-import { attribute, type Directory, directory, link, type Node } from '../vfs.ts'
+import type { PciFunction } from '../devices/pci/pci-function.ts'
+import { attribute, type Directory, directory, link, type Node } from '../file/vfs.ts'
+import type { Machine } from '../machine/machine.ts'
 import { vfioDev } from './vfio-dev.ts'
 
 const DRIVERS = '/sys/bus/pci/drivers'

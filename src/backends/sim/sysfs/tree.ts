@@ -1,13 +1,13 @@
 /** The files of a simulated machine that vfiod reads and writes: /sys and /dev/vfio. */
 
 import { ERRNO } from '../../../base/errno.ts'
-import { CdevFile } from '../cdev-file.ts'
-import { Container } from '../container.ts'
+import { attribute, type Directory, directory, type Node } from '../file/vfs.ts'
 import { IommufdFile } from '../iommufd/iommufd-file.ts'
-import type { Machine } from '../machine-state.ts'
+import type { Machine } from '../machine/machine.ts'
 import type { Type1Parameters } from '../type1/parameters.ts'
-import type { VfioRegistry } from '../vfio-registry.ts'
-import { attribute, type Directory, directory, type Node } from '../vfs.ts'
+import { CdevFile } from '../vfio/cdev-file.ts'
+import { Container } from '../vfio/container.ts'
+import type { VfioRegistry } from '../vfio/vfio-registry.ts'
 import { iommuGroups } from './iommu-groups.ts'
 import { mdevBus, mdevClass, mdevDevices } from './mdev.ts'
 import { pciBus, pciDevices } from './pci.ts'

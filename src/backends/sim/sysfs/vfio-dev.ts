@@ -1,7 +1,7 @@
 /** The `vfio-dev` directory of a device that a vfio driver has: its number among vfio devices. */
 
-import type { VfioDevice } from '../vfio-device.ts'
-import { attribute, type Directory, directory, link } from '../vfs.ts'
+import { attribute, type Directory, directory, link } from '../file/vfs.ts'
+import type { VfioDevice } from '../vfio/vfio-device.ts'
 
 /** The major number of /dev/vfio/devices/vfioN; whichever the kernel had free. */
 const MAJOR = 511

@@ -10,7 +10,7 @@ import {
 import { ERRNO } from '../../../base/errno.ts'
 import { U64_MAX } from '../../../base/units.ts'
 import type { IoctlArg } from '../../../kernel/port.ts'
-import { accessOk, argAfter, copyIn } from '../user-memory.ts'
+import { accessOk, argAfter, copyIn } from '../core/user-memory.ts'
 import { isBitmapSize, reportDirty } from './dirty-report.ts'
 import type { Type1 } from './type1.ts'
 import { straddles } from './unmap.ts'

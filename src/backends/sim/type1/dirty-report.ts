@@ -3,7 +3,7 @@
 import type { vfio_bitmap } from '../../../abi/container.ts'
 import type { Values } from '../../../abi/layout.ts'
 import { ERRNO } from '../../../base/errno.ts'
-import { userBytes } from '../user-memory.ts'
+import { userBytes } from '../core/user-memory.ts'
 import type { Mapping } from './mapping.ts'
 import type { Type1 } from './type1.ts'
 

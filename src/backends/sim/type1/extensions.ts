@@ -8,8 +8,8 @@ import {
   VFIO_UNMAP_ALL,
   VFIO_UPDATE_VADDR,
 } from '../../../abi/container.ts'
-import type { MachineSpec } from '../machine.ts'
-import { isAtLeast } from '../version.ts'
+import type { MachineSpec } from '../spec/machine-spec.ts'
+import { isAtLeast } from '../spec/version.ts'
 import type { Type1 } from './type1.ts'
 
 export const checkExtension = (

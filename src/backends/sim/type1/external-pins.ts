@@ -7,7 +7,7 @@
 import { VFIO_DMA_MAP_FLAG_READ, VFIO_DMA_MAP_FLAG_WRITE } from '../../../abi/container.ts'
 import { ERRNO } from '../../../base/errno.ts'
 import { PAGE_SIZE } from '../../../base/units.ts'
-import type { EmulatedDma, PinRequest } from '../emulated-dma.ts'
+import type { EmulatedDma, PinRequest } from '../iommu/emulated-dma.ts'
 import type { Mapping } from './mapping.ts'
 import type { MappingTree } from './mapping-tree.ts'
 import { charge } from './pinning.ts'

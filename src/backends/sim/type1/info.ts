@@ -14,8 +14,8 @@ import {
 } from '../../../abi/container.ts'
 import { ERRNO } from '../../../base/errno.ts'
 import type { IoctlArg } from '../../../kernel/port.ts'
-import { capChain } from '../cap-chain.ts'
-import { copyIn, copyOut } from '../user-memory.ts'
+import { capChain } from '../core/cap-chain.ts'
+import { copyIn, copyOut } from '../core/user-memory.ts'
 import { DIRTY_BITMAP_SIZE_MAX } from './dirty-report.ts'
 import type { Type1 } from './type1.ts'
 

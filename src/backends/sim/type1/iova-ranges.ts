@@ -2,7 +2,7 @@
 
 import { U64_MAX } from '../../../base/units.ts'
 import { overlaps, type Range } from '../../../rules/range-map.ts'
-import type { ReservedRegion } from '../machine.ts'
+import type { ReservedRegion } from '../spec/machine-spec.ts'
 
 /** Ascending and disjoint. Regions that the client may map over are not cut out. */
 export const iovaRanges = (

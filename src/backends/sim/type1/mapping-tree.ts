@@ -6,8 +6,8 @@
 
 import { U64_MAX } from '../../../base/units.ts'
 import { type Range, RangeMap } from '../../../rules/range-map.ts'
-import type { MachineSpec } from '../machine.ts'
-import { isAtLeast } from '../version.ts'
+import type { MachineSpec } from '../spec/machine-spec.ts'
+import { isAtLeast } from '../spec/version.ts'
 import type { Mapping } from './mapping.ts'
 
 export class MappingTree {

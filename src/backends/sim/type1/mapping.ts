@@ -5,7 +5,7 @@ import { ERRNO } from '../../../base/errno.ts'
 import { PAGE_SIZE } from '../../../base/units.ts'
 import { bytesAt } from '../../../os/memory.ts'
 import { type Pin, pinPages } from '../../../os/pin.ts'
-import type { Mm } from '../mm.ts'
+import type { Mm } from '../core/mm.ts'
 import { DirtyBitmap } from './dirty-bitmap.ts'
 import { PageCounts } from './page-counts.ts'
 

@@ -2,7 +2,7 @@
 
 import { ERRNO } from '../../../base/errno.ts'
 import { PAGE_SIZE } from '../../../base/units.ts'
-import type { Mm } from '../mm.ts'
+import type { Mm } from '../core/mm.ts'
 import type { Mapping } from './mapping.ts'
 
 /** Adds pages to what a process has locked: -ENOMEM past its RLIMIT_MEMLOCK. */

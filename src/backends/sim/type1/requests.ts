@@ -8,7 +8,7 @@ import {
 } from '../../../abi/container.ts'
 import { ERRNO } from '../../../base/errno.ts'
 import type { IoctlArg } from '../../../kernel/port.ts'
-import type { Caller } from '../open-file.ts'
+import type { Caller } from '../file/open-file.ts'
 import { dirtyPages } from './dirty-pages.ts'
 import { getInfo } from './info.ts'
 import { mapDma } from './map.ts'

@@ -2,8 +2,8 @@
 
 import { ERRNO } from '../../../base/errno.ts'
 import { U64_MAX } from '../../../base/units.ts'
-import type { MachineSpec } from '../machine.ts'
-import { isAtLeast } from '../version.ts'
+import type { MachineSpec } from '../spec/machine-spec.ts'
+import { isAtLeast } from '../spec/version.ts'
 
 export const wraps = (start: bigint, size: bigint): boolean => start + size - 1n > U64_MAX
 

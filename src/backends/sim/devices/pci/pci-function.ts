@@ -1,0 +1,176 @@
+/** A PCI function: its configuration space, what is behind its BARs, and who drives it. */
+
+import { ERRNO } from '../../../../base/errno.ts'
+import type { Pending } from '../../core/pending.ts'
+import type { GroupMember, IommuGroup } from '../../iommu/iommu-group.ts'
+import { type FunctionSpec, VENDOR_KINDS } from '../../spec/machine-spec.ts'
+import type { VfioGroup } from '../../vfio/group.ts'
+import type { Virqfds } from '../../vfio/virqfds.ts'
+import { Edu } from '../edu.ts'
+import { VendorDevice } from '../profiles/vendor-device.ts'
+import type { Bus, Registers } from '../registers.ts'
+import { BarMemory } from './bar-memory.ts'
+import { ConfigSpace } from './config-space.ts'
+import { IntxLine } from './intx.ts'
+import { PciIrqs } from './irqs.ts'
+
+/** Drivers that leave the group's DMA to whoever owns it. */
+const HANDS_OFF = ['vfio-pci', 'pcieport']
+
+/** What the bus needs to know of the device that vfio-pci makes of a function. */
+interface DeviceInUse {
+  readonly group: VfioGroup
+  /** The id of its object, and the iommufd that it is bound to. */
+  readonly binding: { readonly id: number } | undefined
+  readonly iommufd: object | undefined
+  readonly isCdevOpened: boolean
+}
+
+export class PciFunction implements GroupMember, Bus {
+  readonly spec: FunctionSpec
+  readonly iommuGroup: IommuGroup
+  readonly sysfsPath: string
+  readonly #pending: Pending
+  readonly #others: () => Iterable<PciFunction>
+  readonly irqs: PciIrqs
+  config: ConfigSpace
+  /** What a function of a vendor-like kind has besides registers. */
+  readonly vendor: VendorDevice | undefined
+  /** What is behind the BARs of a function that is nothing else. */
+  readonly #memory: BarMemory
+  registers: Registers
+  driver: string | undefined
+  driverOverride: string | undefined
+  /** While vfio-pci has it. */
+  vfio: DeviceInUse | undefined
+  isLowPower = false
+
+  constructor(
+    spec: FunctionSpec,
+    iommuGroup: IommuGroup,
+    machine: {
+      readonly pending: Pending
+      readonly virqfds: Virqfds
+      readonly hasDynamicMsix: boolean
+      functions(): Iterable<PciFunction>
+    },
+  ) {
+    this.spec = spec
+    this.iommuGroup = iommuGroup
+    this.#pending = machine.pending
+    this.#others = () => machine.functions()
+    const above = spec.parent === undefined ? '' : `/${spec.parent}`
+    const root = (spec.parent ?? spec.address).slice(0, '0000:00'.length)
+    this.sysfsPath = `/sys/devices/pci${root}${above}/${spec.address}`
+    this.driver = spec.boundDriver
+    this.config = new ConfigSpace(spec)
+    const kind = VENDOR_KINDS.find((name) => name === spec.kind)
+    if (kind) this.vendor = new VendorDevice(spec, kind, { bus: this, pending: machine.pending })
+    this.#memory = new BarMemory(spec.bars)
+    this.registers = this.#makeRegisters()
+    const intx = new IntxLine(machine.virqfds, spec.hasIntx)
+    this.irqs = new PciIrqs(spec, intx, machine)
+  }
+
+  get name(): string {
+    return this.spec.address
+  }
+
+  get usesDefaultDomain(): boolean {
+    return this.driver !== undefined && !HANDS_OFF.includes(this.driver)
+  }
+
+  /** `0000:01:00.1` in numbers. */
+  get place(): { readonly segment: number; readonly bus: number; readonly devfn: number } {
+    const [segment = 0, bus = 0, slot = 0, fn = 0] = this.name
+      .split(/[:.]/)
+      .map((part) => Number.parseInt(part, 16))
+    return { segment, bus, devfn: (slot << 3) | fn }
+  }
+
+  /** The BAR with the MSI-X table: here always the last of those in memory. */
+  get msixBar(): number | undefined {
+    if (this.spec.msixVectors === 0) return undefined
+    return this.spec.bars.findLast(({ kind }) => kind !== 'io')?.index
+  }
+
+  /** The functions that a bus reset hits, or undefined where no bridge can reset the bus. */
+  siblings(): PciFunction[] | undefined {
+    const { parent } = this.spec
+    if (parent === undefined) return undefined
+    return [...this.#others()].filter(({ spec }) => spec.parent === parent)
+  }
+
+  /** VFIO_DEVICE_RESET. */
+  reset(): number {
+    if (!this.spec.hasReset) return -ERRNO.EINVAL
+    this.resetFunction()
+    return 0
+  }
+
+  /** The registers are as after power on; the kernel restores the configuration space. */
+  resetFunction(): void {
+    this.vendor?.reset()
+    this.registers = this.#makeRegisters()
+    this.irqs.intx.setLevel(false)
+  }
+
+  writeConfig(offset: number, from: Uint8Array): number {
+    const answer = this.config.write(offset, from)
+    this.irqs.intx.setDisabled(this.config.isIntxDisabled)
+    return answer
+  }
+
+  setIntx(isRaised: boolean): void {
+    this.irqs.intx.setLevel(isRaised)
+  }
+
+  /** A message is a write to memory, which only a master of the bus makes. */
+  sendMsi(vector: number): void {
+    if (this.config.isBusMaster) this.irqs.sendMsi(vector)
+  }
+
+  get isMsiEnabled(): boolean {
+    return this.irqs.isMsiEnabled
+  }
+
+  later(action: () => void): void {
+    this.#pending.add(action)
+  }
+
+  dmaRead(iova: bigint, into: Uint8Array): boolean {
+    const pieces = this.#reach(iova, into.length, 'read')
+    if (pieces === undefined) {
+      into.fill(0)
+      return false
+    }
+    let at = 0
+    for (const piece of pieces) {
+      into.set(piece, at)
+      at += piece.length
+    }
+    return true
+  }
+
+  dmaWrite(iova: bigint, from: Uint8Array): boolean {
+    const pieces = this.#reach(iova, from.length, 'write')
+    let at = 0
+    for (const piece of pieces ?? []) {
+      piece.set(from.subarray(at, at + piece.length))
+      at += piece.length
+    }
+    if (pieces !== undefined) this.vendor?.dmaLog?.note(iova, from.length)
+    return pieces !== undefined
+  }
+
+  #reach(iova: bigint, length: number, access: 'read' | 'write'): Uint8Array[] | undefined {
+    if (!this.config.isBusMaster) return undefined
+    const translation = this.iommuGroup.translation ?? this.vfio?.group.container?.type1
+    return translation?.reach(iova, length, access)
+  }
+
+  #makeRegisters(): Registers {
+    if (this.vendor) return this.vendor.engine
+    return this.spec.kind === 'edu' ? new Edu(this) : this.#memory
+  }
+}

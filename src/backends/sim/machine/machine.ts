@@ -1,0 +1,34 @@
+/** A machine that runs: its groups, buses and drivers, built from its description. */
+
+import { Pending } from '../core/pending.ts'
+import { IommuGroup } from '../iommu/iommu-group.ts'
+import type { MachineSpec } from '../spec/machine-spec.ts'
+import type { Type1Parameters } from '../type1/parameters.ts'
+import { VfioRegistry } from '../vfio/vfio-registry.ts'
+import { Virqfds } from '../vfio/virqfds.ts'
+import { MdevBus } from './mdev-bus.ts'
+import { PciBus } from './pci-bus.ts'
+
+export class Machine {
+  readonly spec: MachineSpec
+  readonly pending: Pending
+  readonly virqfds: Virqfds
+  readonly groups: Map<number, IommuGroup>
+  readonly vfio: VfioRegistry
+  readonly type1: Type1Parameters
+  readonly pci: PciBus
+  readonly mdev: MdevBus
+
+  constructor(spec: MachineSpec, time: 'poked' | 'auto') {
+    this.spec = spec
+    this.pending = new Pending(time)
+    this.virqfds = new Virqfds(this.pending)
+    this.groups = new Map(
+      spec.groups.map((group) => [group.id, new IommuGroup(group, group.iommu ?? spec.iommu)]),
+    )
+    this.vfio = new VfioRegistry(this.pending)
+    this.type1 = { dmaEntryLimit: spec.dmaEntryLimit }
+    this.pci = new PciBus(spec, this)
+    this.mdev = new MdevBus(spec, this)
+  }
+}

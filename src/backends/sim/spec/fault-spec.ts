@@ -1,0 +1,69 @@
+/** How a fault is described: in which calls it strikes, at which of them, and what it does. */
+
+import * as container from '../../../abi/container.ts'
+import * as device from '../../../abi/device.ts'
+import * as feature from '../../../abi/feature.ts'
+import * as group from '../../../abi/group.ts'
+import * as iommufd from '../../../abi/iommufd.ts'
+import * as iommufdLater from '../../../abi/iommufd-later.ts'
+import * as migV2 from '../../../abi/mig-v2.ts'
+import type { ErrnoName } from '../../../base/errno.ts'
+
+export const FAULT_CALLS = [
+  'open',
+  'close',
+  'ioctl',
+  'pread',
+  'pwrite',
+  'read',
+  'write',
+  'mmap',
+  'munmap',
+  'exportFd',
+  'readFile',
+  'writeFile',
+  'readDir',
+  'readLink',
+] as const
+export type FaultCall = (typeof FAULT_CALLS)[number]
+
+/** What is done to a call; `lose` and `aer` also have the call go on, or fail by itself. */
+export type FaultEffect =
+  | { readonly kind: 'errno'; readonly errno: ErrnoName }
+  /** The call waits for so many steps of time, or where it is 0 until the fault is cleared. */
+  | { readonly kind: 'stall'; readonly steps: number }
+  /** A read or write takes no more than so many bytes. */
+  | { readonly kind: 'short'; readonly bytes: number }
+  /** The device is gone: ENODEV and EIO from then on. */
+  | { readonly kind: 'lose'; readonly device: string }
+  /** The device reports an uncorrectable error: its ERR interrupt fires. */
+  | { readonly kind: 'aer'; readonly device: string }
+  /** The firmware of a vendor-like device refuses its next migration arc. */
+  | { readonly kind: 'arc'; readonly device: string; readonly errno: ErrnoName }
+
+export interface FaultSpec {
+  /** By which it is cleared. */
+  readonly name: string
+  /** Any call where nothing is said. */
+  readonly call?: FaultCall
+  /** Of ioctls: the C name, `VFIO_IOMMU_MAP_DMA`. */
+  readonly request?: string
+  /** The call is on a file of this device, a data_fd too; or about a path that has this in it. */
+  readonly device?: string
+  readonly path?: string
+  /** The first call that is struck, counted from 1. */
+  readonly nth: number
+  /** How many calls are struck; 0 for all from then on. */
+  readonly times: number
+  readonly effect: FaultEffect
+}
+
+/** Requests by their C names; one number may have several, on different files. */
+export const FAULT_REQUESTS: ReadonlyMap<string, number> = new Map(
+  [container, device, feature, group, iommufd, iommufdLater, migV2]
+    .flatMap((room) => Object.values(room as Readonly<Record<string, unknown>>))
+    .flatMap((value) => {
+      const { cName, number } = (value ?? {}) as { readonly cName?: unknown; number?: unknown }
+      return typeof cName === 'string' && typeof number === 'number' ? [[cName, number]] : []
+    }),
+)

@@ -1,0 +1,53 @@
+/**
+ * The devices that vfio drivers have: each registered device has a number of its own, and a group
+ * node exists as long as a device of the group is registered.
+ */
+
+import type { Pending } from '../core/pending.ts'
+import type { IommuGroup } from '../iommu/iommu-group.ts'
+import { VfioGroup } from './group.ts'
+import type { VfioDevice } from './vfio-device.ts'
+
+export class VfioRegistry {
+  readonly #pending: Pending
+  readonly groups = new Map<number, VfioGroup>()
+  /** By the number that each has. */
+  readonly devices = new Map<number, VfioDevice>()
+
+  constructor(pending: Pending) {
+    this.#pending = pending
+  }
+
+  register<Device extends VfioDevice>(
+    iommuGroup: IommuGroup,
+    make: (group: VfioGroup, index: number) => Device,
+  ): Device {
+    const group = this.groups.get(iommuGroup.id) ?? new VfioGroup(iommuGroup)
+    this.groups.set(iommuGroup.id, group)
+    let index = 0
+    while (this.devices.has(index)) index += 1
+    const device = make(group, index)
+    this.devices.set(index, device)
+    group.devices.add(device)
+    return device
+  }
+
+  /** Waits until nobody has the device open, and asks for it meanwhile. */
+  async unregister(device: VfioDevice): Promise<void> {
+    if (device.isOpen) {
+      device.request()
+      const stopAsking = this.#pending.watch(() => {
+        device.request()
+        return false
+      })
+      await device.whenClosed()
+      stopAsking()
+    }
+    const { group } = device
+    group.devices.delete(device)
+    this.devices.delete(device.index)
+    if (group.devices.size > 0) return
+    group.vanish()
+    this.groups.delete(group.iommuGroup.id)
+  }
+}
