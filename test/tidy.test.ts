@@ -74,7 +74,30 @@ const FOLDERS: Readonly<Record<string, Readonly<Record<string, readonly string[]
     migration: ['state', 'identity', 'host', 'memory', 'space', 'device'],
     dirty: ['state', 'identity', 'host', 'memory', 'space', 'device'],
   },
+  // The kernel's own order: files, what translates, what hands out devices, the devices.
+  'backends/sim': {
+    spec: [],
+    'machine-file': ['spec'],
+    core: [],
+    file: ['core'],
+    iommu: ['spec'],
+    type1: ['spec', 'core', 'file', 'iommu'],
+    iommufd: ['spec', 'core', 'file', 'iommu'],
+    vfio: ['spec', 'core', 'file', 'iommu', 'type1', 'iommufd'],
+    devices: ['core', 'file', 'iommu', 'vfio'],
+    'devices/profiles': ['spec', 'core', 'file', 'iommufd', 'vfio', 'devices'],
+    'devices/mtty': ['core', 'file', 'vfio'],
+    'devices/pci': ['spec', 'core', 'file', 'iommu', 'vfio', 'devices', 'devices/profiles'],
+    machine: [
+      ...['spec', 'core', 'file', 'iommu', 'type1', 'vfio'],
+      ...['devices', 'devices/mtty', 'devices/pci'],
+    ],
+    sysfs: ['spec', 'file', 'iommu', 'type1', 'iommufd', 'vfio', 'devices/pci', 'machine'],
+  },
 }
+
+/** What other rooms may know of the simulator: its entry, and how a machine is described. */
+const SIM_ENTRY = /^backends\/sim\/(sim\.ts|spec\/|machine-file\/)/
 
 /** The port is all that backends know of the kernel room. */
 const PORT = 'kernel/port.ts'
@@ -92,10 +115,11 @@ const roomOf = (file: string): string | undefined =>
     .filter((room) => file.startsWith(`${room}/`))
     .sort((a, b) => b.length - a.length)[0]
 
-/** `domain`, `domain/space/space.ts` -> `space`; undefined for a file above the folders. */
+/** `domain`, `domain/space/space.ts` -> `space`, `devices/pci` of a folder in a folder; undefined
+ * for a file above the folders. */
 const folderOf = (room: string, file: string): string | undefined => {
   const rest = file.slice(room.length + 1)
-  return rest.includes('/') ? rest.slice(0, rest.indexOf('/')) : undefined
+  return rest.includes('/') ? dirname(rest) : undefined
 }
 
 const generated = (file: string): boolean => file.startsWith('proto/')
@@ -222,6 +246,20 @@ describe('imports', () => {
           .filter(isRelative)
           .map((specifier) => targetOf(file, specifier))
           .filter((target) => roomOf(target) === 'kernel' && target !== PORT)
+          .map((target) => `${file} -> ${target}`),
+      )
+
+    expect(wrong).toEqual([])
+  })
+
+  test('of the simulator from outside reach its entry and its descriptions only', () => {
+    const wrong = written
+      .filter((file) => roomOf(file) !== 'backends/sim')
+      .flatMap((file) =>
+        importsOf(file)
+          .filter(isRelative)
+          .map((specifier) => targetOf(file, specifier))
+          .filter((target) => roomOf(target) === 'backends/sim' && !SIM_ENTRY.test(target))
           .map((target) => `${file} -> ${target}`),
       )
 
