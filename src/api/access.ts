@@ -3,8 +3,7 @@
  * table is total by its type: a new RPC does not compile without a row.
  */
 import { VfiodError } from '../base/error.ts'
-import type { Client } from '../domain/identity/clients.ts'
-import { hasRole, type Role } from '../rules/policy.ts'
+import { type Grant, hasRole, type Role } from '../rules/policy.ts'
 import type { ServiceName, Services } from '../wire/protos.ts'
 
 export interface Access {
@@ -117,11 +116,15 @@ export const ACCESS: {
 }
 
 /** Throw ROLE_NEEDED unless the policy grants the client what the call needs. */
-export function requireRole(client: Client, needed: Role, method: string): void {
-  if (hasRole(client.grant, needed)) return
+export function requireRole(
+  { identity, grant }: { readonly identity: string; readonly grant: Grant },
+  needed: Role,
+  method: string,
+): void {
+  if (hasRole(grant, needed)) return
   throw new VfiodError(
     'ROLE_NEEDED',
-    `Cannot call ${method}: it needs role ${needed} and the policy grants ${client.identity} ${client.grant.role}; ask an administrator`,
+    `Cannot call ${method}: it needs role ${needed} and the policy grants ${identity} ${grant.role}; ask an administrator`,
     { resource: { type: 'rpc', name: method } },
   )
 }

@@ -13,6 +13,7 @@ import { addressSpaceHandlers } from './address-space.ts'
 import { type Administration, adminHandlers } from './admin.ts'
 import { Admission } from './admission.ts'
 import { type CallRules, deferring, implementation, unknownMethod } from './call.ts'
+import type { GrantOf, Release } from './connection-peer.ts'
 import { deviceHandlers } from './device.ts'
 import { dirtyHandlers } from './dirty.ts'
 import { FdChannel, fdChannelBinder } from './fd-channel.ts'
@@ -22,7 +23,7 @@ import { memoryHandlers } from './memory.ts'
 import { migrationHandlers } from './migration.ts'
 import { Observation } from './observation.ts'
 import { ownershipHandlers } from './ownership.ts'
-import { type GrantOf, Peers, type Release } from './peer.ts'
+import { Peers } from './peer.ts'
 import { Rates } from './rate.ts'
 import {
   type Certificates,
@@ -77,11 +78,12 @@ export class Api {
     this.#options = options
     const release: Release = (client, why) => this.#released(client, why)
     const { grantOf } = options
-    this.#peers = new Peers({ release, grantOf })
-    this.#admission = new Admission({ quotas: options.domain.quotas, log })
+    const { quotas } = options.domain
+    this.#peers = new Peers({ release, grantOf, quotas, log })
+    this.#admission = new Admission({ quotas, log })
     this.connections = new Connections({ peers: this.#peers, admission: this.#admission, log })
     const rules: CallRules = {
-      clientOf: (peer) => this.connections.clientOf(peer),
+      peerOf: (token) => this.connections.peerOf(token),
       running: this.#running,
       rates: new Rates(),
       log,
@@ -186,10 +188,7 @@ export class Api {
     const peers = new RemotePeers({ grantOf, leaseMs: remote.leaseMs, release })
     this.#remotePeers = peers
     const accept = (socket: TLSSocket, name: string) =>
-      this.connections.serve(socket, peers.payerOf(name), () => ({
-        current: () => peers.current(name),
-        disconnected: () => {},
-      }))
+      this.connections.serve(socket, peers.at(name), () => peers.at(name))
     this.#remoteServer = createRemoteServer(remote, accept, log)
     this.#remoteServer.listen(remote.port, remote.host)
     await once(this.#remoteServer, 'listening')

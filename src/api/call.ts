@@ -22,6 +22,7 @@ import type { Chunk } from '../wire/bulk.ts'
 import { methodsOf, type ServiceName, type Services } from '../wire/protos.ts'
 import { sendable, TEXT_MAX } from '../wire/status-details.ts'
 import { ACCESS, type Access, objectOf, requireRole } from './access.ts'
+import type { ConnectionPeer } from './connection-peer.ts'
 import type { Log } from './log.ts'
 import type { Rates } from './rate.ts'
 import { heardFrom, holdLease } from './remote.ts'
@@ -62,8 +63,8 @@ interface AnyCall {
 }
 
 export interface CallRules {
-  /** The client behind `call.getPeer()`; throws UNKNOWN_PEER. */
-  readonly clientOf: (peer: string) => Client
+  /** The peer behind `call.getPeer()`; throws UNKNOWN_PEER. */
+  readonly peerOf: (token: string) => ConnectionPeer
   readonly running: Running
   readonly rates: Rates
   readonly log: Log
@@ -83,7 +84,7 @@ interface Method {
 
 /** Runs the work of one call; what it throws is always a VfiodError. */
 const runCall = async <Result>(
-  { clientOf, running, rates, log }: CallRules,
+  { peerOf, running, rates, log }: CallRules,
   method: Method,
   call: AnyCall,
   /** What the call is about, for the audit; a client stream names it in its first message. */
@@ -93,12 +94,14 @@ const runCall = async <Result>(
   const started = performance.now()
   const abort = new AbortController()
   call.on('cancelled', () => abort.abort())
+  let peer: ConnectionPeer | undefined
   let client: Client | undefined
   let failure: VfiodError | undefined
   try {
-    client = clientOf(call.getPeer())
-    requireRole(client, method.access.role, method.name)
-    rates.take(client)
+    peer = peerOf(call.getPeer())
+    requireRole(peer, method.access.role, method.name)
+    rates.take(peer)
+    client = peer.current()
     const leave = running.enter({ client, abort, isEndless: method.isEndless })
     try {
       return await work({ client, signal: abort.signal })
@@ -111,7 +114,7 @@ const runCall = async <Result>(
   } finally {
     const ms = Math.round(performance.now() - started)
     const about = method.access.isAudited ? { audit: true, object: object() } : {}
-    const who = { client: client?.id, identity: client?.identity }
+    const who = { client: client?.id, identity: peer?.identity }
     const fields = { method: method.name, ...who, ...about, ms }
     if (failure === undefined) log.info(fields, 'call')
     else {

@@ -18,11 +18,13 @@ import {
   type SeqpacketConnection,
   SeqpacketListener,
 } from '../os/fd-passing.ts'
+import { POLLHUP, pendingEvents } from '../os/libc.ts'
 import { closeAll, listenUnix, SOCK_SEQPACKET } from '../os/unix-socket.ts'
 import { MESSAGE_MAX, sendable } from '../wire/status-details.ts'
+import { requireRole } from './access.ts'
 import { type Admission, REFUSED_MS } from './admission.ts'
 import type { Log } from './log.ts'
-import type { Identity, Peers } from './peer.ts'
+import type { LocalPeer, Peers } from './peer.ts'
 import type { Running } from './running.ts'
 import type { Binder } from './socket-file.ts'
 import { STATUS, toVfiodError } from './status.ts'
@@ -47,6 +49,9 @@ export const fdChannelBinder: Binder<SeqpacketListener> = {
   },
 }
 
+/** The other end of a connection, or why it is served its refusal only. */
+type FdPeer = LocalPeer | VfiodError
+
 export interface FdChannelParts {
   readonly peers: Peers
   readonly admission: Admission
@@ -58,7 +63,7 @@ export interface FdChannelParts {
 export class FdChannel {
   readonly #parts: FdChannelParts
   readonly #listener: SeqpacketListener
-  readonly #connections = new Map<SeqpacketConnection, Identity>()
+  readonly #connections = new Map<SeqpacketConnection, FdPeer>()
 
   constructor(listener: SeqpacketListener, parts: FdChannelParts) {
     this.#listener = listener
@@ -84,25 +89,32 @@ export class FdChannel {
       connection.close()
       return
     }
-    const identity = admitted.refusal ?? this.#identify(connection)
-    if (identity instanceof VfiodError)
-      log.warn({ refusal: identity.message }, 'fd channel connection refused')
-    this.#connections.set(connection, identity)
-    void this.#serve(connection, identity).finally(admitted.leave)
+    const peer = admitted.refusal ?? this.#peerAt(connection)
+    if (peer === undefined) {
+      admitted.leave()
+      connection.close()
+      return
+    }
+    if (peer instanceof VfiodError)
+      log.warn({ refusal: peer.message }, 'fd channel connection refused')
+    this.#connections.set(connection, peer)
+    void this.#serve(connection, peer).finally(admitted.leave)
   }
 
-  /** Who connected, or why it is served its refusal only. */
-  #identify(connection: SeqpacketConnection): Identity {
-    const identity = this.#parts.peers.identify(connection.fd)
-    if (identity instanceof VfiodError) return identity
+  /** The other end, or why it is served its refusal only; undefined where it has hung up. */
+  #peerAt(connection: SeqpacketConnection): FdPeer | undefined {
+    if (pendingEvents(connection.fd, POLLHUP) > 0) return undefined
+    const peer = this.#parts.peers.at(connection.fd)
+    const client = peer?.client
+    if (client === undefined) return peer
     let open = 0n
     for (const other of this.#connections.values())
-      if (!(other instanceof VfiodError) && other.client.id === identity.client.id) open += 1n
-    return open < CONNECTIONS_PER_CLIENT ? identity : tooManyOf(identity.client, open)
+      if (!(other instanceof VfiodError) && other.client?.id === client.id) open += 1n
+    return open < CONNECTIONS_PER_CLIENT ? peer : tooManyOf(client, open)
   }
 
-  async #serve(connection: SeqpacketConnection, identity: Identity): Promise<void> {
-    const isRefused = identity instanceof VfiodError
+  async #serve(connection: SeqpacketConnection, peer: FdPeer): Promise<void> {
+    const isRefused = peer instanceof VfiodError
     // A connection is for a ticket that is there; one that sends nothing is closed when none can be.
     const idle = setTimeout(() => connection.close(), isRefused ? REFUSED_MS : LIMITS.ticketMs)
     idle.unref()
@@ -114,7 +126,7 @@ export class FdChannel {
           if (packet.bytes.length === 0) return await closeAll(packet.fds)
         }
         idle.refresh()
-        if (!(await this.#answer(connection, identity, packet)) || isRefused) return
+        if (!(await this.#answer(connection, peer, packet)) || isRefused) return
       }
     } catch (error) {
       this.#parts.log.error({ err: error }, 'fd channel connection failed by a mistake')
@@ -122,27 +134,27 @@ export class FdChannel {
       clearTimeout(idle)
       this.#connections.delete(connection)
       connection.close()
-      this.#parts.peers.disconnected(identity)
+      if (!isRefused) peer.disconnected()
     }
   }
 
   /** Answers one packet; false when the peer does not take the answer. */
   async #answer(
     connection: SeqpacketConnection,
-    identity: Identity,
+    peer: FdPeer,
     packet: Packet | number,
   ): Promise<boolean> {
-    const outcome = await this.#redeem(identity, packet)
+    const outcome = await this.#redeem(peer, packet)
     if (outcome instanceof VfiodError) {
       const received = typeof packet === 'number' ? [] : packet.fds
       await closeAll(received)
-      this.#logRefusal(outcome, { client: clientId(identity), fds: received.length })
+      this.#logRefusal(outcome, { ...who(peer), fds: received.length })
       const { reason, message } = outcome
       const refusal = { ok: false, status: status[STATUS[reason]], reason }
       const text = sendable(message, MESSAGE_MAX)
       return connection.send(json({ ...refusal, message: text })) >= 0
     }
-    const fields = { client: clientId(identity), fds: outcome.fds.length }
+    const fields = { ...who(peer), fds: outcome.fds.length }
     this.#parts.log.info({ ...fields, reply: outcome.reply }, 'fd channel')
     const answer = connection.send(json({ ok: true, ...outcome.reply }), outcome.fds)
     await closeAll(outcome.fds)
@@ -150,14 +162,16 @@ export class FdChannel {
   }
 
   /** What the domain made of the packet: it has taken over the fds unless it refused. */
-  async #redeem(identity: Identity, packet: Packet | number): Promise<Redeemed | VfiodError> {
-    const { peers, running, redeem } = this.#parts
+  async #redeem(peer: FdPeer, packet: Packet | number): Promise<Redeemed | VfiodError> {
+    const { running, redeem } = this.#parts
     if (typeof packet === 'number') {
       return badArgument('fd', `Cannot take the packet: ${TOO_LARGE}; send less`)
     }
     const ticket = Buffer.from(packet.bytes).toString('latin1', 0, TICKET_LENGTH_MAX)
     try {
-      const client = peers.current(identity)
+      if (peer instanceof VfiodError) throw peer
+      requireRole(peer, 'operate', 'the fd channel')
+      const client = peer.current()
       const leave = running.enter({ client, abort: new AbortController(), isEndless: false })
       try {
         return await redeem(client, ticket, packet.fds)
@@ -195,5 +209,5 @@ const TOO_LARGE = `it is longer than a packet may be or has more than ${LIMITS.f
 
 const json = (value: object): Uint8Array => Buffer.from(JSON.stringify(value))
 
-const clientId = (identity: Identity): string | undefined =>
-  identity instanceof VfiodError ? undefined : identity.client.id
+const who = (peer: FdPeer) =>
+  peer instanceof VfiodError ? {} : { client: peer.client?.id, identity: peer.identity }

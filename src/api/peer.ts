@@ -1,33 +1,56 @@
 /**
- * From connections to clients. Identity comes from the kernel alone: who connected, and in which
- * mm that process runs. A client is an mm, so the connections of one process, and of processes that
- * share one mm (vfork children), are one client.
+ * From connections to clients. Identity comes from the kernel alone. Credentials belong to the
+ * connection: who its process was when it connected. Ownership belongs to the mm that the process
+ * runs in: the connections of one process, and of processes that share one mm (vfork children), are
+ * one client, and each is judged by its own credentials.
  *
- * A client ends when the last of its processes has exited or has become another image (exec). The
- * loss of a connection ends nothing: a client may reconnect and finds what it owned.
+ * A client ends when the last of its processes has exited or has become another image (exec), and
+ * only on proof of it: a look that fails refuses the call and releases nothing. The loss of a
+ * connection ends nothing: a client may reconnect and finds what it owned.
  *
- * A connected socket is a capability: whoever it was left or passed to calls in the name of the
- * process that connected, until that one is gone. HTTP/2 over a stream does not tell who wrote.
+ * A connected socket is a capability: the process that it was left or passed to calls in the name of
+ * the process that connected, until that one is gone. HTTP/2 over a stream does not tell who wrote.
  */
-import { errnoName } from '../base/errno.ts'
+import { ERRNO, errnoName } from '../base/errno.ts'
 import { VfiodError } from '../base/error.ts'
 import type { Client } from '../domain/identity/clients.ts'
-import type { Payer } from '../domain/identity/quotas.ts'
+import type { Payer, Quotas } from '../domain/identity/quotas.ts'
+import { keepFdReserve } from '../os/fd-reserve.ts'
 import { type MmPin, pinMm } from '../os/mm.ts'
-import { credentialsOf, type Peer, peerOf, sameMm } from '../os/peer.ts'
+import {
+  type Credentials,
+  credentialsOf,
+  hasExited,
+  type Peer,
+  peerOf,
+  sameMm,
+} from '../os/peer.ts'
 import { unwatch, watch } from '../os/poller.ts'
 import { closeAll } from '../os/unix-socket.ts'
-import { type Grant, NOTHING, type Identity as PolicyIdentity } from '../rules/policy.ts'
+import { type Grant, NOTHING } from '../rules/policy.ts'
+import type { ConnectionPeer, GrantOf, Release } from './connection-peer.ts'
+import type { Log } from './log.ts'
+
+/** The processes that share an mm: what a local client is. */
+interface Mm {
+  /** The client with the credentials of its first connection: what it owned is released for it. */
+  readonly client: LocalClient
+  /** Invariant: each of them shares the mm. Empty once the client is gone. */
+  readonly processes: Set<Process>
+}
 
 /** One process of a client; it stays known for as long as it runs. */
 interface Process {
+  readonly key: string
   readonly pid: number
-  readonly startTime: bigint
   readonly pidfd: number
   readonly pin: MmPin
-  readonly client: LocalClient
+  readonly mm: Mm
+  /** Whose quota it counts against. */
+  readonly payer: Payer
 }
 
+/** A client with the credentials of one of its connections. */
 class LocalClient implements Client {
   readonly id: string
   readonly pid: number
@@ -38,8 +61,6 @@ class LocalClient implements Client {
   /** Supplementary groups. */
   readonly groups: readonly number[]
   readonly #grantOf: GrantOf
-  /** Invariant: every one of them shares the mm. Empty once the client is gone. */
-  readonly processes = new Set<Process>()
 
   constructor(id: string, peer: Peer, grantOf: GrantOf) {
     this.id = id
@@ -52,97 +73,208 @@ class LocalClient implements Client {
     this.identity = identityOf(peer)
   }
 
-  /** Asked at each use: the policy may have been reloaded. */
   get grant(): Grant {
-    return this.#grantOf({ kind: 'local', uid: this.uid, gids: [this.gid, ...this.groups] })
-  }
-
-  isCurrent(): boolean {
-    for (const { pin } of this.processes) if (pin.isCurrent()) return true
-    return false
+    return grantTo(this, this.#grantOf)
   }
 }
 
-/** What the policy grants an identity at this moment. */
-export type GrantOf = (identity: PolicyIdentity) => Grant
+/** The process at the other end of a connected socket. */
+export class LocalPeer implements ConnectionPeer {
+  readonly identity: string
+  readonly #credentials: Credentials
+  readonly #peers: Peers
+  readonly #grantOf: GrantOf
+  /** The process while it is not pinned, or why there is none. */
+  #found: Peer | VfiodError
+  #pinned: { readonly process: Process; readonly client: LocalClient } | undefined
 
-/** Told of every client that is gone, once. */
-export type Release = (client: Client, why: string) => void
+  constructor(
+    credentials: Credentials,
+    found: Peer | VfiodError,
+    parts: { readonly peers: Peers; readonly grantOf: GrantOf },
+  ) {
+    this.#credentials = credentials
+    this.#found = found
+    this.#peers = parts.peers
+    this.#grantOf = parts.grantOf
+    this.identity = identityOf(credentials)
+  }
 
-/** A connection's process, or why it has none. */
-export type Identity = Process | VfiodError
+  get grant(): Grant {
+    return grantTo(this.#credentials, this.#grantOf)
+  }
+
+  /** The client, once the process is pinned. */
+  get client(): Client | undefined {
+    return this.#pinned?.client
+  }
+
+  current(): Client {
+    if (this.#pinned === undefined) {
+      if (this.#found instanceof VfiodError) throw this.#found
+      this.#pinned = this.#peers.pin(this.#found, this)
+      // The pidfd is the process's now.
+      this.#found = UNKNOWN
+      return this.#pinned.client
+    }
+    this.#peers.requireCurrent(this.#pinned.process)
+    return this.#pinned.client
+  }
+
+  disconnected(): void {
+    if (this.#pinned !== undefined) this.#peers.disconnected(this.#pinned.process)
+    else if (!(this.#found instanceof VfiodError)) void closeAll([this.#found.pidfd])
+    this.#found = UNKNOWN
+  }
+}
 
 export class Peers {
   readonly #processes = new Map<string, Process>()
   readonly #release: Release
   readonly #grantOf: GrantOf
+  readonly #quotas: Quotas
+  readonly #log: Log
+  readonly #giveUpReserve = keepFdReserve()
   #clientsSeen = 0
 
-  /** `release` is told of every client that is gone, once. */
-  constructor(parts: { readonly release: Release; readonly grantOf: GrantOf }) {
+  constructor(parts: {
+    readonly release: Release
+    readonly grantOf: GrantOf
+    readonly quotas: Quotas
+    readonly log: Log
+  }) {
     this.#release = parts.release
     this.#grantOf = parts.grantOf
+    this.#quotas = parts.quotas
+    this.#log = parts.log
   }
 
   /** Every client that is there. */
   clients(): Client[] {
-    return [...new Set([...this.#processes.values()].map(({ client }) => client))]
+    return [...new Set([...this.#processes.values()].map(({ mm }) => mm.client))]
   }
 
   /** Whose quota a connected socket counts against: asked of the socket alone, at little cost. */
   payerOf(socketFd: number): Payer {
     const found = credentialsOf(socketFd)
-    if (typeof found === 'number') return NOBODY
-    const { uid, gid, groups } = found
-    const grant = this.#grantOf({ kind: 'local', uid, gids: [gid, ...groups] })
-    return { identity: identityOf(found), grant }
+    if (typeof found === 'number') return { identity: 'nobody known', grant: NOTHING }
+    return { identity: identityOf(found), grant: grantTo(found, this.#grantOf) }
   }
 
-  /** Who is at the other end of a connected socket. */
-  identify(socketFd: number): Identity {
-    const peer = peerOf(socketFd)
-    if (typeof peer === 'number') return unknownPeer(`the kernel answered ${errnoName(-peer)}`)
+  /**
+   * The other end of a connected socket; undefined where its process is gone already. The process is
+   * pinned when the connection is made, unless the policy grants it nothing: then at the first call
+   * that it may make.
+   */
+  at(socketFd: number): LocalPeer | undefined {
+    const found = peerOf(socketFd)
+    const credentials = credentialsOf(socketFd)
+    const isHidden = typeof credentials !== 'number' && credentials.pid === 0
+    if (found === -ERRNO.ESRCH && !isHidden) {
+      const { identity } = this.payerOf(socketFd)
+      this.#log.info({ identity }, 'connection closed: its process is gone')
+      return undefined
+    }
+    const peer = new LocalPeer(
+      typeof credentials === 'number' ? NO_CREDENTIALS : credentials,
+      typeof found === 'number' ? this.#refusalFor(found) : found,
+      { peers: this, grantOf: this.#grantOf },
+    )
+    if (peer.grant.role !== 'none') this.#pinNow(peer)
+    return peer
+  }
+
+  #pinNow(peer: LocalPeer): void {
+    try {
+      peer.current()
+    } catch (error) {
+      if (!(error instanceof VfiodError)) throw error
+      // The first call asks again, and is answered with what is found then.
+      this.#log.warn({ identity: peer.identity, refusal: error.message }, 'peer not identified')
+    }
+  }
+
+  /** Make sure that the process is known and pinned; takes over its pidfd unless it throws. */
+  pin(peer: Peer, payer: Payer): { readonly process: Process; readonly client: LocalClient } {
     const key = keyOf(peer)
     const known = this.#processes.get(key)
-    if (known?.pin.isCurrent()) {
+    if (known !== undefined && this.#isCurrent(known)) {
       void closeAll([peer.pidfd])
-      return known
+      return { process: known, client: this.#clientOf(known.mm, peer) }
     }
-    if (known !== undefined) this.#forget(known, 'it runs another image')
-    return this.#learn(key, peer)
+    const process = this.#learn(key, peer, payer)
+    return { process, client: this.#clientOf(process.mm, peer) }
   }
 
-  /** The client that calls through a connection: its process must still be what it was. */
-  current(identity: Identity): Client {
-    if (identity instanceof VfiodError) throw identity
-    if (this.#isKnown(identity) && identity.pin.isCurrent()) return identity.client
-    this.#forget(identity, 'it runs another image')
+  /** Throw unless the process still runs the image that connected. */
+  requireCurrent(process: Process): void {
+    if (this.#isKnown(process) && this.#isCurrent(process)) return
     throw unknownPeer('the process that connected has exited or runs another image')
   }
 
-  /** A connection is closed; when its process runs another image by now, nobody else would tell. */
-  disconnected(identity: Identity): void {
-    if (identity instanceof VfiodError || !this.#isKnown(identity)) return
-    if (!identity.pin.isCurrent()) this.#forget(identity, 'it runs another image or has exited')
+  /** A connection is closed: the last chance to notice that its process runs another image. */
+  disconnected(process: Process): void {
+    if (!this.#isKnown(process)) return
+    try {
+      this.#isCurrent(process)
+    } catch (error) {
+      if (!(error instanceof VfiodError)) throw error
+    }
   }
 
   /** Stops watching; nothing is released. */
   close(): void {
     for (const process of this.#processes.values()) this.#drop(process)
+    this.#giveUpReserve()
   }
 
-  #learn(key: string, peer: Peer): Identity {
-    const pin = pinMm(peer.pid, { pidfd: peer.pidfd })
-    if (typeof pin === 'number') {
-      void closeAll([peer.pidfd])
-      return unknownPeer(`its memory cannot be pinned (${errnoName(-pin)})`)
+  /** Whether the process is what it was. It is forgotten on proof that it is not; throws where it
+   * cannot be looked at. */
+  #isCurrent(process: Process): boolean {
+    if (hasExited(process.pidfd)) {
+      this.#forget(process, 'it has exited')
+      return false
     }
-    const client = this.#clientWithMmOf(peer) ?? this.#newClient(peer)
-    const process = { pid: peer.pid, startTime: peer.startTime, pidfd: peer.pidfd, pin, client }
-    this.#processes.set(key, process)
-    client.processes.add(process)
-    watch(peer.pidfd, () => this.#forget(process, 'it has exited'))
-    return process
+    const found = process.pin.look()
+    if (found === 'current') return true
+    if (found === 'gone') {
+      this.#forget(process, 'it runs another image or has exited')
+      return false
+    }
+    const error = notChecked(found)
+    const { pid, mm } = process
+    this.#log.error({ client: mm.client.id, pid, refusal: error.message }, 'peer not checked')
+    throw error
+  }
+
+  #learn(key: string, peer: Peer, payer: Payer): Process {
+    this.#quotas.take(payer, PLACE)
+    try {
+      const pin = pinMm(peer.pid, { pidfd: peer.pidfd })
+      if (typeof pin === 'number') throw this.#refusalFor(pin)
+      const { pid, pidfd } = peer
+      const mm = this.#mmOf(peer) ?? { client: this.#newClient(peer), processes: new Set() }
+      const process: Process = { key, pid, pidfd, pin, mm, payer }
+      const watched = watch(pidfd, () => {
+        if (hasExited(pidfd)) this.#forget(process, 'it has exited')
+      })
+      if (watched < 0) {
+        pin.close()
+        throw notChecked(watched)
+      }
+      this.#processes.set(key, process)
+      mm.processes.add(process)
+      return process
+    } catch (error) {
+      this.#quotas.give(payer, PLACE)
+      throw error
+    }
+  }
+
+  /** Why a process is no client: it is gone, hidden or not to be looked at; or we could not look. */
+  #refusalFor(errno: number): VfiodError {
+    const isAnswer = errno === -ERRNO.ESRCH || errno === -ERRNO.EACCES || errno === -ERRNO.EPERM
+    return isAnswer ? unknownPeer(`the kernel answered ${errnoName(-errno)}`) : notChecked(errno)
   }
 
   #newClient(peer: Peer): LocalClient {
@@ -150,40 +282,61 @@ export class Peers {
     return new LocalClient(`${peer.pid}-${this.#clientsSeen}`, peer, this.#grantOf)
   }
 
-  #clientWithMmOf(peer: Peer): LocalClient | undefined {
-    for (const { pid, pin, client } of this.#processes.values()) {
-      if (sameMm(pid, peer.pid) === true && pin.isCurrent()) return client
+  /** The client of an mm, with the credentials of this connection where they are others. */
+  #clientOf({ client }: Mm, peer: Peer): LocalClient {
+    return isSameUser(client, peer) ? client : new LocalClient(client.id, peer, this.#grantOf)
+  }
+
+  #mmOf(peer: Peer): Mm | undefined {
+    for (const process of this.#processes.values()) {
+      if (sameMm(process.pid, peer.pid) === true && process.pin.look() === 'current')
+        return process.mm
     }
     return undefined
   }
 
   #isKnown(process: Process): boolean {
-    return this.#processes.get(keyOf(process)) === process
+    return this.#processes.get(process.key) === process
   }
 
   #forget(process: Process, why: string): void {
     if (!this.#isKnown(process)) return
     this.#drop(process)
-    if (process.client.processes.size === 0) this.#release(process.client, why)
+    const { client, processes } = process.mm
+    if (processes.size === 0) this.#release(client, why)
   }
 
   #drop(process: Process): void {
-    this.#processes.delete(keyOf(process))
-    process.client.processes.delete(process)
+    this.#processes.delete(process.key)
+    process.mm.processes.delete(process)
     unwatch(process.pidfd)
     void closeAll([process.pidfd])
     process.pin.close()
+    this.#quotas.give(process.payer, PLACE)
   }
 }
+
+const PLACE = { processes: 1n } as const
 
 /** The supplementary groups of a client; none for one on another host. */
 export const groupsOf = (client: Client): readonly number[] =>
   client instanceof LocalClient ? client.groups : []
 
+type User = Pick<Credentials, 'uid' | 'gid' | 'groups'>
+
+const isSameUser = (one: User, other: User): boolean =>
+  one.uid === other.uid &&
+  one.gid === other.gid &&
+  one.groups.length === other.groups.length &&
+  one.groups.every((group, index) => group === other.groups[index])
+
 const identityOf = ({ uid }: { readonly uid: number }): string => `uid ${uid}`
 
-/** A socket of which the kernel tells nothing. */
-const NOBODY: Payer = { identity: 'nobody known', grant: NOTHING }
+const grantTo = ({ uid, gid, groups }: User, grantOf: GrantOf): Grant =>
+  grantOf({ kind: 'local', uid, gids: [gid, ...groups] })
+
+/** What a socket has of which the kernel tells nothing: the overflow ids, which no rule is for. */
+const NO_CREDENTIALS: Credentials = { pid: 0, uid: 0xffff_ffff, gid: 0xffff_ffff, groups: [] }
 
 /** No two processes of one boot have the same pid and the same start. */
 const keyOf = ({ pid, startTime }: { readonly pid: number; readonly startTime: bigint }): string =>
@@ -193,4 +346,14 @@ const unknownPeer = (found: string): VfiodError =>
   new VfiodError(
     'UNKNOWN_PEER',
     `Cannot tell who calls: ${found}; connect from a process of this host that is still running`,
+  )
+
+const UNKNOWN = unknownPeer('the connection is closed')
+
+/** Looking failed, which says nothing about the process. */
+const notChecked = (errno: number): VfiodError =>
+  new VfiodError(
+    'PEER_NOT_CHECKED',
+    `Cannot tell whether the calling process is what it was: the kernel answered ${errnoName(-errno)}; repeat the call, nothing was released`,
+    { errno: errnoName(-errno) },
   )

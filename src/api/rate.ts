@@ -3,7 +3,7 @@
  * holds one second's worth. The processes of one identity share it.
  */
 import { VfiodError } from '../base/error.ts'
-import type { Client } from '../domain/identity/clients.ts'
+import type { Payer } from '../domain/identity/quotas.ts'
 
 interface Bucket {
   tokens: number
@@ -21,21 +21,21 @@ export class Rates {
   }
 
   /** Count one call, or throw LIMIT_REACHED with when to try again. */
-  take(client: Client): void {
-    const rate = client.grant.quota.calls_per_second
+  take({ identity, grant }: Payer): void {
+    const rate = grant.quota.calls_per_second
     if (rate === undefined) return
     const perSecond = Number(rate)
-    const bucket = this.#filled(client.identity, perSecond)
+    const bucket = this.#filled(identity, perSecond)
     if (bucket.tokens >= 1) {
       bucket.tokens -= 1
       return
     }
     throw new VfiodError(
       'LIMIT_REACHED',
-      `Cannot serve the call: the quota of ${client.identity} is ${rate} calls per second; call less often, or raise calls_per_second in the policy`,
+      `Cannot serve the call: the quota of ${identity} is ${rate} calls per second; call less often, or raise calls_per_second in the policy`,
       {
         quota: {
-          limit: `calls_per_second of ${client.identity}`,
+          limit: `calls_per_second of ${identity}`,
           max: rate,
           current: rate,
           needed: 1n,

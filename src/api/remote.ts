@@ -9,10 +9,9 @@
  */
 import { createServer as createTlsServer, type TLSSocket, type Server as TlsServer } from 'node:tls'
 import type { Client } from '../domain/identity/clients.ts'
-import type { Payer } from '../domain/identity/quotas.ts'
 import type { Grant } from '../rules/policy.ts'
+import type { ConnectionPeer, GrantOf, Release } from './connection-peer.ts'
 import type { Log } from './log.ts'
-import type { GrantOf, Release } from './peer.ts'
 
 /** PEM, all three. */
 export interface Certificates {
@@ -95,10 +94,6 @@ class RemoteClient implements Client {
     return Math.max(0, Math.ceil(this.#deadline - performance.now()))
   }
 
-  isCurrent(): boolean {
-    return !this.#isEnded
-  }
-
   /** Begins the whole time anew, unless it has run out or does not run. */
   renew(): void {
     if (this.#isEnded || this.#holds > 0) return
@@ -148,9 +143,17 @@ export class RemotePeers {
     return [...this.#byName.values()]
   }
 
-  /** Whose quota the connections of this name count against. */
-  payerOf(name: string): Payer {
-    return { identity: identityOf(name), grant: this.#grantOf({ kind: 'remote', name }) }
+  /** The other end of a connection whose certificate has this name. */
+  at(name: string): ConnectionPeer {
+    const grantOf = this.#grantOf
+    return {
+      identity: identityOf(name),
+      get grant() {
+        return grantOf({ kind: 'remote', name })
+      },
+      current: () => this.current(name),
+      disconnected: () => {},
+    }
   }
 
   /** The client that calls by a certificate of this name; the call renews its lease. */

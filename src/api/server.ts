@@ -19,10 +19,10 @@ import {
 } from '@grpc/grpc-js'
 import { VfiodError } from '../base/error.ts'
 import { LIMITS } from '../base/limits.ts'
-import type { Client } from '../domain/identity/clients.ts'
 import type { Payer } from '../domain/identity/quotas.ts'
-import { POLLRDHUP, pendingEvents } from '../os/libc.ts'
+import { POLLHUP, POLLRDHUP, pendingEvents } from '../os/libc.ts'
 import { type Admission, REFUSED_MS } from './admission.ts'
+import type { ConnectionPeer } from './connection-peer.ts'
 import type { Log } from './log.ts'
 import type { Peers } from './peer.ts'
 import type { Binder } from './socket-file.ts'
@@ -140,18 +140,11 @@ const fdOf = (socket: Socket): number => {
 }
 
 const isHungUp = (socket: Socket): boolean =>
-  !socket.destroyed && pendingEvents(fdOf(socket), POLLRDHUP) > 0
-
-/** Who is at the other end of a connection. */
-export interface Caller {
-  /** The client, at each call; throws when it is not what it was when it connected. */
-  current(): Client
-  disconnected(): void
-}
+  !socket.destroyed && pendingEvents(fdOf(socket), POLLRDHUP | POLLHUP) > 0
 
 interface Connection {
-  /** Undefined where the connection is refused: nobody asks who calls. */
-  readonly caller: Caller | undefined
+  /** Undefined where the connection is refused: no call gets to its client. */
+  readonly peer: ConnectionPeer | undefined
   readonly refusal: VfiodError | undefined
   /** Set as soon as HTTP/2 is spoken on it. */
   session?: Session
@@ -197,10 +190,10 @@ export class Connections {
     this.listening = createServer((socket) => this.#accept(socket))
   }
 
-  /** The client behind `call.getPeer()`, which is the token of its connection. */
-  clientOf(token: string): Client {
-    const caller = this.#connections.get(token)?.caller
-    if (caller !== undefined) return caller.current()
+  /** The peer behind `call.getPeer()`, which is the token of its connection. */
+  peerOf(token: string): ConnectionPeer {
+    const peer = this.#connections.get(token)?.peer
+    if (peer !== undefined) return peer
     throw new VfiodError(
       'UNKNOWN_PEER',
       'Cannot tell who calls: the connection is closed; connect again',
@@ -240,19 +233,19 @@ export class Connections {
   }
 
   #accept(socket: Socket): void {
-    this.serve(socket, this.#peers.payerOf(fdOf(socket)), () => {
-      const identity = this.#peers.identify(fdOf(socket))
-      if (identity instanceof VfiodError)
-        this.#log.warn({ refusal: identity.message }, 'unknown peer')
-      return {
-        current: () => this.#peers.current(identity),
-        disconnected: () => this.#peers.disconnected(identity),
-      }
-    })
+    this.serve(socket, this.#peers.payerOf(fdOf(socket)), () => this.#peers.at(fdOf(socket)))
   }
 
-  /** Serve a connection of this identity, if it may have one more; only then is it asked who calls. */
-  serve(socket: Socket, payer: Payer, callerOf: () => Caller): void {
+  /**
+   * Serve a connection of this identity, if it may have one more; only then is its peer looked up.
+   * Nothing is read from a connection that nobody holds the other end of.
+   */
+  serve(socket: Socket, payer: Payer, peerAt: () => ConnectionPeer | undefined): void {
+    if (isHungUp(socket)) {
+      this.#log.info({ identity: payer.identity }, 'connection closed: its client has hung up')
+      socket.destroy()
+      return
+    }
     const admitted = this.#admission.admit(payer)
     if (admitted === undefined) {
       socket.destroy()
@@ -261,13 +254,15 @@ export class Connections {
     const { refusal, leave } = admitted
     socket.once('close', leave)
     if (refusal === undefined) {
-      this.#inject(socket, { caller: callerOf(), refusal })
+      const peer = peerAt()
+      if (peer === undefined) socket.destroy()
+      else this.#inject(socket, { peer, refusal })
       return
     }
     const giveUp = setTimeout(() => socket.destroy(), REFUSED_MS)
     giveUp.unref()
     socket.once('close', () => clearTimeout(giveUp))
-    this.#inject(socket, { caller: undefined, refusal })
+    this.#inject(socket, { peer: undefined, refusal })
   }
 
   #inject(socket: Socket, connection: Connection): void {
@@ -282,7 +277,7 @@ export class Connections {
     socket.once('close', () => {
       this.#connections.delete(token)
       this.#sockets.delete(socket)
-      connection.caller?.disconnected()
+      connection.peer?.disconnected()
     })
     this.#injector.injectConnection(socket)
   }

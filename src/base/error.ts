@@ -29,6 +29,8 @@ export const REASONS = {
   TRACKING_STARTED:
     'Stop the tracking first, or repeat the call with the arguments it was started with.',
   UNKNOWN_PEER: 'Connect through the Unix socket from a live process.',
+  PEER_NOT_CHECKED:
+    'Repeat the call: the daemon could not look at the calling process just now, and released nothing.',
   NOT_MM_OWNER: 'Make the call from the process that owns the object.',
   ROLE_NEEDED: 'Ask an administrator for a rule in the policy that grants the named role.',
   DEVICE_NOT_ALLOWED: 'Ask an administrator for a rule in the policy that allows the device.',

@@ -17,6 +17,7 @@ export const F_ADD_SEALS = 1033
 export const F_GET_SEALS = 1034
 export const POLLIN = 0x1
 export const POLLOUT = 0x4
+export const POLLHUP = 0x10
 /** The peer will write no more. */
 export const POLLRDHUP = 0x2000
 

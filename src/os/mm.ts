@@ -5,14 +5,21 @@
  */
 
 import { ERRNO } from '../base/errno.ts'
+import { withReserve } from './fd-reserve.ts'
 import { O_RDONLY, sys } from './libc.ts'
 import { isAlive } from './process.ts'
 
+/**
+ * What a look at a pinned process found. `gone` has proof: its address space has no user left, or
+ * another image was read. Every other failure to look (no fd number left, no memory, no permission)
+ * is the -errno: it says nothing about the process.
+ */
+export type MmFinding = 'current' | 'gone' | number
+
 export interface MmPin {
   readonly pid: number
-  /** Whether the process still runs in the address space that it was pinned in. False from its
-   * exec or exit on, and when it may no longer be looked at. */
-  isCurrent(): boolean
+  /** Whether the process still runs in the address space that it was pinned in. */
+  look(): MmFinding
   close(): void
 }
 
@@ -20,18 +27,20 @@ const O_PATH = 0o10000000
 const O_DIRECTORY = 0o200000
 const AT_RANDOM = 25n
 const AUXV_MAX = 1024
+const RANDOM_SIZE = 16
 
 /** What one image differs in from the next: its aux vector, full of randomized addresses, and the
  * 16 random bytes that the kernel laid at AT_RANDOM, where reading its memory is allowed. */
 interface Fingerprint {
   readonly auxv: Buffer
-  readonly random: Buffer
+  /** Undefined where the page cannot be read: the process may have unmapped it. */
+  readonly random: Buffer | undefined
   readonly randomAddress: bigint
 }
 
 // Through the directory, not by pid: it stays with the process, whoever gets the number next.
 const openIn = (processDir: number, name: string): number =>
-  sys.openSync(`/proc/self/fd/${processDir}/${name}`, O_RDONLY)
+  withReserve(() => sys.openSync(`/proc/self/fd/${processDir}/${name}`, O_RDONLY))
 
 const findRandom = (auxv: Buffer): bigint | undefined => {
   for (let at = 0; at + 16 <= auxv.length; at += 16)
@@ -46,17 +55,18 @@ const fingerprintOf = (processDir: number, readsMemory: boolean): Fingerprint | 
   const bytes = Buffer.alloc(AUXV_MAX)
   const length = sys.readSync(auxvFd, bytes)
   sys.closeSync(auxvFd)
-  const auxv = bytes.subarray(0, Math.max(length, 0))
+  if (length < 0) return length
+  const auxv = bytes.subarray(0, length)
   const randomAddress = findRandom(auxv)
   if (randomAddress === undefined) return -ERRNO.ESRCH
+  if (!readsMemory) return { auxv, random: undefined, randomAddress }
 
-  const random = Buffer.alloc(16)
-  const memFd = readsMemory ? openIn(processDir, 'mem') : -ERRNO.EACCES
-  if (memFd >= 0) {
-    sys.preadSync(memFd, random, randomAddress)
-    sys.closeSync(memFd)
-  }
-  return { auxv, random, randomAddress }
+  const memFd = openIn(processDir, 'mem')
+  if (memFd < 0) return memFd
+  const random = Buffer.alloc(RANDOM_SIZE)
+  const read = sys.preadSync(memFd, random, randomAddress)
+  sys.closeSync(memFd)
+  return { auxv, random: read === RANDOM_SIZE ? random : undefined, randomAddress }
 }
 
 /** An open file that answers 0 bytes once its mm has no user left. */
@@ -66,11 +76,12 @@ interface Sentinel {
   readonly isMemory: boolean
 }
 
+/** It stays open, so it is not taken from the reserve. */
 const openSentinel = (processDir: number, readsMemory: boolean): Sentinel => {
-  const memFd = readsMemory ? openIn(processDir, 'mem') : -ERRNO.EACCES
-  return memFd >= 0
-    ? { fd: memFd, isMemory: true }
-    : { fd: openIn(processDir, 'maps'), isMemory: false }
+  const open = (name: string) => sys.openSync(`/proc/self/fd/${processDir}/${name}`, O_RDONLY)
+  const memFd = readsMemory ? open('mem') : -ERRNO.EACCES
+  const mayNotRead = memFd === -ERRNO.EACCES || memFd === -ERRNO.EPERM
+  return mayNotRead ? { fd: open('maps'), isMemory: false } : { fd: memFd, isMemory: true }
 }
 
 class Pin implements MmPin {
@@ -87,26 +98,27 @@ class Pin implements MmPin {
     this.#pinned = pinned
   }
 
-  isCurrent(): boolean {
-    return !this.#isClosed && this.#hasUsers() && this.#isWhereItWas()
-  }
-
-  #hasUsers(): boolean {
+  look(): MmFinding {
+    if (this.#isClosed) return 'gone'
     const { fd, isMemory } = this.#sentinel
-    const offset = isMemory ? this.#pinned.randomAddress : 0n
-    const length = sys.preadSync(fd, Buffer.alloc(1), offset)
+    const length = sys.preadSync(fd, Buffer.alloc(1), isMemory ? this.#pinned.randomAddress : 0n)
+    // End of file: the address space has no user left. The list of mappings of a process that was
+    // reaped cannot be read at all.
+    if (length === 0 || length === -ERRNO.ESRCH) return 'gone'
     // The process may have unmapped that page: its mm lives all the same.
-    return length > 0 || length === -ERRNO.EIO
+    if (length < 0 && length !== -ERRNO.EIO) return length
+    return this.#lookAtPresent()
   }
 
   /** The old mm lives on after an exec while a CLONE_VM relative uses it, so look at the present. */
-  #isWhereItWas(): boolean {
+  #lookAtPresent(): MmFinding {
     const present = fingerprintOf(this.#processDir, this.#sentinel.isMemory)
-    return (
-      typeof present !== 'number' &&
-      present.auxv.equals(this.#pinned.auxv) &&
-      present.random.equals(this.#pinned.random)
-    )
+    if (typeof present === 'number') return present
+    const { auxv, random } = this.#pinned
+    if (!present.auxv.equals(auxv)) return 'gone'
+    if (present.random === undefined || random === undefined)
+      return present.random === random ? 'current' : -ERRNO.EIO
+    return present.random.equals(random) ? 'current' : 'gone'
   }
 
   close(): void {
@@ -140,7 +152,8 @@ export const pinMm = (pid: number, options: PinOptions = {}): MmPin | number => 
   }
   const pin = new Pin(pid, processDir, sentinel, pinned)
   // An exec between the opens would have pinned two address spaces.
-  if (pin.isCurrent() && (pidfd === undefined || isAlive(pidfd))) return pin
+  const found = pin.look()
+  if (found === 'current' && (pidfd === undefined || isAlive(pidfd))) return pin
   pin.close()
-  return -ERRNO.ESRCH
+  return typeof found === 'number' ? found : -ERRNO.ESRCH
 }

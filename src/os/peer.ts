@@ -8,7 +8,7 @@ import { sys } from './libc.ts'
 import { isAlive, openPidfd, pidOf, processName, startTimeOf } from './process.ts'
 import { socketOption, socketOptionLength } from './unix-socket.ts'
 
-export { isAlive, pidfdInode, processName, sameMm } from './process.ts'
+export { hasExited, isAlive, pidfdInode, processName, sameMm } from './process.ts'
 
 /** What the peer was when it connected. */
 export interface Credentials {
@@ -69,15 +69,17 @@ export const peerOf = (socketFd: number): Peer | number => {
   const { pid } = credentials
   if (pid === 0) return -ERRNO.ESRCH
   const before = startTimeOf(pid)
-  if (typeof before === 'number') return -ERRNO.ESRCH
+  if (typeof before === 'number') return before === -ERRNO.ENOENT ? -ERRNO.ESRCH : before
   const pidfd = peerPidfd(socketFd, pid)
   if (pidfd < 0) return pidfd
 
   // Alive after everything was read, so the pid cannot have passed to another process meanwhile.
-  const comm = processName(pid)
-  const startTime = startTimeOf(pid)
-  if (pidOf(pidfd) === pid && startTime === before && typeof comm === 'string' && isAlive(pidfd))
+  const found = { pid: pidOf(pidfd), comm: processName(pid), startTime: startTimeOf(pid) }
+  const { comm, startTime } = found
+  if (found.pid === pid && startTime === before && typeof comm === 'string' && isAlive(pidfd))
     return { ...credentials, pidfd, startTime, comm }
   sys.closeSync(pidfd)
-  return -ERRNO.ESRCH
+  // What could not be read, for want of an fd perhaps, says nothing about the process.
+  const failed = Object.values(found).find((value) => typeof value === 'number' && value < 0)
+  return typeof failed === 'number' && failed !== -ERRNO.ENOENT ? failed : -ERRNO.ESRCH
 }

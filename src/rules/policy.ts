@@ -25,6 +25,8 @@ export const QUOTAS = [
   'watches',
   /** Open connections, for gRPC and for fds, idle ones too. */
   'connections',
+  /** Processes that have connected and still run, whether or not they are connected. */
+  'processes',
   'calls_per_second',
 ] as const
 export type QuotaName = (typeof QUOTAS)[number]
@@ -32,9 +34,9 @@ export type QuotaName = (typeof QUOTAS)[number]
 export type Quota = Readonly<Partial<Record<QuotaName, bigint>>>
 
 /** What an identity may use where its rule does not say: a quarter of what there is for all. */
-export const UNSAID: Quota = { connections: 256n }
-/** What all may use together where the policy does not say; each connection takes an fd. */
-export const UNSAID_TOTAL: Quota = { connections: 1024n }
+export const UNSAID: Quota = { connections: 256n, processes: 64n }
+/** What all may use together where the policy does not say: a connection takes an fd, a process three. */
+export const UNSAID_TOTAL: Quota = { connections: 1024n, processes: 1024n }
 
 /** Who somebody is: a process as the kernel says, or the name in a verified certificate. */
 export type Identity =

@@ -27,6 +27,11 @@ const commands = {
     connection(on).close()
     connections.delete(on ?? 0)
   },
+  become: ({ id }) => {
+    process.setgroups([])
+    process.setgid(id)
+    process.setuid(id)
+  },
   // Begins an upload that never ends.
   upload: ({ name }) => {
     async function* requests() {

@@ -56,6 +56,11 @@ export class ClientProcess {
     return this.#command({ command: 'disconnect', on })
   }
 
+  /** The process drops its user and groups for these; only root may. */
+  become(id: number): Promise<Answer> {
+    return this.#command({ command: 'become', id })
+  }
+
   upload(name: string): Promise<Answer> {
     return this.#command({ command: 'upload', name })
   }

@@ -14,7 +14,6 @@ export const person = (name: string, pid = 100, grant: Partial<Grant> = {}): Cli
   command: name,
   identity: `uid of ${name}`,
   grant: { ...EVERYTHING, ...grant },
-  isCurrent: () => true,
 })
 
 export const alice = person('alice', 101)

@@ -85,7 +85,7 @@ describe.each([
     script.go()
     await script.line()
 
-    expect(pin.isCurrent()).toBe(true)
+    expect(pin.look()).toBe('current')
     pin.close()
   })
 
@@ -97,7 +97,7 @@ describe.each([
     script.go()
     await script.line()
 
-    expect(pin.isCurrent()).toBe(false)
+    expect(pin.look()).toBe('gone')
     pin.close()
   })
 
@@ -108,7 +108,7 @@ describe.each([
     script.child.kill('SIGKILL')
     await once(script.child, 'exit')
 
-    expect(pin.isCurrent()).toBe(false)
+    expect(pin.look()).toBe('gone')
     pin.close()
   })
 
@@ -118,12 +118,12 @@ describe.each([
     const childPid = Number(await script.line())
 
     const [parent, child] = [pinned(script.pid, options), pinned(childPid, options)]
-    const whileForked = [parent.isCurrent(), child.isCurrent(), sameMm(script.pid, childPid)]
+    const whileForked = [parent.look(), child.look(), sameMm(script.pid, childPid)]
     script.go()
     await script.line()
 
-    expect(whileForked).toEqual([true, true, false])
-    expect(parent.isCurrent()).toBe(true)
+    expect(whileForked).toEqual(['current', 'current', false])
+    expect(parent.look()).toBe('current')
     parent.close()
     child.close()
   })
@@ -141,7 +141,7 @@ describe.each([
 
       expect(shared).toBe(true)
       expect(sameMm(script.pid, relativePid)).toBe(false)
-      expect(pin.isCurrent()).toBe(false)
+      expect(pin.look()).toBe('gone')
       pin.close()
       process.kill(relativePid, 'SIGKILL')
     },
@@ -150,11 +150,11 @@ describe.each([
   test('is not current once it is closed', () => {
     const pin = pinned(process.pid, options)
 
-    const before = pin.isCurrent()
+    const before = pin.look()
     pin.close()
     pin.close()
 
-    expect([before, pin.isCurrent()]).toEqual([true, false])
+    expect([before, pin.look()]).toEqual(['current', 'gone'])
   })
 })
 
@@ -174,7 +174,7 @@ describe.skipIf(!cloneProgram || !hasSetarch)(
       script.go()
       await script.line()
 
-      expect(pin.isCurrent()).toBe(false)
+      expect(pin.look()).toBe('gone')
       pin.close()
       process.kill(relativePid, 'SIGKILL')
     })
@@ -189,7 +189,7 @@ describe.skipIf(!cloneProgram || !hasSetarch)(
       script.go()
       await script.line()
 
-      expect(pin.isCurrent()).toBe(false)
+      expect(pin.look()).toBe('gone')
       pin.close()
     })
   },

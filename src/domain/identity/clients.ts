@@ -21,8 +21,6 @@ export interface Client {
   readonly identity: string
   /** What the policy grants it; asked each time, since a policy may be reloaded. */
   readonly grant: Grant
-  /** Whether the process still runs in the mm it connected with. */
-  isCurrent(): boolean
 }
 
 /** `pid 812 (qemu), uid 1000` or `remote host-b`: how a client reads in messages. */

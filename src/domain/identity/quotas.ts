@@ -42,6 +42,7 @@ const TEXT: Record<QuotaName, string> = {
   streams: 'streams',
   watches: 'watches',
   connections: 'connections',
+  processes: 'processes that have connected',
   calls_per_second: 'calls per second',
 }
 

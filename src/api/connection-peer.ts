@@ -1,0 +1,23 @@
+/**
+ * The other end of a connection: the credentials it is judged by, and the client that it calls for.
+ * A local one is a process, known from the kernel (peer.ts); one on another host is the name in a
+ * certificate (remote.ts).
+ */
+import type { Client } from '../domain/identity/clients.ts'
+import type { Grant, Identity } from '../rules/policy.ts'
+
+/** What the policy grants an identity at this moment. */
+export type GrantOf = (identity: Identity) => Grant
+
+/** Releases what a client owned; called once for every client that is gone. */
+export type Release = (client: Client, why: string) => void
+
+export interface ConnectionPeer {
+  /** Whose quota its calls count against. */
+  readonly identity: string
+  /** Asked at each use: the policy may have been reloaded. */
+  readonly grant: Grant
+  /** The client that calls, at each call; throws where there is none, or where that cannot be said. */
+  current(): Client
+  disconnected(): void
+}
