@@ -1,6 +1,7 @@
 /** Address spaces, mappings and batches, between proto and domain values. */
 import { badArgument } from '../base/error.ts'
 import { iova, U64_MAX } from '../base/units.ts'
+import type { BackendKind } from '../domain/iommu/backend.ts'
 import type { BatchResult } from '../domain/space/batch.ts'
 import type { MapItem } from '../domain/space/mapping.ts'
 import type { Mapping } from '../domain/space/mapping-table.ts'
@@ -11,6 +12,7 @@ import type { AddressSpace as ProtoSpace } from '../proto/vfiod/v1/AddressSpace.
 import type { ItemStatus } from '../proto/vfiod/v1/ItemStatus.ts'
 import type { MapItem__Output } from '../proto/vfiod/v1/MapItem.ts'
 import type { Mapping as ProtoMapping } from '../proto/vfiod/v1/Mapping.ts'
+import type { SpaceBackend as ProtoBackend } from '../proto/vfiod/v1/SpaceBackend.ts'
 import type { SpaceState as ProtoState } from '../proto/vfiod/v1/SpaceState.ts'
 import type { UpdateVaddrItem__Output } from '../proto/vfiod/v1/UpdateVaddrItem.ts'
 import {
@@ -27,6 +29,11 @@ const STATE: Readonly<Record<SpaceState, ProtoState>> = {
   empty: 'SPACE_STATE_EMPTY',
   pending: 'SPACE_STATE_PENDING',
   ready: 'SPACE_STATE_READY',
+}
+
+const BACKEND: Readonly<Record<BackendKind, ProtoBackend>> = {
+  type1: 'SPACE_BACKEND_TYPE1',
+  'iommufd-compat': 'SPACE_BACKEND_IOMMUFD_COMPAT',
 }
 
 const EVERYWHERE = [{ start: iova(0n), last: iova(U64_MAX) }]
@@ -50,8 +57,9 @@ export const spaceToProto = (space: AddressSpace): ProtoSpace => ({
   mappings: space.ledger.size,
   mappingsAvailable: availableIn(space),
   mappedBytes: String(space.ledger.bytes),
-  canRemap: space.canRemap,
+  canRemap: remapBlocked(space) === '',
   remapBlocked: remapBlocked(space),
+  backend: BACKEND[space.iommu.kind],
   owner: ownerToProto(space.owner),
   devices: [...space.devices.keys()].sort(),
 })

@@ -23,6 +23,7 @@ import {
   vfio_iommu_type1_info_dma_avail,
   vfio_iova_range,
 } from '../abi/container.ts'
+import { IOMMU_VFIO_IOAS, IOMMU_VFIO_IOAS_GET, iommu_vfio_ioas } from '../abi/iommufd.ts'
 import {
   type Access,
   type ContainerFd,
@@ -34,7 +35,7 @@ import {
   type Vaddr,
 } from '../base/units.ts'
 import type { Kernel } from './port.ts'
-import { accept } from './refusal.ts'
+import { accept, isErrno } from './refusal.ts'
 import { named, request, requestWhole } from './request.ts'
 
 const O_RDWR = 2
@@ -49,6 +50,17 @@ const MAP_FLAGS: Record<Access, number> = {
 export async function openContainer(kernel: Kernel): Promise<ContainerFd> {
   const answer = await kernel.open('/dev/vfio/vfio', O_RDWR)
   return accept('open /dev/vfio/vfio', answer, 'create an address space') as ContainerFd
+}
+
+/**
+ * Whether the container is an iommufd that stands in for one (CONFIG_IOMMUFD_VFIO_CONTAINER): it
+ * alone knows IOMMU_VFIO_IOAS, and says ENODEV before its first group. A container of vfio knows no
+ * such request: EINVAL.
+ */
+export async function isIommufd(kernel: Kernel, containerFd: ContainerFd): Promise<boolean> {
+  const arg = iommu_vfio_ioas.encode({ size: iommu_vfio_ioas.size, op: IOMMU_VFIO_IOAS_GET })
+  const answer = await kernel.ioctl(containerFd, IOMMU_VFIO_IOAS.number, arg)
+  return answer >= 0 || isErrno(answer, 'ENODEV')
 }
 
 /** Choose type1 v2. The container needs a group first. */

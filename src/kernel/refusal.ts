@@ -183,5 +183,5 @@ function outOfFds(found: string, details: Details): VfiodError {
 }
 
 /** Whether an error came from a kernel saying this errno. */
-export const wasErrno = (error: unknown, name: keyof typeof ERRNO): boolean =>
+export const wasErrno = (error: unknown, name: keyof typeof ERRNO): error is VfiodError =>
   error instanceof VfiodError && error.details.errno === name

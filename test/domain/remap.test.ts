@@ -123,7 +123,7 @@ describe('a remap', () => {
     await at.domain.spaces.addGroup(alice, 'space', device?.group ?? -1)
 
     await expect(invalidate()).rejects.toMatchObject({ reason: 'REMAP_BLOCKED' })
-    await expect(invalidate()).rejects.toThrow('a member group holds a mediated device')
+    await expect(invalidate()).rejects.toThrow('is of a mediated device')
     expect(valid()).toEqual([true, true])
   })
 })

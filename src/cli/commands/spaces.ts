@@ -87,6 +87,7 @@ const spaceText = (space: AddressSpace): string =>
     ['page sizes', pageSizesText(space.pageSizes)],
     ['mappings', `${space.mappings}, ${space.mappingsAvailable} more possible`],
     ['mapped', bytesText(space.mappedBytes)],
+    ['backend', space.backend.replace('SPACE_BACKEND_', '').toLowerCase().replace('_', '-')],
     ['remap', space.canRemap ? 'possible' : `not possible: ${space.remapBlocked}`],
   ])
 

@@ -15,7 +15,6 @@ import {
   regionInfo,
   resetDevice,
 } from '../../kernel/device-calls.ts'
-import { getDeviceFd } from '../../kernel/group-calls.ts'
 import { migrationFeatures } from '../../kernel/migration-calls.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import type { MigFeatures } from '../../rules/mig-arcs.ts'
@@ -76,7 +75,7 @@ export class OpenDevice {
     kernel: Kernel,
     at: { readonly name: string; readonly group: number; readonly space: AddressSpace },
   ): Promise<OpenDevice> {
-    const fd = await getDeviceFd(kernel, at.space.groupFd(at.group), at.name)
+    const fd = await at.space.openDevice(at.group, at.name)
     try {
       const flags = await deviceInfo(kernel, fd)
       // A driver may keep state from its last user, a half-done migration included.

@@ -2,7 +2,6 @@
 
 import { VfiodError } from '../../base/error.ts'
 import { hex, type IovaRange } from '../../base/units.ts'
-import { startTracking, stopTracking } from '../../kernel/dirty-calls.ts'
 import { hasDmaLogging, LOG_RANGES_MAX, startLog, stopLog } from '../../kernel/dma-log-calls.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import { covered, widened } from '../../rules/watched-ranges.ts'
@@ -16,7 +15,14 @@ import { type Piece, requireRange } from '../space/ranges.ts'
 import type { AddressSpace } from '../space/space.ts'
 import type { Spaces } from '../space/spaces.ts'
 import { countOf, eventsOf, type Form, type PagesEvent } from './report.ts'
-import { noLog, requireRanges, requireSame, requireTrackable, requireWatchable } from './request.ts'
+import {
+  noLog,
+  requireDirtyBits,
+  requireRanges,
+  requireSame,
+  requireTrackable,
+  requireWatchable,
+} from './request.ts'
 import {
   logSlices,
   markUnwatched,
@@ -111,7 +117,7 @@ export class Dirty {
       const tracking = new Tracking(asked, { pageSize: space.alignment, isIommu })
       const pageSize = asked.pageSize || space.alignment
       try {
-        if (isIommu) await startTracking(this.#kernel, space.containerFd)
+        if (isIommu) await requireDirtyBits(space).start()
         for (const device of devices) {
           tracking.logs.set(device, await this.#startLog(device, { ranges, pageSize }))
         }
@@ -305,7 +311,7 @@ export class Dirty {
   /** Every source is told to stop; the first that does not is what went wrong. */
   async #stop(space: AddressSpace, { logs, isIommu }: Tracking): Promise<void> {
     const stops = [...logs.keys()].map(({ lane, fd }) => lane.run(() => stopLog(this.#kernel, fd)))
-    if (isIommu) stops.push(stopTracking(this.#kernel, space.containerFd))
+    if (isIommu) stops.push(requireDirtyBits(space).stop())
     const ended = await Promise.allSettled(stops)
     for (const stop of ended) if (stop.status === 'rejected') throw stop.reason
   }

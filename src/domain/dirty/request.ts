@@ -2,9 +2,9 @@
 
 import { VfiodError } from '../../base/error.ts'
 import { hex, type IovaRange } from '../../base/units.ts'
-import { TRACKED_PAGES_MAX } from '../../kernel/dirty-calls.ts'
 import { LOG_RANGES_MAX } from '../../kernel/dma-log-calls.ts'
 import type { OpenDevice } from '../device/device.ts'
+import type { DirtyBits } from '../iommu/backend.ts'
 import { type Piece, requireRange } from '../space/ranges.ts'
 import type { AddressSpace } from '../space/space.ts'
 import type { Tracking, TrackingRequest } from './tracking.ts'
@@ -24,13 +24,24 @@ export function requireWatchable(space: AddressSpace, asked: TrackingRequest): I
   return ranges.map((piece) => requireRange('watch', piece, pageSize || space.alignment))
 }
 
+/** The dirty bits of the IOMMU, or UNSUPPORTED where the host offers none. */
+export function requireDirtyBits(space: AddressSpace): DirtyBits {
+  const { dirty } = space.iommu
+  if ('offered' in dirty) return dirty.offered
+  throw new VfiodError(
+    'UNSUPPORTED',
+    `Cannot track writes in "${space.id}" by the IOMMU: ${dirty.missing}; let devices that log their DMA track`,
+  )
+}
+
 /** Throw BAD_RANGE where a mapping has more pages than a container can track. */
 export function requireTrackable(act: string, space: AddressSpace, { iova, length }: Piece): void {
   const pages = length / space.alignment
-  if (pages <= TRACKED_PAGES_MAX) return
+  const { mappingPagesMax } = requireDirtyBits(space)
+  if (pages <= mappingPagesMax) return
   throw new VfiodError(
     'BAD_RANGE',
-    `Cannot ${act} ${hex(length)} bytes at iova ${hex(iova)} while writes in "${space.id}" are tracked: a mapping may have ${TRACKED_PAGES_MAX} pages then, and this has ${pages}; map it in pieces`,
+    `Cannot ${act} ${hex(length)} bytes at iova ${hex(iova)} while writes in "${space.id}" are tracked: a mapping may have ${mappingPagesMax} pages then, and this has ${pages}; map it in pieces`,
     { field: 'length' },
   )
 }

@@ -6,13 +6,7 @@
 
 import { setImmediate } from 'node:timers/promises'
 import { type IovaRange, iova } from '../../base/units.ts'
-import { unmapDma } from '../../kernel/container-calls.ts'
-import {
-  type BitmapSpace,
-  bitmapBytes,
-  readDirty,
-  unmapReadingDirty,
-} from '../../kernel/dirty-calls.ts'
+import { type BitmapSpace, bitmapBytes } from '../../kernel/dirty-calls.ts'
 import { readLog } from '../../kernel/dma-log-calls.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import { allocPages, freeSegment, type Segment } from '../../os/memory.ts'
@@ -21,6 +15,7 @@ import { overlaps } from '../../rules/range-map.ts'
 import { slicesOf, uncovered, WINDOW_PAGES, windowsOf } from '../../rules/watched-ranges.ts'
 import type { Mapping } from '../space/mapping-table.ts'
 import type { AddressSpace } from '../space/space.ts'
+import { requireDirtyBits } from './request.ts'
 import { type DmaLog, EVERYWHERE, type Tracking } from './tracking.ts'
 
 /** Memory that the kernel writes bitmaps to, grown to the longest that is needed. */
@@ -78,13 +73,13 @@ export async function syncContainer(
   context: SyncContext,
   range: IovaRange,
 ): Promise<IovaRange | undefined> {
-  const { kernel, space, tracking, scratch } = context
+  const { space, tracking, scratch } = context
   const window = windowsOf(space.ledger.overlapping(range), tracking.pageSize).next().value
   if (window === undefined) return undefined
   const asked = rangeOf(window)
   const bitmap = scratch.for(asked)
   try {
-    await readDirty(kernel, space.containerFd, asked, bitmap)
+    await requireDirtyBits(space).read(asked, bitmap)
   } finally {
     await collect(tracking.pending, window, { of: asked, bitmap })
   }
@@ -198,13 +193,13 @@ export async function unmapSyncing(
 }
 
 async function unmapWindow(
-  { kernel, space, tracking, scratch }: SyncContext,
+  { space, tracking, scratch }: SyncContext,
   window: readonly [Mapping, ...Mapping[]],
 ): Promise<bigint> {
   const asked = rangeOf(window)
-  if (!tracking.isIommu) return unmapDma(kernel, space.containerFd, asked)
+  if (!tracking.isIommu) return space.iommu.unmap(asked)
   const bitmap = scratch.for(asked)
-  const bytes = await unmapReadingDirty(kernel, space.containerFd, asked, bitmap)
+  const bytes = await requireDirtyBits(space).readAndUnmap(asked, bitmap)
   await collect(tracking.pending, window, { of: asked, bitmap })
   return bytes
 }

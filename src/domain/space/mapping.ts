@@ -2,8 +2,6 @@
 
 import { VfiodError } from '../../base/error.ts'
 import { type Access, hex, iova, rangeOf } from '../../base/units.ts'
-import { mapDma, unmapDma } from '../../kernel/container-calls.ts'
-import type { Kernel } from '../../kernel/port.ts'
 import { wasErrno } from '../../kernel/refusal.ts'
 import type { Client } from '../identity/clients.ts'
 import type { Memories, Memory } from '../memory/memories.ts'
@@ -21,7 +19,7 @@ export interface MapItem extends Piece {
 
 /** Map one range; answers the bytes mapped. The kernel maps all of it or nothing. */
 export async function mapOne(
-  parts: { readonly kernel: Kernel; readonly memories: Memories; readonly pinning: Pinning },
+  parts: { readonly memories: Memories; readonly pinning: Pinning },
   at: { readonly space: AddressSpace; readonly client: Client },
   item: MapItem,
 ): Promise<bigint> {
@@ -54,7 +52,7 @@ export async function mapOne(
   // Held from before the call: releasing the memory meanwhile must not unmap it under the kernel.
   space.ledger.add(mapping)
   try {
-    await mapDma(parts.kernel, space.containerFd, range, {
+    await space.iommu.map(range, {
       vaddr: memory.window.at(item.offset),
       access: item.access,
     })
@@ -107,14 +105,12 @@ const memlockExceeded = (item: MapItem, cause: unknown): VfiodError =>
   )
 
 /** Unmap every mapping inside a piece, or every one there is; answers the bytes unmapped. */
-export async function unmapOne(
-  kernel: Kernel,
-  space: AddressSpace,
-  piece: Piece | 'all',
-): Promise<bigint> {
+export async function unmapOne(space: AddressSpace, piece: Piece | 'all'): Promise<bigint> {
   const found = piece === 'all' ? space.ledger.all() : insideOf(space, piece, 'unmap')
   const range = piece === 'all' ? piece : rangeOf(iova(piece.iova), piece.length)
-  const bytes = await unmapDma(kernel, space.containerFd, range)
+  // Where nothing is mapped, some kernels say ENOENT.
+  if (found.length === 0) return 0n
+  const bytes = await space.iommu.unmap(range)
   for (const mapping of found) {
     space.ledger.remove(mapping)
     for (const { onUnmapped } of space.hooks) onUnmapped?.(mapping)

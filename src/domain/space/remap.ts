@@ -7,12 +7,11 @@
  * that a client that dies or dawdles between the halves leaves nothing hanging.
  */
 
-import { VfiodError } from '../../base/error.ts'
+import { type Blocker, VfiodError } from '../../base/error.ts'
 import { LIMITS } from '../../base/limits.ts'
 import { hex, iova, rangeOf } from '../../base/units.ts'
-import { invalidateVaddr, updateVaddr } from '../../kernel/container-calls.ts'
-import type { Kernel } from '../../kernel/port.ts'
 import type { Client } from '../identity/clients.ts'
+import type { Remap } from '../iommu/backend.ts'
 import type { Memories, Memory, Window } from '../memory/memories.ts'
 import { insideOf } from './mapping.ts'
 import { type Mapping, mappingText } from './mapping-table.ts'
@@ -26,17 +25,14 @@ export interface UpdateItem extends Piece {
 }
 
 export class Remaps {
-  readonly #kernel: Kernel
   readonly #memories: Memories
   readonly #deadlines = new Map<AddressSpace, NodeJS.Timeout>()
   readonly #log: (event: string, fields: Record<string, unknown>) => void
 
   constructor(parts: {
-    readonly kernel: Kernel
     readonly memories: Memories
     readonly log: (event: string, fields: Record<string, unknown>) => void
   }) {
-    this.#kernel = parts.kernel
     this.#memories = parts.memories
     this.#log = parts.log
   }
@@ -46,7 +42,7 @@ export class Remaps {
     space: AddressSpace,
     what: { readonly piece: Piece | 'all'; readonly deadlineMs: number },
   ): Promise<{ bytes: bigint; deadlineMs: number }> {
-    requireRemappable(space)
+    const remap = requireRemappable(space)
     const { piece } = what
     const found = piece === 'all' ? space.ledger.all() : insideOf(space, piece, 'invalidate')
     if (found.length === 0) throw notMapped(piece)
@@ -58,7 +54,7 @@ export class Remaps {
       )
     }
     const range = piece === 'all' ? piece : rangeOf(iova(piece.iova), piece.length)
-    const bytes = await invalidateVaddr(this.#kernel, space.containerFd, range)
+    const bytes = await remap.invalidate(range)
     for (const mapping of found) space.ledger.invalidate(mapping)
     const deadlineMs = Math.min(what.deadlineMs || LIMITS.vaddrInvalidMs, LIMITS.vaddrInvalidMs)
     this.#startDeadline(space, deadlineMs)
@@ -117,7 +113,7 @@ export class Remaps {
     through: { readonly memory: Memory; readonly window: Window },
   ): Promise<void> {
     const vaddr = through.window.at(mapping.offset)
-    await updateVaddr(this.#kernel, space.containerFd, mapping, vaddr)
+    await requireRemappable(space).update(mapping, vaddr)
     space.ledger.renew(mapping, through)
   }
 
@@ -155,19 +151,35 @@ function replaceWindow(memory: Memory, window: Window): void {
   old.drop()
 }
 
-function requireRemappable(space: AddressSpace): void {
-  if (space.canRemap) return
+function requireRemappable(space: AddressSpace): Remap {
+  const { remap } = space.iommu
+  if (space.state === 'ready' && 'offered' in remap) return remap.offered
   throw new VfiodError('REMAP_BLOCKED', `Cannot remap in "${space.id}": ${remapBlocked(space)}`, {
-    op: 'VFIO_CHECK_EXTENSION',
-    blockers: [],
+    blockers: remapBlockers(space),
   })
 }
 
 /** Why the space cannot remap; empty when it can. */
 export function remapBlocked(space: AddressSpace): string {
-  if (space.canRemap) return ''
+  const { remap } = space.iommu
   if (space.state !== 'ready') return 'it is not ready'
-  return 'the kernel does not offer VFIO_UPDATE_VADDR here: it is older than 5.12, or a member group holds a mediated device, which looks memory up by vaddr; stop the device, then unmap and map again'
+  if ('offered' in remap) return ''
+  const blockers = remapBlockers(space)
+  if (blockers.length > 0) {
+    return blockers.map(({ subject, found, fix }) => `${subject} is ${found}; ${fix}`).join('; ')
+  }
+  const isOld = space.iommu.kind === 'type1' ? ', which kernels have from 5.12 on' : ''
+  return `${remap.missing}${isOld}; stop the device, then unmap and map again`
+}
+
+/** Type1 offers no update while a member has a driver that looks memory up by vaddr. */
+const remapBlockers = (space: AddressSpace): Blocker[] => {
+  if (space.iommu.kind !== 'type1' || 'offered' in space.iommu.remap) return []
+  return space.emulatedGroups.map((group) => ({
+    subject: `group ${group}`,
+    found: 'of a mediated device, whose driver looks memory up by vaddr',
+    fix: 'remove the group, or stop the device, then unmap and map again',
+  }))
 }
 
 function exactlyAt(space: AddressSpace, item: Piece): Mapping {

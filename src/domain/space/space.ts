@@ -11,15 +11,7 @@
 
 import { type Blocker, VfiodError } from '../../base/error.ts'
 import { Lane } from '../../base/lane.ts'
-import { type ContainerFd, type GroupFd, type IovaRange, PAGE_SIZE } from '../../base/units.ts'
-import {
-  canUpdateVaddr,
-  type IommuInfo,
-  iommuInfo,
-  openContainer,
-  setIommu,
-} from '../../kernel/container-calls.ts'
-import { groupStatus, openGroup, setContainer, unsetContainer } from '../../kernel/group-calls.ts'
+import { type DeviceFd, type IovaRange, PAGE_SIZE } from '../../base/units.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import { wasErrno } from '../../kernel/refusal.ts'
 import { commandOf, holdersOf } from '../../kernel/sysfs.ts'
@@ -27,6 +19,8 @@ import type { Uses } from '../host/claims.ts'
 import type { GroupView, Inventory } from '../host/inventory.ts'
 import { type Client, clientText } from '../identity/clients.ts'
 import type { Quotas } from '../identity/quotas.ts'
+import type { IommuBackend, Limits } from '../iommu/backend.ts'
+import { openBackend } from '../iommu/modes.ts'
 import { Ledger, type Mapping } from './mapping-table.ts'
 import type { Piece } from './ranges.ts'
 
@@ -36,8 +30,7 @@ interface Member {
   readonly group: number
   /** Whether the IOMMU serves it: the kernel pins what is mapped. A group of mdevs asks later. */
   readonly pins: boolean
-  /** The open group, once it is in the container. */
-  fd: GroupFd | undefined
+  isAttached: boolean
   /** Why it is not, when it is not. */
   blockers: readonly Blocker[]
 }
@@ -74,7 +67,7 @@ export class AddressSpace {
   readonly id: string
   /** Changes hands by handover only. */
   owner: Client
-  readonly containerFd: ContainerFd
+  readonly iommu: IommuBackend
   readonly ledger: Ledger
   /** Operations on the space and its devices run one after another. */
   readonly lane = new Lane()
@@ -85,14 +78,13 @@ export class AddressSpace {
   isClosed = false
   readonly #parts: SpaceParts
   readonly #members = new Map<number, Member>()
-  #info: IommuInfo | undefined
-  #canRemap = false
+  #limits: Limits | undefined
 
-  private constructor(id: string, owner: Client, parts: SpaceParts, containerFd: ContainerFd) {
+  private constructor(id: string, owner: Client, parts: SpaceParts, iommu: IommuBackend) {
     this.id = id
     this.owner = owner
     this.#parts = parts
-    this.containerFd = containerFd
+    this.iommu = iommu
     this.ledger = new Ledger({
       take: (amounts) => parts.quotas.take(this.owner, amounts),
       give: (amounts) => parts.quotas.give(this.owner, amounts),
@@ -102,7 +94,7 @@ export class AddressSpace {
   static async create(id: string, owner: Client, parts: SpaceParts): Promise<AddressSpace> {
     parts.quotas.take(owner, { address_spaces: 1n })
     try {
-      return new AddressSpace(id, owner, parts, await openContainer(parts.kernel))
+      return new AddressSpace(id, owner, parts, await openBackend(parts.kernel))
     } catch (error) {
       parts.quotas.give(owner, { address_spaces: 1n })
       throw error
@@ -111,7 +103,7 @@ export class AddressSpace {
 
   get state(): SpaceState {
     if (this.#members.size === 0) return 'empty'
-    return [...this.#members.values()].every(({ fd }) => fd !== undefined) ? 'ready' : 'pending'
+    return [...this.#members.values()].every(({ isAttached }) => isAttached) ? 'ready' : 'pending'
   }
 
   get groups(): number[] {
@@ -124,11 +116,11 @@ export class AddressSpace {
 
   /** Where mappings may lie; undefined where nothing limits them. */
   get apertures(): readonly IovaRange[] | undefined {
-    return this.#info?.apertures
+    return this.#limits?.apertures
   }
 
   get pageSizes(): bigint {
-    return this.#info?.pageSizes ?? 0n
+    return this.#limits?.pageSizes ?? 0n
   }
 
   /** What iova and length must be a multiple of: the smallest page size. */
@@ -141,8 +133,9 @@ export class AddressSpace {
     return [...this.#members.values()].some(({ pins }) => pins)
   }
 
-  get canRemap(): boolean {
-    return this.#canRemap
+  /** Member groups that no IOMMU serves: their drivers look memory up by vaddr. */
+  get emulatedGroups(): number[] {
+    return [...this.#members.values()].filter(({ pins }) => !pins).map(({ group }) => group)
   }
 
   /** Mappings that can be made in all; undefined on kernels that do not say. */
@@ -152,11 +145,17 @@ export class AddressSpace {
     return this.#members.has(group)
   }
 
-  /** The fd of a member group; only in state ready. */
-  groupFd(group: number): GroupFd {
-    const fd = this.#members.get(group)?.fd
-    if (fd === undefined) throw new Error(`group ${group} is not in space ${this.id}`)
-    return fd
+  /** Open a device of a member group; the caller closes the fd, while the space is open. */
+  async openDevice(group: number, name: string): Promise<DeviceFd> {
+    const fd = await this.iommu.openDevice(group, name)
+    if (this.iommu.limitedBy === 'group') return fd
+    try {
+      await this.#refresh()
+      return fd
+    } catch (error) {
+      await this.#parts.kernel.close(fd)
+      throw error
+    }
   }
 
   /** Add a group, viable or not. */
@@ -174,7 +173,7 @@ export class AddressSpace {
       )
     }
     const pins = view.devices.length === 0 || view.devices.some(({ bus }) => bus !== 'mdev')
-    const member: Member = { group: number, pins, fd: undefined, blockers: [] }
+    const member: Member = { group: number, pins, isAttached: false, blockers: [] }
     await this.#tryAttach(member, view)
     this.#members.set(number, member)
     this.#parts.uses.takeGroup(number, this)
@@ -203,7 +202,7 @@ export class AddressSpace {
         },
       )
     }
-    await this.#detach(member)
+    if (member.isAttached) await this.iommu.detach(number)
     this.#members.delete(number)
     this.#parts.uses.dropGroup(number)
     if (this.#attached().length === 0) this.#emptied()
@@ -214,7 +213,7 @@ export class AddressSpace {
   /** Take the pending members that have become viable. */
   async settle(): Promise<void> {
     for (const member of this.#members.values()) {
-      if (member.fd !== undefined) continue
+      if (member.isAttached) continue
       try {
         await this.#tryAttach(member, await this.#parts.inventory.group(member.group))
       } catch (error) {
@@ -244,14 +243,11 @@ export class AddressSpace {
 
   /** Release everything in the legal order; the devices are closed by then. */
   async close(): Promise<void> {
-    const { kernel, uses, inventory } = this.#parts
+    const { uses, inventory } = this.#parts
     this.isClosed = true
-    for (const member of this.#members.values()) {
-      if (member.fd !== undefined) await kernel.close(member.fd)
-      uses.dropGroup(member.group)
-    }
+    await this.iommu.close()
+    for (const group of this.#members.keys()) uses.dropGroup(group)
     this.#members.clear()
-    await kernel.close(this.containerFd)
     // Only after the kernel let go of the pages may their memory be unmapped here.
     this.#emptied()
     this.#parts.quotas.give(this.owner, { address_spaces: 1n })
@@ -265,7 +261,7 @@ export class AddressSpace {
   }
 
   #attached(): Member[] {
-    return [...this.#members.values()].filter(({ fd }) => fd !== undefined)
+    return [...this.#members.values()].filter(({ isAttached }) => isAttached)
   }
 
   async #tryAttach(member: Member, view: GroupView): Promise<void> {
@@ -273,54 +269,40 @@ export class AddressSpace {
       member.blockers = view.blockers.length > 0 ? view.blockers : [notBound(view)]
       return
     }
-    const fd = await this.#open(member.group)
+    await this.#attach(member.group)
     this.#parts.uses.clearExports(member.group)
-    try {
-      await this.#attach(member.group, fd)
-    } catch (error) {
-      await this.#parts.kernel.close(fd)
-      throw error
-    }
-    member.fd = fd
+    member.isAttached = true
     member.blockers = []
   }
 
-  async #attach(group: number, groupFd: GroupFd): Promise<void> {
-    const { kernel } = this.#parts
-    const isFirst = this.#attached().length === 0
-    const { isViable } = await groupStatus(kernel, groupFd)
-    if (!isViable) {
-      throw new VfiodError(
-        'GROUP_NOT_VIABLE',
-        `Cannot add group ${group} to "${this.id}": the kernel does not find it viable; a driver outside PCI may hold one of its devices`,
-      )
-    }
-    await setContainer(kernel, { groupFd, containerFd: this.containerFd, group })
+  /** Attach a group and learn the limits that it brings, or leave it out of the space again. */
+  async #attach(group: number): Promise<void> {
     try {
-      if (isFirst) await setIommu(kernel, this.containerFd)
+      await this.iommu.attach(group)
+    } catch (error) {
+      throw wasErrno(error, 'EBUSY') && error.details.op === 'open /dev/vfio/GROUP'
+        ? await this.#groupInUse(group)
+        : error
+    }
+    try {
       await this.#refresh()
     } catch (error) {
-      await unsetContainer(kernel, groupFd).catch(() => undefined)
+      await this.iommu.detach(group).catch(() => undefined)
       throw error
     }
   }
 
-  async #open(group: number): Promise<GroupFd> {
-    try {
-      return await openGroup(this.#parts.kernel, group)
-    } catch (error) {
-      if (!wasErrno(error, 'EBUSY')) throw error
-      const holder = await this.#holderText(group)
-      throw new VfiodError(
-        'GROUP_IN_USE',
-        `Cannot add group ${group} to "${this.id}": ${holder} keeps it open; close it there first`,
-        {
-          op: 'open /dev/vfio/GROUP',
-          errno: 'EBUSY',
-          resource: { type: 'group', name: String(group), owner: holder },
-        },
-      )
-    }
+  async #groupInUse(group: number): Promise<VfiodError> {
+    const holder = await this.#holderText(group)
+    return new VfiodError(
+      'GROUP_IN_USE',
+      `Cannot add group ${group} to "${this.id}": ${holder} keeps it open; close it there first`,
+      {
+        op: 'open /dev/vfio/GROUP',
+        errno: 'EBUSY',
+        resource: { type: 'group', name: String(group), owner: holder },
+      },
+    )
   }
 
   async #holderText(group: number): Promise<string> {
@@ -346,27 +328,16 @@ export class AddressSpace {
     )
   }
 
-  async #detach(member: Member): Promise<void> {
-    if (member.fd === undefined) return
-    await unsetContainer(this.#parts.kernel, member.fd)
-    await this.#parts.kernel.close(member.fd)
-    member.fd = undefined
-  }
-
   async #refresh(): Promise<void> {
-    const { kernel } = this.#parts
-    this.#info = await iommuInfo(kernel, this.containerFd)
-    this.#canRemap = await canUpdateVaddr(kernel, this.containerFd)
-    const { mappingsAvailable } = this.#info
-    this.mappingsMax =
-      mappingsAvailable === undefined ? undefined : mappingsAvailable + this.ledger.size
+    this.#limits = await this.iommu.limits()
+    const available = this.#limits?.mappingsAvailable
+    this.mappingsMax = available === undefined ? undefined : available + this.ledger.size
   }
 
   #emptied(): void {
     this.ledger.clear()
     this.detachHooks()
-    this.#info = undefined
-    this.#canRemap = false
+    this.#limits = undefined
     this.mappingsMax = undefined
   }
 }

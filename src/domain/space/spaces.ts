@@ -137,7 +137,7 @@ export class Spaces {
           return bytes
         } catch (error) {
           if (!batch.allOrNothing) throw error
-          for (const piece of done.reverse()) await unmapOne(this.#parts.kernel, space, piece)
+          for (const piece of done.reverse()) await unmapOne(space, piece)
           throw new Undone(error)
         }
       })
@@ -151,7 +151,7 @@ export class Spaces {
       // Without a group nothing is mapped, and the kernel knows no range to look at.
       if (space.state === 'empty') return nothingMapped(items)
       const result = await inTurn<Piece | 'all'>(items === 'all' ? [items] : items, (item) =>
-        unmapOne(this.#parts.kernel, space, item),
+        unmapOne(space, item),
       )
       return result
     })

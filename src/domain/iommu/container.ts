@@ -1,0 +1,101 @@
+/**
+ * What a type1 container and iommufd's stand-in for one have in common: the fds, the member groups,
+ * mapping and unmapping. The two differ in when limits are known, in remapping, in dirty bits and in
+ * what becomes of the mappings when the last group leaves.
+ */
+
+import { VfiodError } from '../../base/error.ts'
+import type { Access, ContainerFd, DeviceFd, GroupFd, IovaRange, Vaddr } from '../../base/units.ts'
+import { iommuInfo, mapDma, setIommu, unmapDma } from '../../kernel/container-calls.ts'
+import {
+  getDeviceFd,
+  groupStatus,
+  openGroup,
+  setContainer,
+  unsetContainer,
+} from '../../kernel/group-calls.ts'
+import type { Kernel } from '../../kernel/port.ts'
+import type { Limits } from './backend.ts'
+
+export class Container {
+  readonly kernel: Kernel
+  readonly fd: ContainerFd
+  readonly #groups = new Map<number, GroupFd>()
+
+  constructor(kernel: Kernel, fd: ContainerFd) {
+    this.kernel = kernel
+    this.fd = fd
+  }
+
+  get isEmpty(): boolean {
+    return this.#groups.size === 0
+  }
+
+  async attach(group: number): Promise<void> {
+    const groupFd = await openGroup(this.kernel, group)
+    try {
+      await this.#requireViable(group, groupFd)
+      await setContainer(this.kernel, { groupFd, containerFd: this.fd, group })
+      await this.#setIommu(groupFd)
+    } catch (error) {
+      await this.kernel.close(groupFd)
+      throw error
+    }
+    this.#groups.set(group, groupFd)
+  }
+
+  async detach(group: number): Promise<void> {
+    const groupFd = this.#fdOf(group)
+    await unsetContainer(this.kernel, groupFd)
+    this.#groups.delete(group)
+    await this.kernel.close(groupFd)
+  }
+
+  async limits(): Promise<Limits | undefined> {
+    return this.isEmpty ? undefined : iommuInfo(this.kernel, this.fd)
+  }
+
+  openDevice(group: number, name: string): Promise<DeviceFd> {
+    return getDeviceFd(this.kernel, this.#fdOf(group), name)
+  }
+
+  map(range: IovaRange, to: { readonly vaddr: Vaddr; readonly access: Access }): Promise<void> {
+    return mapDma(this.kernel, this.fd, range, to)
+  }
+
+  unmap(range: IovaRange | 'all'): Promise<bigint> {
+    return unmapDma(this.kernel, this.fd, range)
+  }
+
+  async close(): Promise<void> {
+    for (const groupFd of this.#groups.values()) await this.kernel.close(groupFd)
+    this.#groups.clear()
+    await this.kernel.close(this.fd)
+  }
+
+  /** The container has no IOMMU type before its first group. */
+  async #setIommu(groupFd: GroupFd): Promise<void> {
+    if (!this.isEmpty) return
+    try {
+      await setIommu(this.kernel, this.fd)
+    } catch (error) {
+      await unsetContainer(this.kernel, groupFd).catch(() => undefined)
+      throw error
+    }
+  }
+
+  async #requireViable(group: number, groupFd: GroupFd): Promise<void> {
+    const { isViable } = await groupStatus(this.kernel, groupFd)
+    if (isViable) return
+    throw new VfiodError(
+      'GROUP_NOT_VIABLE',
+      `Cannot add group ${group}: the kernel does not find it viable; a driver outside PCI may hold one of its devices`,
+    )
+  }
+
+  #fdOf(group: number): GroupFd {
+    const fd = this.#groups.get(group)
+    if (fd === undefined) throw new Error(`group ${group} is not attached`)
+    return fd
+  }
+}
