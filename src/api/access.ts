@@ -12,6 +12,8 @@ export interface Access {
   readonly isAudited: boolean
 }
 
+/** Tells a caller about itself; it must also work for a caller that was granted nothing. */
+const ANYBODY: Access = { role: 'none', isAudited: false }
 /** Looks, and changes nothing. */
 const LOOK: Access = { role: 'observe', isAudited: false }
 /** Looks at what the caller owns. */
@@ -94,7 +96,7 @@ export const ACCESS: {
     WriteSession: OPERATE,
   },
   ownership: {
-    WhoAmI: LOOK,
+    WhoAmI: ANYBODY,
     HandOver: OPERATE,
     Adopt: OPERATE,
     KeepAlive: LOOK,

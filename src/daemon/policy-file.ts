@@ -108,15 +108,17 @@ export class PolicyStore {
   #policy: Policy
   #status: string
 
-  /** Without a file: root is admin and the group of the socket operates. */
+  /** Without a file the built-in policy is in force: `defaultPolicy`. */
   constructor(options: {
     readonly path: string | undefined
+    /** The effective uid of the daemon. */
+    readonly ownUid: number
     readonly socketGid: number | undefined
   }) {
     this.#path = options.path
     this.#policy =
       options.path === undefined
-        ? defaultPolicy({ gid: options.socketGid })
+        ? defaultPolicy({ ownUid: options.ownUid, operatorGid: options.socketGid })
         : this.#read(options.path)
     this.#status =
       options.path === undefined ? 'the built-in policy' : `loaded from ${options.path}`

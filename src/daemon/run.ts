@@ -74,7 +74,11 @@ const serve = async (config: Config, logging: Logging): Promise<number> => {
       canReload = resolve
     }),
   )
-  const policy = new PolicyStore({ path: config.policy, socketGid: socketGid(config) })
+  const policy = new PolicyStore({
+    path: config.policy,
+    ownUid: process.geteuid?.() ?? 0,
+    socketGid: socketGid(config),
+  })
   const remote = remoteOptionsOf(config)
   let stop = (_why: string): void => {}
   const stopped = new Promise<string>((resolve) => {

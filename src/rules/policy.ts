@@ -102,11 +102,23 @@ export function allowsDevice(grant: Grant, device: DeviceTraits): boolean {
   return grant.devices.some((allowed) => names.includes(allowed))
 }
 
-/** What holds without a policy file: root does everything, a group may operate, nobody else. */
-export function defaultPolicy(operators: { readonly gid: number | undefined }): Policy {
+/**
+ * The policy without a file: root and the user that the daemon runs as are admins, a group may
+ * operate, and everybody else has no role. The daemon can do no more than its own user can, so the
+ * second admin gains nothing by it.
+ */
+export function defaultPolicy(options: {
+  /** The effective uid of the daemon. */
+  readonly ownUid: number
+  /** Whose members operate. */
+  readonly operatorGid: number | undefined
+}): Policy {
+  const { ownUid, operatorGid } = options
   const all = { devices: ['*'], addsGroups: true, quota: {} }
-  const root: Rule = { who: { kind: 'local', uid: 0 }, role: 'admin', ...all }
-  if (operators.gid === undefined) return { rules: [root], total: {} }
-  const group: Rule = { who: { kind: 'local', gid: operators.gid }, role: 'operate', ...all }
-  return { rules: [root, group], total: {} }
+  const admins = [...new Set([0, ownUid])].map(
+    (uid): Rule => ({ who: { kind: 'local', uid }, role: 'admin', ...all }),
+  )
+  if (operatorGid === undefined) return { rules: admins, total: {} }
+  const group: Rule = { who: { kind: 'local', gid: operatorGid }, role: 'operate', ...all }
+  return { rules: [...admins, group], total: {} }
 }

@@ -77,14 +77,15 @@ describe('PolicyStore', () => {
   const path = join(directory, 'policy.toml')
   const store = (text: string) => {
     writeFileSync(path, text)
-    return new PolicyStore({ path, socketGid: undefined })
+    return new PolicyStore({ path, ownUid: 0, socketGid: undefined })
   }
   const OBSERVE = '[[rule]]\nuser = 1000\nrole = "observe"'
 
-  test('without a file makes root admin and lets the group of the socket operate', () => {
-    const builtIn = new PolicyStore({ path: undefined, socketGid: 50 })
+  test('without a file makes root and its own user admin, and lets the group of the socket operate', () => {
+    const builtIn = new PolicyStore({ path: undefined, ownUid: 1001, socketGid: 50 })
 
     expect(builtIn.grantOf(local(0)).role).toBe('admin')
+    expect(builtIn.grantOf(local(1001)).role).toBe('admin')
     expect(builtIn.grantOf(local(1000, 50)).role).toBe('operate')
     expect(builtIn.grantOf(local(1000)).role).toBe('none')
     expect(builtIn.grantOf(remote('a')).role).toBe('none')

@@ -57,7 +57,7 @@ describe('grantOf', () => {
 
 describe('defaultPolicy', () => {
   test('makes root admin, the operators operate, and everybody else nothing', () => {
-    const policy = defaultPolicy({ gid: 50 })
+    const policy = defaultPolicy({ ownUid: 0, operatorGid: 50 })
 
     expect(grantOf(policy, local(0, 0)).role).toBe('admin')
     expect(grantOf(policy, local(1000, 50)).role).toBe('operate')
@@ -65,8 +65,24 @@ describe('defaultPolicy', () => {
     expect(grantOf(policy, remote('anybody')).role).toBe('none')
   })
 
-  test('without a group leaves root alone', () => {
-    expect(grantOf(defaultPolicy({ gid: undefined }), local(1000, 0)).role).toBe('none')
+  test('makes the user of the daemon admin beside root, and not the members of its group', () => {
+    const policy = defaultPolicy({ ownUid: 1000, operatorGid: undefined })
+
+    expect(grantOf(policy, local(0, 0)).role).toBe('admin')
+    expect(grantOf(policy, local(1000, 1000))).toMatchObject({ role: 'admin', devices: ['*'] })
+    expect(grantOf(policy, local(1001, 1000)).role).toBe('none')
+  })
+
+  test('makes the user of the daemon admin where it is an operator as well', () => {
+    const policy = defaultPolicy({ ownUid: 1000, operatorGid: 50 })
+
+    expect(grantOf(policy, local(1000, 50)).role).toBe('admin')
+  })
+
+  test('without a group leaves the admins alone', () => {
+    const policy = defaultPolicy({ ownUid: 0, operatorGid: undefined })
+
+    expect(grantOf(policy, local(1000, 0)).role).toBe('none')
   })
 })
 
