@@ -22,6 +22,21 @@ export const parseSmall = (text: string): number => {
   throw new InvalidArgumentError('It has more than 32 bits.')
 }
 
+const DURATION = /^(\d+(?:\.\d+)?)(ms|s|m|h)?$/
+const MILLISECONDS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }
+/** The longest that a timer takes. */
+const DURATION_MAX_MS = 0x7fff_ffff
+
+/** A duration such as 500ms, 10s or 2m, in milliseconds; a number alone means seconds. */
+export const parseDuration = (text: string): number => {
+  const [, number, unit = 's'] = DURATION.exec(text) ?? []
+  if (number === undefined)
+    throw new InvalidArgumentError('A duration is needed, such as 10s, 500ms or 2m.')
+  const ms = Math.round(Number(number) * (MILLISECONDS[unit] ?? 0))
+  if (ms <= DURATION_MAX_MS) return ms
+  throw new InvalidArgumentError('It is longer than 24 days.')
+}
+
 /** One of the few sizes a register access can have. */
 export const WIDTHS = [1, 2, 4, 8] as const
 export type Width = (typeof WIDTHS)[number]

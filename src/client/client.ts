@@ -19,6 +19,9 @@ export const DEFAULT_SOCKET = '/run/vfiod/vfiod.sock'
 /** A reader of device state is up to twice as fast with it as with the 64 KiB of the protocol. */
 const FLOW_CONTROL_WINDOW = 4 << 20
 
+/** Time between attempts to connect: a daemon that starts or restarts is there within a second. */
+const RECONNECT_MS = { first: 100, longest: 1000 } as const
+
 export interface VfiodClient {
   readonly inventory: Calls<InventoryServiceClient>
   readonly memory: Calls<MemoryServiceClient>
@@ -67,6 +70,8 @@ export const connect = (options: ConnectOptions = {}): VfiodClient => {
     'grpc.max_send_message_length': LIMITS.messageBytes,
     // Channels share connections by address; the daemon tells clients apart by connection.
     'grpc.use_local_subchannel_pool': 1,
+    'grpc.initial_reconnect_backoff_ms': RECONNECT_MS.first,
+    'grpc.max_reconnect_backoff_ms': RECONNECT_MS.longest,
     'grpc.enable_channelz': 0,
     'grpc.service_config_disable_resolution': 1,
   })

@@ -2,7 +2,13 @@
 
 import { describe, expect, test } from 'vitest'
 import { hexDump } from '../../src/cli/hex-dump.ts'
-import { bytesText, parseNumber, parseSmall, parseWidth } from '../../src/cli/numbers.ts'
+import {
+  bytesText,
+  parseDuration,
+  parseNumber,
+  parseSmall,
+  parseWidth,
+} from '../../src/cli/numbers.ts'
 
 describe('a number on the command line', () => {
   test.each([
@@ -36,6 +42,28 @@ describe('a number on the command line', () => {
   test('is a register width only as 1, 2, 4 or 8', () => {
     expect(['1', '2', '4', '8'].map(parseWidth)).toEqual([1, 2, 4, 8])
     expect(() => parseWidth('3')).toThrow(/One of 1, 2, 4, 8/)
+  })
+})
+
+describe('a duration on the command line', () => {
+  test.each([
+    ['0', 0],
+    ['10', 10_000],
+    ['10s', 10_000],
+    ['1.5s', 1500],
+    ['500ms', 500],
+    ['2m', 120_000],
+    ['1h', 3_600_000],
+  ])('%s is read as %d milliseconds', (text, ms) => {
+    expect(parseDuration(text)).toBe(ms)
+  })
+
+  test.each(['', '-1s', '10 s', 's', '10d', '1e3'])('%j is refused', (text) => {
+    expect(() => parseDuration(text)).toThrow(/duration is needed/)
+  })
+
+  test('is at most what a timer can wait', () => {
+    expect(() => parseDuration('600h')).toThrow(/longer than 24 days/)
   })
 })
 

@@ -1,9 +1,11 @@
 /** clients, release, usage, config, health, drain: what is seen of the daemon, and done with it. */
+import { setTimeout as delay } from 'node:timers/promises'
 import type { Command } from 'commander'
 import { unaryCall } from '../../client/calls.ts'
 import type { ClientInfo__Output as ClientInfo } from '../../proto/vfiod/v1/ClientInfo.ts'
 import { healthCheck } from '../../wire/health.ts'
 import { CliError } from '../failure.ts'
+import { parseDuration } from '../numbers.ts'
 import { action, type Session } from '../session.ts'
 import { enumText, indented, propertiesText } from '../table.ts'
 import { ROLE, usageText } from './ownership.ts'
@@ -58,12 +60,36 @@ const showConfiguration = async ({ client, output, signal }: Session): Promise<v
 
 const SERVING = 1
 
-/** Needs no role, so that whoever supervises the daemon may ask. */
-const checkHealth = async ({ client, output, signal }: Session): Promise<void> => {
+/** Needs no role, so that a supervisor of the daemon may ask. */
+const requireServing = async ({ client, signal }: Session, timeoutMs?: number): Promise<void> => {
   const ask = unaryCall(client.channel, healthCheck)
-  const { status } = (await ask({ service: '' }, { signal })) as { readonly status: number }
+  const options = { signal, ...(timeoutMs === undefined ? {} : { timeoutMs }) }
+  const { status } = (await ask({ service: '' }, options)) as { readonly status: number }
   if (status !== SERVING) throw new CliError('The daemon takes no new calls: it is shutting down')
-  output.answer({ serving: true }, () => 'serving')
+}
+
+/** How often a daemon that does not serve yet is asked. */
+const WAIT_STEP_MS = 100
+
+/** Asks until the daemon serves; the last refusal is thrown when the time is over. */
+const waitUntilServing = async (session: Session, waitMs: number): Promise<void> => {
+  const end = performance.now() + waitMs
+  for (;;) {
+    const leftMs = Math.max(1, Math.round(end - performance.now()))
+    try {
+      return await requireServing(session, leftMs)
+    } catch (error) {
+      if (session.signal.aborted || performance.now() >= end) throw error
+    }
+    await delay(Math.min(WAIT_STEP_MS, leftMs), undefined, { signal: session.signal }).catch(
+      () => {},
+    )
+  }
+}
+
+const checkHealth = async (session: Session, { wait }: { wait?: number }): Promise<void> => {
+  await (wait === undefined ? requireServing(session) : waitUntilServing(session, wait))
+  session.output.answer({ serving: true }, () => 'serving')
 }
 
 const drain = async ({ client, output, signal }: Session): Promise<void> => {
@@ -92,6 +118,7 @@ export const addAdminCommands = (program: Command): void => {
   program
     .command('health')
     .description('say whether the daemon serves; fails where it does not')
+    .option('--wait <duration>', 'ask again until it serves, for at most this long', parseDuration)
     .action(action(checkHealth))
   program.command('drain').description('end the daemon in good order').action(action(drain))
 }
