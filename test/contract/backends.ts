@@ -9,6 +9,7 @@ import { afterAll, afterEach, describe, test } from 'vitest'
 import { linuxKernel } from '../../src/backends/linux/kernel.ts'
 import { createSim } from '../../src/backends/sim/sim.ts'
 import { defaultMachine } from '../../src/backends/sim/spec/default-machine.ts'
+import { type Mode, skipSuite, TYPE1 } from '../modes.ts'
 import { Machine } from './machine.ts'
 
 export const BACKENDS = ['sim', 'linux'] as const
@@ -19,32 +20,32 @@ const chosen = (process.env.VFIOD_BACKENDS ?? 'sim').split(',')
 /** Long enough for what a device does on its own; each look at it waits this long. */
 const GLANCE_MS = 10
 
-const machineOn = (backend: Backend): Machine => {
+const machineOn = (backend: Backend, mode: Mode): Machine => {
   if (backend === 'linux') {
     const settle = () => new Promise<void>((resolve) => setTimeout(resolve, GLANCE_MS))
-    return new Machine(backend, linuxKernel(), settle)
+    return new Machine(backend, linuxKernel(), settle, { mode })
   }
-  const sim = createSim({ ...defaultMachine, mdevs: [] }, { time: 'poked' })
+  const { vfioContainer } = mode
+  const sim = createSim({ ...defaultMachine, mdevs: [], vfioContainer }, { time: 'poked' })
   const settle = async () => void sim.step()
-  return new Machine(backend, sim.kernel, settle, () => sim.lockedPages)
+  return new Machine(backend, sim.kernel, settle, { mode, lockedPages: () => sim.lockedPages })
 }
 
 /** The same suite for every chosen backend. */
 export const describeContract = (name: string, body: (machine: Machine) => void): void => {
   for (const backend of BACKENDS) {
     if (!chosen.includes(backend)) {
-      describe.skip(`${name} (skipped: backend ${backend} is not in VFIOD_BACKENDS)`, () => {
-        test('is not asked', () => {})
-      })
+      skipSuite(name, `backend ${backend} is not in VFIOD_BACKENDS`)
       continue
     }
-    describe(`${name} [${backend}]`, () => {
-      const machine = machineOn(backend)
-      afterEach(() => machine.cleanUp())
-      afterAll(() => machine.restore())
-      body(machine)
-    })
+    describe(`${name} [${backend}]`, () => runOn(machineOn(backend, TYPE1), body))
   }
+}
+
+const runOn = (machine: Machine, body: (machine: Machine) => void): void => {
+  afterEach(() => machine.cleanUp())
+  afterAll(() => machine.restore())
+  body(machine)
 }
 
 /**
@@ -56,9 +57,7 @@ export const describeModelled =
   (name: string, body: () => void): void => {
     if (chosen.includes('sim')) describe(`${name} [sim]`, body)
     if (!chosen.includes('linux')) return
-    describe.skip(`${name} [linux] (skipped: ${lack})`, () => {
-      test('is not asked', () => {})
-    })
+    skipSuite(`${name} [linux]`, lack)
   }
 
 /** A test, or a skip that says why: `unless(machine.backend === 'linux', 'it would ...')(name, ...)`. */

@@ -10,6 +10,7 @@ import type { Kernel, MapRequest } from '../../src/kernel/port.ts'
 import { eventfdCreate, eventfdRead } from '../../src/os/eventfd.ts'
 import { sys } from '../../src/os/libc.ts'
 import { freeSegment, mapFd, memfdCreate, type Segment } from '../../src/os/memory.ts'
+import { type Mode, TYPE1 } from '../modes.ts'
 import { must } from './answers.ts'
 import { getDeviceFd, setContainer, setIommu } from './calls.ts'
 
@@ -35,8 +36,14 @@ const ownLockedPages = (): bigint => {
   return BigInt(status.match(/^VmLck:\s+(\d+) kB$/m)?.[1] ?? 0) / 4n
 }
 
+interface MachineOptions {
+  readonly mode?: Mode
+  readonly lockedPages?: () => bigint
+}
+
 export class Machine {
   readonly backend: 'sim' | 'linux'
+  readonly mode: Mode
   readonly kernel: Kernel
   /** VmLck of the process that makes the calls, in pages. */
   readonly lockedPages: () => bigint
@@ -55,9 +62,10 @@ export class Machine {
     backend: 'sim' | 'linux',
     kernel: Kernel,
     settle: () => Promise<void>,
-    lockedPages = ownLockedPages,
+    { mode = TYPE1, lockedPages = ownLockedPages }: MachineOptions = {},
   ) {
     this.backend = backend
+    this.mode = mode
     this.kernel = kernel
     this.lockedPages = lockedPages
     this.#settle = settle
@@ -88,7 +96,8 @@ export class Machine {
   }
 
   async container(): Promise<number> {
-    return must(await this.open('/dev/vfio/vfio'), 'open a container')
+    const path = this.backend === 'linux' ? this.mode.node : '/dev/vfio/vfio'
+    return must(await this.open(path), 'open a container')
   }
 
   async group(name: string): Promise<number> {

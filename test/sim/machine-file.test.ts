@@ -5,6 +5,7 @@ import { describe, expect, test } from 'vitest'
 import { VFIO_DEVICE_BIND_IOMMUFD, vfio_device_bind_iommufd } from '../../src/abi/device.ts'
 import { loadMachineFile, parseMachine } from '../../src/backends/sim/machine-file/machine-file.ts'
 import { createSim } from '../../src/backends/sim/sim.ts'
+import { defaultMachine } from '../../src/backends/sim/spec/default-machine.ts'
 import { ERRNO } from '../../src/base/errno.ts'
 import { U64_MAX } from '../../src/base/units.ts'
 
@@ -185,6 +186,27 @@ describe('a machine file', () => {
     expect(parseMachine('', 'machine.toml').functions).toEqual([])
   })
 
+  test('may extend the default machine, and stands in for what it has of the same name', () => {
+    const plain = parseMachine('extends = "default"', 'm')
+
+    expect(plain).toMatchObject({ ...defaultMachine, vfioContainer: 'type1', time: 'auto' })
+
+    const {
+      functions,
+      groups,
+      mdevs: devices,
+    } = parseMachine(`extends = "default"\n[iommu]\nmodel = "amd"\n${edu('revision = 9')}`, 'm')
+    expect(functions).toHaveLength(defaultMachine.functions.length)
+    expect(functions.find(({ address }) => address === '0000:00:04.0')?.revision).toBe(9)
+    expect(devices).toEqual(defaultMachine.mdevs)
+    // The range of HyperTransport is AMD's; what the firmware reserves stays.
+    expect(groups.find(({ id }) => id === 8)?.reserved.map(({ start }) => start)).toEqual([
+      0n,
+      0xfee0_0000n,
+      0xfd_0000_0000n,
+    ])
+  })
+
   test('that is not TOML is refused with the line', () => {
     const message = refusalOf('kernel_version = "6.12"\ngroups = [\n')
     expect(message).toContain('machine.toml')
@@ -193,6 +215,13 @@ describe('a machine file', () => {
 
   test.each([
     ['an unknown key', 'colour = "red"', 'colour'],
+    ['a container of neither', 'vfio_container = "vfio"', 'vfio_container'],
+    [
+      'an iommufd before there was one',
+      'kernel_version = "6.1"\nvfio_container = "iommufd"',
+      'vfio_container',
+    ],
+    ['another base', 'extends = "q35"', 'extends'],
     ['an unknown kind', edu('').replace('edu', 'gpu'), 'functions[0].kind'],
     ['a malformed address', edu('').replace('0000:00:04.0', '04.0'), 'functions[0].address'],
     ['a BAR that is no power of two', edu('bars = [{ index = 0, size = 3 }]'), 'bars[0].size'],

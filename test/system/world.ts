@@ -8,6 +8,7 @@ import { existsSync, mkdtempSync, readlinkSync, rmSync, writeFileSync } from 'no
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { connect, type VfiodClient } from '../../src/client/client.ts'
+import type { Mode } from '../modes.ts'
 
 const root = new URL('../..', import.meta.url).pathname
 
@@ -25,13 +26,21 @@ export interface Daemon {
   stop(): Promise<number | null>
 }
 
-/** Start a daemon and wait until it is ready; its machine may be the text of a machine file. */
-export async function startDaemon(machine?: string): Promise<Daemon> {
+/** The default machine, with what stands behind an address space in a mode. */
+const machineIn = ({ vfioContainer }: Mode): string =>
+  `extends = "default"\nvfio_container = "${vfioContainer}"\n`
+
+/**
+ * Start a daemon and wait until it is ready. Its simulated machine is the default one, or that of
+ * the text of a machine file, or the default one in a mode; a real kernel is in one mode only.
+ */
+export async function startDaemon(wanted?: string | Mode): Promise<Daemon> {
+  const machine = typeof wanted === 'object' ? machineIn(wanted) : wanted
   const directory = mkdtempSync(join(tmpdir(), 'vfiod-system-'))
   const socket = join(directory, 'vfiod.sock')
   const args = [`${root}dist/daemon/main.js`, '--socket', socket]
   if (backend === 'sim') args.push('--sim')
-  if (machine !== undefined) {
+  if (machine !== undefined && backend === 'sim') {
     writeFileSync(join(directory, 'machine.toml'), machine)
     args.push(join(directory, 'machine.toml'))
   }

@@ -13,6 +13,12 @@ mount -t debugfs debugfs /sys/kernel/debug
 # The host's leftovers are not the guest's; but the checkout may live there.
 [ "$HIDE_TMP" = no ] || mount -t tmpfs -o mode=1777 tmp /tmp
 ln -sf /proc/self/fd /dev/fd
+# As with CONFIG_IOMMUFD_VFIO_CONTAINER, but that it charges users and not processes (docs/conformance.md).
+if [ "$VFIO_CONTAINER" = iommufd ]; then
+  busybox rm /dev/vfio/vfio
+  IFS=: read -r major minor </sys/class/misc/iommu/dev
+  busybox mknod -m 666 /dev/vfio/vfio c "$major" "$minor"
+fi
 busybox hostname vfiod-guest
 busybox ip link set lo up
 

@@ -6,6 +6,7 @@
 //   --node PATH        the Node binary of the guest (default: the one running this)
 //   --timeout SECONDS  after which a guest is killed and the run fails (default 1200)
 //   --iommu KIND       for CMD: intel (default), amd or none; iommufd's mock domain wants none
+//   --vfio-container KIND  for CMD: who stands behind /dev/vfio/vfio: type1 (default), or iommufd
 //   --init KIND        for CMD: job (default), or systemd to run it under systemd as PID 1
 //   --processors N   how many processors the machine has (default 2); QEMU 7.2 may send one of
 //                    two to a wrong device while the other changes what memory is where
@@ -33,16 +34,18 @@ function parse(argv) {
       timeout: { type: 'string', default: '1200' },
       iommu: { type: 'string', default: 'intel' },
       init: { type: 'string', default: 'job' },
+      'vfio-container': { type: 'string', default: 'type1' },
       append: { type: 'string', default: '' },
       processors: { type: 'string', default: '2' },
     },
   })
   const command = split < 0 ? null : argv.slice(split + 1)
-  return { ...values, node: resolve(values.node), filters: positionals, command }
+  const { 'vfio-container': vfioContainer, ...wanted } = values
+  return { ...wanted, vfioContainer, node: resolve(wanted.node), filters: positionals, command }
 }
 
 // The guest starts with an empty environment: only what is named here reaches the job.
-function jobScript({ node, iommu, init }, words) {
+function jobScript({ node, iommu, init, vfioContainer }, words) {
   const inherited = Object.keys(process.env).filter((name) => /^(CI|VFIOD_.*)$/.test(name))
   const env = {
     ...Object.fromEntries(inherited.map((name) => [name, process.env[name]])),
@@ -52,6 +55,7 @@ function jobScript({ node, iommu, init }, words) {
     PATH: `${dirname(node)}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin`,
     VFIOD_IOMMU: iommu,
     VFIOD_INIT: init,
+    VFIOD_VFIO_CONTAINER: vfioContainer,
   }
   return [
     ...Object.entries(env).map(([name, value]) => `export ${name}=${quote(value)}`),
@@ -66,7 +70,12 @@ function run(kernel, wanted, words, onLine) {
   return boot({
     kernel,
     command: jobScript(wanted, words),
-    environment: `INIT=${wanted.init}\nHIDE_TMP=${neededInTmp ? 'no' : 'yes'}\n`,
+    environment: [
+      `INIT=${wanted.init}`,
+      `HIDE_TMP=${neededInTmp ? 'no' : 'yes'}`,
+      `VFIO_CONTAINER=${wanted.vfioContainer}`,
+      '',
+    ].join('\n'),
     iommu: wanted.iommu,
     append: wanted.append,
     processors: wanted.processors,

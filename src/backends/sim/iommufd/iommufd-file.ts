@@ -1,6 +1,6 @@
 /**
- * /dev/iommu: each open is an iommufd of its own. Its requests are those of iommufd.h, and those of
- * a container for whoever passes it for one.
+ * /dev/iommu, and /dev/vfio/vfio of a kernel with CONFIG_IOMMUFD_VFIO_CONTAINER: each open is an
+ * iommufd. Its requests are those of iommufd.h, and those of a container.
  */
 
 import type { IoctlArg } from '../../../kernel/port.ts'
@@ -8,6 +8,7 @@ import { type Answer, type Caller, OpenFile } from '../file/open-file.ts'
 import type { MachineSpec } from '../spec/machine-spec.ts'
 import { isAtLeast } from '../spec/version.ts'
 import type { Operation } from './command.ts'
+import type { AccountMode } from './context.ts'
 import { IommufdContext } from './context.ts'
 import { dirtyRequests } from './dirty-requests.ts'
 import { hwInfoRequest } from './hw-info-request.ts'
@@ -35,9 +36,9 @@ const OPERATIONS: ReadonlyMap<number, Operation> = new Map(
 export class IommufdFile extends OpenFile {
   readonly context: IommufdContext
 
-  constructor(machine: MachineSpec) {
+  constructor(machine: MachineSpec, accountMode: AccountMode = 'user') {
     super()
-    this.context = new IommufdContext(machine, this)
+    this.context = new IommufdContext(machine, this, accountMode)
   }
 
   override ioctl(caller: Caller, request: number, arg: IoctlArg): Answer {

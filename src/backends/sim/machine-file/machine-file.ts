@@ -25,7 +25,9 @@ import {
   TIMES,
   V1_ORDERS,
   VENDOR_KINDS,
+  VFIO_CONTAINERS,
 } from '../spec/machine-spec.ts'
+import { isAtLeast } from '../spec/version.ts'
 import { faultTable } from './faults.ts'
 import { type IommuTable, iommuTable } from './iommu.ts'
 import { range, u64 } from './numbers.ts'
@@ -163,8 +165,10 @@ const version = z.string().regex(/^\d+\.\d+(\.\d+)?$/, 'a version such as "6.12"
 
 const machineSchema = z
   .strictObject({
+    extends: z.literal('default').optional(),
     kernel_version: version.default(defaultMachine.kernelVersion),
     memlock_bytes: z.union([z.literal('unlimited').transform(() => null), u64]).default(null),
+    vfio_container: z.enum(VFIO_CONTAINERS).default('type1'),
     dma_entry_limit: unsigned(32).default(defaultMachine.dmaEntryLimit),
     drivers: z.array(z.string()).default([...defaultMachine.drivers]),
     time: z.enum(TIMES).default('auto'),
@@ -175,28 +179,59 @@ const machineSchema = z
     mdevs: z.array(mdev).default([]),
     faults: z.array(faultTable).default([]),
   })
-  .transform(
-    (file): MachineSpec => ({
+  .transform((file): MachineSpec => {
+    const base = file.extends === 'default' ? defaultMachine : NO_DEVICES
+    const inherited = base.groups.map((group) => inheritedGroup(group, file.iommu))
+    const described = extended(file.groups, inherited, 'id')
+    const functions = extended(file.functions, base.functions, 'address')
+    return {
       kernelVersion: file.kernel_version,
       memlockBytes: file.memlock_bytes,
+      vfioContainer: file.vfio_container,
       dmaEntryLimit: file.dma_entry_limit,
       drivers: file.drivers,
       time: file.time,
       iommu: file.iommu.spec,
-      groups: [
-        ...file.groups.map((one) => groupOf(one, file.iommu)),
-        ...impliedGroups(file.groups, file.functions).map((one) => groupOf(one, file.iommu)),
-      ],
-      functions: file.functions,
-      mdevParents: file.mdev_parents,
-      mdevs: file.mdevs,
+      groups: [...described, ...impliedGroups(described, functions)].map((group) =>
+        groupOf(group, file.iommu),
+      ),
+      functions,
+      mdevParents: extended(file.mdev_parents, base.mdevParents, 'name'),
+      mdevs: extended(file.mdevs, base.mdevs, 'uuid'),
       faults: file.faults,
-    }),
-  )
+    }
+  })
   .superRefine((machine, context) => {
     for (const { path, message } of contradictions(machine))
       context.addIssue({ code: 'custom', path, message })
   })
+
+/** What a file without `extends` adds to. */
+const NO_DEVICES: Pick<MachineSpec, 'groups' | 'functions' | 'mdevParents' | 'mdevs'> = {
+  groups: [],
+  functions: [],
+  mdevParents: [],
+  mdevs: [],
+}
+
+/** The entries of the file, and those of the base whose key none of them has. */
+const extended = <Entry>(
+  own: readonly Entry[],
+  base: readonly Entry[],
+  key: keyof Entry,
+): readonly Entry[] => [
+  ...own,
+  ...base.filter((entry) => !own.some((other) => other[key] === entry[key])),
+]
+
+/** What firmware reserves stays; what the IOMMU keeps is that of the file's. */
+const inheritedGroup = (
+  { id, reserved }: GroupSpec,
+  { reserved: kept }: IommuTable,
+): GroupTable => ({
+  id,
+  reserved: [...reserved.filter(({ kind }) => kind !== 'msi'), ...kept],
+})
 
 /** Reserved is what it says, or else what its IOMMU keeps. */
 const groupOf = ({ id, reserved: own, iommu }: GroupTable, machines: IommuTable): GroupSpec => ({
@@ -222,12 +257,17 @@ interface Contradiction {
 
 /** What each entry alone cannot get wrong. */
 const contradictions = ({
+  kernelVersion,
+  vfioContainer,
   drivers,
   groups,
   functions,
   mdevParents,
   mdevs,
 }: MachineSpec): Contradiction[] => [
+  ...(vfioContainer === 'iommufd' && !isAtLeast(kernelVersion, '6.2')
+    ? [{ path: ['vfio_container'], message: `Linux ${kernelVersion} has no iommufd; 6.2 has it` }]
+    : []),
   ...repeated(
     'groups',
     'id',

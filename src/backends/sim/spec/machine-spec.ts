@@ -165,6 +165,13 @@ export interface MdevSpec {
   readonly type: string
 }
 
+/**
+ * Who stands behind /dev/vfio/vfio. type1: vfio with vfio_iommu_type1. iommufd: its container
+ * compatibility (CONFIG_IOMMUFD_VFIO_CONTAINER). none: a kernel with neither, so there is no node.
+ */
+export const VFIO_CONTAINERS = ['type1', 'iommufd', 'none'] as const
+export type VfioContainer = (typeof VFIO_CONTAINERS)[number]
+
 /** When devices do what they do on their own: soon, or when they are told to. */
 export const TIMES = ['auto', 'poked'] as const
 
@@ -174,6 +181,8 @@ export interface MachineSpec {
   readonly iommu: IommuSpec
   /** RLIMIT_MEMLOCK of the calling process; null when it has CAP_IPC_LOCK. */
   readonly memlockBytes: bigint | null
+  /** `type1` where nothing is said. */
+  readonly vfioContainer?: VfioContainer
   /** Mappings per container, the module parameter of vfio_iommu_type1. */
   readonly dmaEntryLimit: number
   /** PCI drivers that are loaded. */

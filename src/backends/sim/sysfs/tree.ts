@@ -4,6 +4,7 @@ import { ERRNO } from '../../../base/errno.ts'
 import { attribute, type Directory, directory, type Node } from '../file/vfs.ts'
 import { IommufdFile } from '../iommufd/iommufd-file.ts'
 import type { Machine } from '../machine/machine.ts'
+import type { VfioContainer } from '../spec/machine-spec.ts'
 import type { Type1Parameters } from '../type1/parameters.ts'
 import { CdevFile } from '../vfio/cdev-file.ts'
 import { Container } from '../vfio/container.ts'
@@ -22,7 +23,7 @@ export const fileTree = (machine: Machine): Directory => {
         virtual: () => directory(() => mdevDevices(machine)),
       })),
     kernel: () => directory(() => ({ iommu_groups: () => iommuGroups(machine) })),
-    module: () => directory(() => ({ vfio_iommu_type1: () => type1Module(machine) })),
+    module: () => directory(() => modules(machine)),
   }))
   const dev = directory(() => ({
     iommu: () => ({ kind: 'device node', open: () => new IommufdFile(machine.spec) }),
@@ -30,6 +31,10 @@ export const fileTree = (machine: Machine): Directory => {
   }))
   return directory(() => ({ sys: () => sys, dev: () => dev }))
 }
+
+/** vfio_iommu_type1 is part of the kernel where it stands behind /dev/vfio/vfio. */
+const modules = (machine: Machine): Record<string, () => Node> =>
+  containerOf(machine) === 'type1' ? { vfio_iommu_type1: () => type1Module(machine) } : {}
 
 const type1Module = ({ type1 }: Machine): Directory =>
   directory(() => ({
@@ -53,11 +58,25 @@ const setLimit = (type1: Type1Parameters, data: string): number => {
   return 0
 }
 
-const devVfio = ({ spec, type1, vfio }: Machine): Directory =>
+const containerOf = ({ spec }: Machine): VfioContainer => spec.vfioContainer ?? 'type1'
+
+const containerNode = (machine: Machine): Record<string, () => Node> => {
+  const { spec, type1 } = machine
+  switch (containerOf(machine)) {
+    case 'type1':
+      return { vfio: () => ({ kind: 'device node', open: () => new Container(spec, type1) }) }
+    case 'iommufd':
+      // iommufd_fops_open(): whoever opens it as a container is charged as type1 charges.
+      return { vfio: () => ({ kind: 'device node', open: () => new IommufdFile(spec, 'mm') }) }
+    case 'none':
+      return {}
+  }
+}
+
+const devVfio = (machine: Machine): Directory =>
   directory(() => {
-    const nodes: Record<string, () => Node> = {
-      vfio: () => ({ kind: 'device node', open: () => new Container(spec, type1) }),
-    }
+    const { vfio } = machine
+    const nodes: Record<string, () => Node> = containerNode(machine)
     for (const [id, group] of vfio.groups)
       nodes[id] = () => ({ kind: 'device node', open: () => group.open() })
     if (vfio.devices.size > 0) nodes.devices = () => devVfioDevices(vfio)
