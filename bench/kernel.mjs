@@ -1,5 +1,5 @@
 /**
- * The kernel under the bench's own vfiod: the simulator, with what makes a real one slow put back.
+ * The kernel under those daemons of the bench that are to be slow: the simulator, with what makes a real one slow put back.
  *
  * - A session has as many bytes as are asked for, where the simulated device has 96. They are read
  *   from and written to a memfd, by the same calls on the same thread pool as of a real device.

@@ -11,7 +11,15 @@ import { fileURLToPath } from 'node:url'
 
 const SOURCE_DIR = fileURLToPath(new URL('peer', import.meta.url))
 const PROTO_DIR = fileURLToPath(new URL('../proto', import.meta.url))
-const PACKAGES = ['g++', 'make', 'pkg-config', 'libgrpc++-dev', 'protobuf-compiler-grpc']
+/** grpc++ does not depend on the headers of protobuf; it only recommends them. */
+const PACKAGES = [
+  'g++',
+  'make',
+  'pkg-config',
+  'libgrpc++-dev',
+  'libprotobuf-dev',
+  'protobuf-compiler-grpc',
+]
 
 const run = (command, args, options = {}) =>
   execFileSync(command, args, { stdio: ['ignore', 'ignore', 'inherit'], ...options })

@@ -3,9 +3,9 @@
  * docs/benchmarks.md says what each row means. Reaches nothing but Unix sockets in a folder of its
  * own, and ends LIMIT_MS after everything is there, whatever happens.
  */
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { freemem, tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { tuneCollector } from '../dist/os/limits.js'
 import { busyRows } from './busy.mjs'
@@ -13,6 +13,7 @@ import { MACHINE_FILE } from './machine.mjs'
 import { mappingRows } from './mapping.mjs'
 import { readOptions, USAGE } from './options.mjs'
 import { buildPeer } from './peer.mjs'
+import { preloadOf } from './preload-options.mjs'
 import { killServers, startServer, stopServers } from './processes.mjs'
 import { rawPing } from './raw-client.mjs'
 import { defaultFile, machineFacts, table, writeReport } from './report.mjs'
@@ -34,25 +35,33 @@ const start = async (folder, { scale, withPeer }) => {
   const bytes = String(scale.sessionBytes)
   /** Where it listens, and its pid. */
   const run = async (name, command, args) => {
-    const socket = join(folder, `${name}.sock`)
+    const socket = join(folder, name, 'vfiod.sock')
+    mkdirSync(dirname(socket))
     const log = join(folder, `${name}.log`)
     return { socket, pid: await startServer(command, args(socket), { log }) }
   }
   const node = (name, file, args) =>
     run(name, process.execPath, (socket) => [here(file), ...args(socket)])
-  const own = (name, choice = []) =>
-    node(name, 'vfiod-server.mjs', (socket) => [socket, bytes, ...choice])
+  /** The daemon as users start it; `preload` changes what lies below it. */
+  const daemon = (name, preload = []) =>
+    run(name, process.execPath, (socket) => [
+      ...preload,
+      here(DAEMON),
+      '--sim',
+      MACHINE_FILE,
+      '--socket',
+      socket,
+    ])
+  const slow = (name, choice = '') => daemon(name, preloadOf({ sessionBytes: bytes, choice }))
   const prepared = async (server) => new VfiodTarget(await server).prepare()
 
-  const ownServer = await own('own')
+  const slowServer = await slow('slow')
   const targets = {
-    daemon: await prepared(
-      node('daemon', DAEMON, (socket) => ['--sim', MACHINE_FILE, '--socket', socket]),
-    ),
-    own: await prepared(ownServer),
-    byLoader: await prepared(own('by-loader', ['proto-loader'])),
-    narrow: await prepared(own('narrow', ['64k-window'])),
-    plainReader: new PlainReader(ownServer),
+    daemon: await prepared(daemon('daemon')),
+    slow: await prepared(slowServer),
+    byLoader: await prepared(slow('by-loader', 'proto-loader')),
+    narrow: await prepared(slow('narrow', '64k-window')),
+    plainReader: new PlainReader(slowServer),
     raw: await node('raw', 'raw-server.mjs', (socket) => [socket, bytes]),
   }
   if (built === undefined) return { targets }
@@ -68,7 +77,7 @@ const beside = (vfiod, peer, others = {}) => ({
 })
 
 const measure = async (targets, scale) => {
-  const { daemon, own, byLoader, narrow, plainReader, peer, raw } = targets
+  const { daemon, slow, byLoader, narrow, plainReader, peer, raw } = targets
   const say = (what) =>
     console.error(`${(performance.now() / 1000).toFixed(0).padStart(4)} s: measuring ${what} ...`)
   const stateOf = (target) => target && (() => target.state())
@@ -83,18 +92,18 @@ const measure = async (targets, scale) => {
     say('map and unmap')
     const mapping = await mappingRows(beside(daemon, peer), scale)
     say('sessions')
-    const readers = beside(own, peer, {
+    const readers = beside(slow, peer, {
       "proto-loader's serializer": byLoader,
       'a client with 64 KiB': plainReader,
     })
-    const writers = beside(own, peer, { 'a daemon with 64 KiB': narrow })
+    const writers = beside(slow, peer, { 'a daemon with 64 KiB': narrow })
     const sessions = await sessionRows({ readers, writers, raw }, scale)
     say('unary calls during a map')
-    const busy = await busyRows(beside(own, peer), { ...scale, bigMapBytes })
+    const busy = await busyRows(beside(slow, peer), { ...scale, bigMapBytes })
     return [...unary, ...mapping, ...sessions, ...busy]
   } finally {
     close()
-    for (const target of [daemon, own, byLoader, narrow, plainReader, peer]) target?.close()
+    for (const target of [daemon, slow, byLoader, narrow, plainReader, peer]) target?.close()
   }
 }
 

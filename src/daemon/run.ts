@@ -4,7 +4,7 @@ import { Command, CommanderError } from 'commander'
 import type { Administration } from '../api/admin.ts'
 import { Api } from '../api/api.ts'
 import { createDomain, type Domain } from '../domain/domain.ts'
-import { tuneMalloc } from '../os/limits.ts'
+import { tuneCollector, tuneMalloc } from '../os/limits.ts'
 import { notify } from '../os/notify.ts'
 import { onError } from '../os/poller.ts'
 import { groundOf } from './compose.ts'
@@ -52,6 +52,7 @@ const runWith = async (config: Config): Promise<number> => {
   // Files and sockets that the daemon makes are its own until it says otherwise.
   process.umask(0o077)
   tuneMalloc()
+  tuneCollector()
   const logging = createLogging(config.log_level)
   exitOnMistakes(logging)
   try {
