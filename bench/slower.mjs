@@ -3,7 +3,7 @@
  * state as proto-loader does, `64k-window` leaves uploads at the window that grpc-js gives them.
  */
 import http2 from 'node:http2'
-import { Chunk } from '../dist/wire/bulk.js'
+import { Chunk } from '../dist/base/chunk.js'
 import { messageType, services } from '../dist/wire/protos.js'
 
 const WINDOW = 65_535

@@ -3,9 +3,9 @@
  * open in an address space, or the C++ peer, which answers the same calls and has neither.
  */
 import { Client, credentials } from '@grpc/grpc-js'
+import { Chunk, HEAD_ROOM } from '../dist/base/chunk.js'
 import { serverStreamCall } from '../dist/client/calls.js'
 import { connect } from '../dist/client/client.js'
-import { Chunk, HEAD_ROOM } from '../dist/wire/bulk.js'
 import { services } from '../dist/wire/protos.js'
 import { MDEV, PCI_DEVICE } from './machine.mjs'
 

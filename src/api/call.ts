@@ -16,9 +16,9 @@ import {
   type UntypedHandleCall,
   type UntypedServiceImplementation,
 } from '@grpc/grpc-js'
+import type { Chunk } from '../base/chunk.ts'
 import { badArgument, VfiodError } from '../base/error.ts'
 import type { Client } from '../domain/identity/clients.ts'
-import type { Chunk } from '../wire/bulk.ts'
 import { methodsOf, type ServiceName, type Services } from '../wire/protos.ts'
 import { sendable, TEXT_MAX } from '../wire/status-details.ts'
 import { ACCESS, type Access, objectOf, requireRole } from './access.ts'
@@ -32,6 +32,8 @@ import { toStatusObject, toVfiodError } from './status.ts'
 /** What a handler knows besides the request. */
 export interface Caller {
   readonly client: Client
+  /** Names the connection that the call came on. */
+  readonly connection: string
   /** Aborted when the call is cancelled, its deadline passes, or the client is gone. */
   readonly signal: AbortSignal
 }
@@ -104,7 +106,7 @@ const runCall = async <Result>(
     client = peer.current()
     const leave = running.enter({ client, abort, isEndless: method.isEndless })
     try {
-      return await work({ client, signal: abort.signal })
+      return await work({ client, connection: call.getPeer(), signal: abort.signal })
     } finally {
       leave()
     }

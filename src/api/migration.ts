@@ -1,12 +1,11 @@
 /** MigrationService: the states of a device, and the bytes of its sessions. */
 import type { Domain } from '../domain/domain.ts'
-import type { StateView, WriteMessage } from '../domain/migration/migration.ts'
+import type { SessionTotal, StateView, WriteMessage } from '../domain/migration/migration.ts'
 import type { Session } from '../domain/migration/session.ts'
 import type { MigrationServiceHandlers } from '../proto/vfiod/v1/MigrationService.ts'
 import type { MigrationState } from '../proto/vfiod/v1/MigrationState.ts'
 import type { Session as ProtoSession } from '../proto/vfiod/v1/Session.ts'
 import type { WriteSessionRequest__Output } from '../proto/vfiod/v1/WriteSessionRequest.ts'
-import { Chunk } from '../wire/bulk.ts'
 import type { Handlers } from './call.ts'
 import { enumName, enumOf, u64 } from './convert.ts'
 
@@ -31,6 +30,11 @@ const sessionToProto = (session: Session | undefined): ProtoSession | null =>
     ? null
     : { sessionId: session.id, saving: session.isSaving, bytes: String(session.bytes) }
 
+const totalToProto = ({ sessionId, totalBytes }: SessionTotal) => ({
+  sessionId,
+  totalBytes: String(totalBytes),
+})
+
 const viewToProto = ({ state, session }: StateView) => ({
   state: stateToProto(state),
   session: sessionToProto(session),
@@ -39,8 +43,14 @@ const viewToProto = ({ state, session }: StateView) => ({
 async function* writesOf(
   requests: AsyncIterable<WriteSessionRequest__Output>,
 ): AsyncGenerator<WriteMessage, void> {
-  for await (const { name, offset, data } of requests)
-    yield { name, offset: u64('offset', offset), data }
+  for await (const { name, sessionId, offset, data } of requests) {
+    yield {
+      name,
+      sessionId: u64('session_id', sessionId),
+      offset: u64('offset', offset),
+      data,
+    }
+  }
 }
 
 export const migrationHandlers = ({ migration }: Domain): Handlers<MigrationServiceHandlers> => ({
@@ -72,14 +82,19 @@ export const migrationHandlers = ({ migration }: Domain): Handlers<MigrationServ
     return { initialBytes: String(initialBytes), dirtyBytes: String(dirtyBytes) }
   },
 
-  ReadSession: async function* ({ name }, { client, signal }) {
-    for await (const event of migration.read(client, name, signal)) {
-      if (event.kind === 'data') yield new Chunk(event.chunk)
-      else yield { end: { totalBytes: String(event.totalBytes), complete: event.isComplete } }
+  ReadSession: async function* ({ name, sessionId, fromOffset }, { client, connection, signal }) {
+    const request = {
+      name,
+      sessionId: u64('session_id', sessionId),
+      from: fromOffset === undefined ? undefined : u64('from_offset', fromOffset),
+      connection,
+    }
+    for await (const event of migration.read(client, request, signal)) {
+      if (event.kind === 'data') yield event.chunk
+      else yield { end: { ...totalToProto(event), complete: event.isComplete } }
     }
   },
 
-  WriteSession: async (requests, { client }) => ({
-    totalBytes: String(await migration.write(client, writesOf(requests))),
-  }),
+  WriteSession: async (requests, { client }) =>
+    totalToProto(await migration.write(client, writesOf(requests))),
 })

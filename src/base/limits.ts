@@ -7,6 +7,11 @@ export const LIMITS = {
   regionBytes: 1 << 20,
   /** Bytes of device state in one stream message: larger ones cost more in framing than they save. */
   chunkBytes: 1 << 20,
+  /**
+   * Memory of a saving session for the bytes that were read last: more than a client, two sockets and
+   * the daemon have on the way, so that a reader whose connection broke can go on.
+   */
+  sessionWindowBytes: 16 << 20,
   /** Bytes of dirty bitmaps in one stream message: 8 GiB of memory, well below what clients take. */
   dirtyBytes: 1 << 18,
   /** Dirty ranges in one stream message: about as many bytes. */

@@ -1,11 +1,11 @@
 /** The state of a device from a file. A device that refuses it is reset: nothing else is safe. */
 import { createHash } from 'node:crypto'
 import { type FileHandle, open } from 'node:fs/promises'
+import { Chunk, HEAD_ROOM } from '../base/chunk.ts'
 import { LIMITS } from '../base/limits.ts'
 import { RpcError } from '../client/rpc-error.ts'
 import type { MigrationState__Output as MigrationState } from '../proto/vfiod/v1/MigrationState.ts'
 import type { WriteSessionRequest } from '../proto/vfiod/v1/WriteSessionRequest.ts'
-import { Chunk, HEAD_ROOM } from '../wire/bulk.ts'
 import type { BorrowedDevice } from './borrowed-device.ts'
 import { CliError, fileError } from './failure.ts'
 import { Progress } from './progress.ts'

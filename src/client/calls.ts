@@ -12,7 +12,7 @@ import type {
 } from '@grpc/grpc-js'
 import { Metadata } from '@grpc/grpc-js'
 import type { MethodDefinition } from '@grpc/proto-loader'
-import type { Chunk } from '../wire/bulk.ts'
+import type { Chunk } from '../base/chunk.ts'
 import { toRpcError } from './rpc-error.ts'
 
 export interface CallOptions {

@@ -11,34 +11,9 @@
  * The order of fields is free in protobuf, so offset comes before the data in both messages. The
  * view is valid until the buffer is used again, which must wait for the write's callback.
  */
+import { Chunk } from '../base/chunk.ts'
 import type { ReadSessionResponse } from '../proto/vfiod/v1/ReadSessionResponse.ts'
 import type { WriteSessionRequest } from '../proto/vfiod/v1/WriteSessionRequest.ts'
-
-/** Free bytes before the data; at most 1 + 10 (offset) + 1 + 5 (length) are used. */
-export const HEAD_ROOM = 32
-
-/** Bytes of device state in a buffer, to be sent without a copy. */
-export class Chunk {
-  readonly buffer: Buffer
-  /** Where the data starts. Invariant: at least HEAD_ROOM; the bytes before it are free to use. */
-  readonly headRoom: number
-  /** Bytes of data. */
-  readonly length: number
-  /** Where in the session the data starts. */
-  readonly offset: bigint
-
-  constructor(chunk: {
-    readonly buffer: Buffer
-    readonly headRoom: number
-    readonly length: number
-    readonly offset: bigint
-  }) {
-    this.buffer = chunk.buffer
-    this.headRoom = chunk.headRoom
-    this.length = chunk.length
-    this.offset = chunk.offset
-  }
-}
 
 /** Field numbers and wire types, as proto/vfiod/v1/migration.proto numbers them. */
 const OFFSET_TAG = (2 << 3) | 0

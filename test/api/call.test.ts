@@ -3,12 +3,12 @@
 import { connect as connectHttp2 } from 'node:http2'
 import { connect as connectSocket } from 'node:net'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { Chunk, HEAD_ROOM } from '../../src/base/chunk.ts'
 import { VfiodError } from '../../src/base/error.ts'
 import { LIMITS } from '../../src/base/limits.ts'
 import type { Domain } from '../../src/domain/domain.ts'
 import type { InventoryEvent } from '../../src/domain/host/inventory.ts'
 import type { ReadEvent } from '../../src/domain/migration/migration.ts'
-import { Chunk, HEAD_ROOM } from '../../src/wire/bulk.ts'
 import { refusal, startServer, type TestServer, until } from './server.ts'
 
 let server: TestServer
@@ -156,7 +156,7 @@ describe('a server stream', () => {
         const offset = BigInt(taken) * BigInt(LIMITS.chunkBytes)
         yield {
           kind: 'data',
-          chunk: { buffer, headRoom: HEAD_ROOM, length: LIMITS.chunkBytes, offset },
+          chunk: new Chunk({ buffer, headRoom: HEAD_ROOM, length: LIMITS.chunkBytes, offset }),
         }
         taken += 1
       }
@@ -182,19 +182,23 @@ describe('a server stream', () => {
         buffer.fill(n & 0xff, HEAD_ROOM)
         yield {
           kind: 'data',
-          chunk: { buffer, headRoom: HEAD_ROOM, length, offset: BigInt(n * length) },
+          chunk: new Chunk({ buffer, headRoom: HEAD_ROOM, length, offset: BigInt(n * length) }),
         }
         // What a source does that reads the next bytes into it.
         buffer.fill(0xee)
       }
-      yield { kind: 'end', totalBytes: BigInt(300 * length), isComplete: true }
+      yield { kind: 'end', sessionId: 4, totalBytes: BigInt(300 * length), isComplete: true }
     }
     server = await startServer({ migration: { read } })
 
     let n = 0
     for await (const message of server.client().migration.readSession({ name: 'x' })) {
       if (message.end !== null) {
-        expect(message.end).toEqual({ totalBytes: String(300 * length), complete: true })
+        expect(message.end).toEqual({
+          sessionId: '4',
+          totalBytes: String(300 * length),
+          complete: true,
+        })
         continue
       }
       expect(message.offset).toBe(String(n * length))
@@ -211,7 +215,7 @@ describe('a client stream', () => {
     const write: Domain['migration']['write'] = async (_client, messages) => {
       for await (const { offset, data } of messages)
         arrived.push({ offset, first: data[0], length: data.length })
-      return 7n
+      return { sessionId: 2, totalBytes: 7n }
     }
     server = await startServer({ migration: { write } })
     const buffer = Buffer.alloc(HEAD_ROOM + 1000)
@@ -223,9 +227,9 @@ describe('a client stream', () => {
       }
     }
 
-    const { totalBytes } = await server.client().migration.writeSession(requests())
+    const answer = await server.client().migration.writeSession(requests())
 
-    expect(totalBytes).toBe('7')
+    expect(answer).toEqual({ sessionId: '2', totalBytes: '7' })
     expect(arrived).toHaveLength(51)
     expect(arrived[50]).toEqual({ offset: 49_001n, first: 49, length: 1000 })
   })
@@ -234,7 +238,7 @@ describe('a client stream', () => {
     const write: Domain['migration']['write'] = async (_client, messages) => {
       for await (const { data } of messages)
         if (data.length > 0) throw new VfiodError('STATE_REFUSED_BY_DEVICE', 'Cannot take it')
-      return 0n
+      return { sessionId: 1, totalBytes: 0n }
     }
     server = await startServer({ migration: { write } })
     function* endless() {
@@ -259,7 +263,7 @@ describe('a client stream', () => {
       } finally {
         hasEnded = true
       }
-      return 0n
+      return { sessionId: 1, totalBytes: 0n }
     }
     async function* unfinished() {
       yield { name: 'x' }

@@ -12,11 +12,11 @@ import {
   vi,
 } from 'vitest'
 import type { Certificates } from '../../src/api/remote.ts'
+import { Chunk, HEAD_ROOM } from '../../src/base/chunk.ts'
 import { connect, type VfiodClient } from '../../src/client/client.ts'
 import type { Domain } from '../../src/domain/domain.ts'
 import type { InventoryEvent } from '../../src/domain/host/inventory.ts'
 import type { ReadEvent } from '../../src/domain/migration/migration.ts'
-import { HEAD_ROOM } from '../../src/wire/bulk.ts'
 import { Authority, lacksOpenssl } from './certificates.ts'
 import { type Change, EVERYTHING, refusal, startServer, type TestServer, until } from './server.ts'
 
@@ -179,7 +179,7 @@ describe('an upload', () => {
     } finally {
       isEnded = true
     }
-    return 0n
+    return { sessionId: 1, totalBytes: 0n }
   }
 
   /** Sends a message at each call. */
@@ -247,14 +247,15 @@ describe('a download', () => {
   let available = 0
   async function* read(
     _client: unknown,
-    _name: string,
+    _request: unknown,
     signal: AbortSignal,
   ): AsyncGenerator<ReadEvent, void> {
     try {
       for (given = 0; !signal.aborted; given += 1) {
         await until(() => given < available || signal.aborted)
-        const chunk = { buffer: Buffer.alloc(HEAD_ROOM + length), headRoom: HEAD_ROOM, length }
-        yield { kind: 'data', chunk: { ...chunk, offset: BigInt(given * length) } }
+        const offset = BigInt(given * length)
+        const buffer = Buffer.alloc(HEAD_ROOM + length)
+        yield { kind: 'data', chunk: new Chunk({ buffer, headRoom: HEAD_ROOM, length, offset }) }
       }
     } finally {
       isEnded = true

@@ -66,7 +66,7 @@ describe('bytes that are no message of the type of the method', () => {
     let taken = 0
     const write: Domain['migration']['write'] = async (_client, messages) => {
       for await (const _message of messages) taken += 1
-      return 0n
+      return { sessionId: 1, totalBytes: 0n }
     }
     const patient = await startServer({ migration: { write } })
     const one = openSession(patient.socket)

@@ -125,7 +125,8 @@ describe('a handover', () => {
     const { token } = at.domain.handOver(alice, 0)
     await at.domain.adopt(bob, token)
     const pieces: number[] = []
-    for await (const event of at.domain.migration.read(bob, MTTY, new AbortController().signal)) {
+    const whole = { name: MTTY, sessionId: 0n, from: undefined, connection: 'of bob' }
+    for await (const event of at.domain.migration.read(bob, whole, new AbortController().signal)) {
       if (event.kind === 'data') pieces.push(event.chunk.length)
     }
 

@@ -5,6 +5,7 @@ import { afterEach, expect, test } from 'vitest'
 import { RECORD_SIZE } from '../../src/backends/sim/devices/profiles/records.ts'
 import { createSim } from '../../src/backends/sim/sim.ts'
 import { createDomain, type Domain } from '../../src/domain/domain.ts'
+import type { ReadEvent } from '../../src/domain/migration/migration.ts'
 import { vendorMachine } from '../contract/vendor-machine.ts'
 import { alice } from '../domain/people.ts'
 
@@ -37,12 +38,13 @@ test('a device like mlx5 with 64 MiB of state arrives as it left, however it cha
   const { migration } = domain
   /** What the session has now: its bytes, and whether it is over. */
   const read = async (name: string, take: (bytes: Buffer) => Promise<void> | void) => {
-    for await (const event of migration.read(alice, name, never)) {
-      if (event.kind === 'end') return event
-      const { buffer, headRoom, length } = event.chunk
-      await take(buffer.subarray(headRoom, headRoom + length))
+    const request = { name, sessionId: 0n, from: undefined, connection: 'one' }
+    let end: ReadEvent | undefined
+    for await (const event of migration.read(alice, request, never)) {
+      if (event.kind === 'end') end = event
+      else await take(event.chunk.data)
     }
-    throw new Error('the session has no end')
+    return end
   }
   const digest = async (name: string): Promise<string> => {
     const hash = createHash('sha256')
@@ -70,6 +72,7 @@ test('a device like mlx5 with 64 MiB of state arrives as it left, however it cha
   await migration.setState(alice, source, 'STOP_COPY')
   expect(await read(source, keep)).toEqual({
     kind: 'end',
+    sessionId: 1,
     totalBytes: BigInt((PAGES + 300 + 1) * RECORD_SIZE),
     isComplete: true,
   })
@@ -78,7 +81,7 @@ test('a device like mlx5 with 64 MiB of state arrives as it left, however it cha
   const messages = async function* () {
     let offset = 0n
     for (const data of parts) {
-      yield { name: target, offset, data }
+      yield { name: target, sessionId: 0n, offset, data }
       offset += BigInt(data.length)
     }
   }

@@ -2,7 +2,7 @@
 
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import type { VfiodClient } from '../../src/client/client.ts'
-import { type Daemon, mttyDevices, openIn, removeMttyDevices, startDaemon } from './world.ts'
+import { type Daemon, mttyDevices, openIn, removeMttyDevices, startDaemon, until } from './world.ts'
 
 /** The scratch register of the first port: a byte that goes along with the state. */
 const SCRATCH = { region: 0, offset: '7' } as const
@@ -42,16 +42,21 @@ const scratch = async (name: string): Promise<number> => {
 const setScratch = (name: string, value: number) =>
   client.device.writeRegion({ name, ...SCRATCH, data: Buffer.of(value) })
 
+type Calls = VfiodClient['migration']
+
 /** Everything a read of the session gives, and how it ended. */
-async function read(name: string) {
+async function readAll(messages: ReturnType<Calls['readSession']>) {
   const pieces: Buffer[] = []
-  let end: { totalBytes: string; complete: boolean } | undefined
-  for await (const message of client.migration.readSession({ name })) {
+  let end: { sessionId: string; totalBytes: string; complete: boolean } | undefined
+  for await (const message of messages) {
     if (message.end) end = message.end
     else pieces.push(Buffer.from(message.data))
   }
   return { bytes: Buffer.concat(pieces), end }
 }
+const readFrom = (calls: Calls, request: Parameters<Calls['readSession']>[0]) =>
+  readAll(calls.readSession(request))
+const read = (name: string) => readFrom(client.migration, { name })
 
 const inPieces = (bytes: Buffer, size: number) =>
   Array.from({ length: Math.ceil(bytes.length / size) }, (_, n) => ({
@@ -150,6 +155,57 @@ describe('migration through gRPC', () => {
     })
     await client.device.resetDevice({ name: target })
     await setState(target, { state: 'MIGRATION_STATE_RESUMING' })
+  })
+
+  test('gives a reader that broke off the bytes from the one that it names', async () => {
+    await setState(source, { state: 'MIGRATION_STATE_STOP_COPY' })
+    const whole = await read(source)
+    const { sessionId = '' } = whole.end ?? {}
+
+    const other = daemon.client().migration
+    const withoutOffset = other.readSession({ name: source })
+    const later = await readFrom(other, { name: source, sessionId, fromOffset: '90' })
+    const again = await readFrom(other, { name: source, sessionId, fromOffset: '0' })
+
+    await expect(readAll(withoutOffset)).rejects.toMatchObject({
+      reason: 'BAD_ARGUMENT',
+      details: { field: 'from_offset' },
+    })
+    expect(later.bytes).toEqual(whole.bytes.subarray(90))
+    expect(later.end).toEqual({ sessionId, totalBytes: String(STATE_BYTES), complete: true })
+    expect(again.bytes).toEqual(whole.bytes)
+    await expect(
+      readFrom(other, { name: source, sessionId: String(Number(sessionId) + 1) }),
+    ).rejects.toMatchObject({ reason: 'NO_SUCH_SESSION' })
+  })
+
+  test('lets a writer go on where another broke off, and loads nothing before it ended', async () => {
+    await setScratch(source, 0x5b)
+    const bytes = await save()
+    const { session } = await setState(target, { state: 'MIGRATION_STATE_RESUMING' })
+    const sessionId = session?.sessionId ?? ''
+    const broken = client.migration.writeSession(
+      (function* () {
+        yield { name: target, sessionId, offset: '0', data: bytes.subarray(0, 40) }
+        throw new Error('the writer breaks off')
+      })(),
+    )
+
+    await expect(broken).rejects.toThrow('the writer breaks off')
+    const left = await until(async () => {
+      const { session: at } = await client.migration.getMigrationState({ name: target })
+      return at?.bytes === '40' ? at : undefined
+    })
+    const refused = setState(target, { state: 'MIGRATION_STATE_RUNNING' })
+    await expect(refused).rejects.toMatchObject({ reason: 'ARC_BLOCKED' })
+    await expect(refused).rejects.toThrow('broke off after 40 bytes; go on writing from there')
+    const { totalBytes } = await client.migration.writeSession([
+      { name: target, sessionId: left.sessionId, offset: left.bytes, data: bytes.subarray(40) },
+    ])
+    await setState(target, { state: 'MIGRATION_STATE_RUNNING' })
+
+    expect(totalBytes).toBe(String(STATE_BYTES))
+    expect(await scratch(target)).toBe(0x5b)
   })
 
   test('refuses a session that was never opened, a gap, and the ERROR state', async () => {

@@ -52,6 +52,35 @@ describe.skipIf(backend !== 'sim')('a simulated machine through gRPC', () => {
       yield { name: TARGET, offset: String(at), data: bytes.subarray(at, at + 500_000) }
   }
 
+  test('loses no byte of a session whose reader lost its connection', async () => {
+    await set(SOURCE, 'MIGRATION_STATE_STOP_COPY')
+    const first = daemon.client()
+    const arrived: Buffer[] = []
+    const reading = (async () => {
+      for await (const { data } of first.migration.readSession({ name: SOURCE })) {
+        arrived.push(Buffer.from(data))
+        if (arrived.length === 2) first.close()
+      }
+    })()
+    await reading.catch(() => undefined)
+    const fromOffset = String(Buffer.concat(arrived).length)
+
+    await expect(read(SOURCE)).rejects.toMatchObject({ reason: 'BAD_ARGUMENT' })
+    let isComplete = false
+    for await (const { data, end } of client.migration.readSession({ name: SOURCE, fromOffset })) {
+      arrived.push(Buffer.from(data))
+      isComplete ||= end?.complete === true
+    }
+    const whole: Buffer[] = []
+    for await (const { data } of client.migration.readSession({ name: SOURCE, fromOffset: '0' }))
+      whole.push(Buffer.from(data))
+
+    expect(isComplete).toBe(true)
+    expect(digest(Buffer.concat(arrived))).toBe(digest(Buffer.concat(whole)))
+    expect(Buffer.concat(whole).length).toBeGreaterThanOrEqual(STATE_BYTES)
+    await client.device.resetDevice({ name: SOURCE })
+  })
+
   test('migrates a device that goes on changing until it is stopped', async () => {
     await set(SOURCE, 'MIGRATION_STATE_PRE_COPY')
     const first = await read(SOURCE)

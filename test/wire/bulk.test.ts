@@ -3,6 +3,7 @@
 
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
+import { Chunk, HEAD_ROOM } from '../../src/base/chunk.ts'
 import { U64_MAX } from '../../src/base/units.ts'
 import type {
   ReadSessionResponse,
@@ -12,7 +13,6 @@ import type {
   WriteSessionRequest,
   WriteSessionRequest__Output,
 } from '../../src/proto/vfiod/v1/WriteSessionRequest.ts'
-import { Chunk, HEAD_ROOM } from '../../src/wire/bulk.ts'
 import { messageType, services } from '../../src/wire/protos.ts'
 
 const response = messageType<ReadSessionResponse, ReadSessionResponse__Output>(
@@ -99,9 +99,15 @@ describe('ReadSessionResponse', () => {
   })
 
   test('leaves the end of a read to proto-loader', () => {
-    const bytes = ReadSession.responseSerialize({ end: { totalBytes: '7', complete: true } })
+    const bytes = ReadSession.responseSerialize({
+      end: { sessionId: 4, totalBytes: '7', complete: true },
+    })
 
-    expect(response.deserialize(bytes).end).toEqual({ totalBytes: '7', complete: true })
+    expect(response.deserialize(bytes).end).toEqual({
+      sessionId: '4',
+      totalBytes: '7',
+      complete: true,
+    })
   })
 })
 

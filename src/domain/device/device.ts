@@ -15,9 +15,7 @@ import {
   regionInfo,
   resetDevice,
 } from '../../kernel/device-calls.ts'
-import { migrationFeatures } from '../../kernel/migration-calls.ts'
 import type { Kernel } from '../../kernel/port.ts'
-import type { MigFeatures } from '../../rules/mig-arcs.ts'
 import { type Client, requireOwner } from '../identity/clients.ts'
 import type { AddressSpace } from '../space/space.ts'
 
@@ -40,8 +38,6 @@ export class OpenDevice {
   readonly flags: DeviceFlags
   readonly regions: readonly Region[]
   readonly irqs: readonly IrqIndex[]
-  /** Undefined for a device that does not migrate. */
-  readonly migration: MigFeatures | undefined
   /** Operations on the device run one after another. */
   readonly lane = new Lane()
   readonly armed = new Map<number, Arming>()
@@ -55,7 +51,7 @@ export class OpenDevice {
 
   private constructor(
     at: { readonly name: string; readonly group: number; readonly space: AddressSpace },
-    found: Pick<OpenDevice, 'fd' | 'flags' | 'regions' | 'irqs' | 'migration'>,
+    found: Pick<OpenDevice, 'fd' | 'flags' | 'regions' | 'irqs'>,
   ) {
     this.name = at.name
     this.group = at.group
@@ -64,7 +60,6 @@ export class OpenDevice {
     this.flags = found.flags
     this.regions = found.regions
     this.irqs = found.irqs
-    this.migration = found.migration
   }
 
   get isClosed(): boolean {
@@ -91,7 +86,6 @@ export class OpenDevice {
         flags,
         regions: regions.filter((region) => region !== undefined),
         irqs: irqs.filter((irq) => irq !== undefined),
-        migration: await migrationFeatures(kernel, fd),
       })
     } catch (error) {
       await kernel.close(fd)

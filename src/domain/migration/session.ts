@@ -1,40 +1,44 @@
 /**
- * One data transfer session: the fd that a state transition returned, and how far along it is.
- * The bytes are opaque and ordered; there is one reader or one writer at a time.
+ * One data transfer session: the stream that a state transition opened, and how far along it is. The
+ * bytes are opaque and ordered; there is one reader or one writer at a time.
+ *
+ * Bytes that were handed out may be lost on the way, and no one tells the daemon. So the last of them
+ * are kept, and a reader that comes after one that broke off says how many have arrived.
  */
 
+import type { Chunk } from '../../base/chunk.ts'
 import { VfiodError } from '../../base/error.ts'
 import { Lane } from '../../base/lane.ts'
-import { LIMITS } from '../../base/limits.ts'
-import type { DataFd } from '../../base/units.ts'
-import { readData, writeData } from '../../kernel/migration-calls.ts'
-import type { Kernel } from '../../kernel/port.ts'
+import type { StateStream } from './driver.ts'
+import { KeptWindow } from './kept-window.ts'
 
-/** Free bytes before the data of a chunk, for the transport to frame it in place. */
-export const HEAD_ROOM = 32
-
-/** Bytes of device state. The buffer is used again once the next chunk is asked for. */
-export interface Chunk {
-  readonly buffer: Buffer
-  /** Where in the buffer the data starts. */
-  readonly headRoom: number
-  readonly length: number
-  /** Where in the session the data starts. */
-  readonly offset: bigint
+/** One call that reads. */
+export interface Reader {
+  /** How many bytes have arrived; undefined for all that were handed out. */
+  readonly from: bigint | undefined
+  /** Names the connection that the bytes go to. */
+  readonly connection: string
 }
 
 export class Session {
   readonly id: number
-  readonly dataFd: DataFd
   /** Saving, or else resuming. */
   readonly isSaving: boolean
   /** Bytes handed to readers, or taken from writers. */
   bytes = 0n
-  /** Set when bytes may have been lost or garbled; only a reset leads out. */
+  /** Set when bytes may have been garbled; only a reset leads out. */
   broken: string | undefined
+  /** The last writer went away before it said that it was done. */
+  isInterrupted = false
+  /** Whether a reader or writer has it: see takeSession and leave. */
   isBusy = false
-  /** Read from the device, but not handed out before its reader went away. */
-  undelivered: Chunk | undefined
+  /**
+   * The connection that has all the bytes, if it is still there: its last reader was told the end, and
+   * what is sent on one connection arrives in order. Undefined while bytes may be lost.
+   */
+  arrivedOn: string | undefined
+  readonly #stream: StateStream
+  #kept: KeptWindow | undefined
   /** Reads, writes and the close: an fd that is closed while it is read could be another's by then. */
   readonly #io = new Lane()
   readonly #onEnd: () => void
@@ -42,20 +46,26 @@ export class Session {
 
   constructor(parts: {
     readonly id: number
-    readonly dataFd: DataFd
+    readonly stream: StateStream
     readonly isSaving: boolean
     readonly onEnd?: () => void
   }) {
     this.id = parts.id
-    this.dataFd = parts.dataFd
+    this.#stream = parts.stream
     this.isSaving = parts.isSaving
     this.#onEnd = parts.onEnd ?? (() => {})
   }
 
-  /** Use the fd, one call after another; SESSION_BROKEN once the device has left the session. */
-  use<T>(operation: (dataFd: DataFd) => Promise<T>): Promise<T> {
+  /** The bytes of a saving session that are kept; made for its first reader. */
+  get kept(): KeptWindow {
+    this.#kept ??= new KeptWindow()
+    return this.#kept
+  }
+
+  /** Use the stream, one call after another; SESSION_BROKEN once the device has left the session. */
+  use<T>(operation: (stream: StateStream) => Promise<T>): Promise<T> {
     return this.#io.run(() => {
-      if (!this.#isEnded) return operation(this.dataFd)
+      if (!this.#isEnded) return operation(this.#stream)
       throw new VfiodError(
         'SESSION_BROKEN',
         `Cannot go on with session ${this.id}: the device has left it; set the state that opens a new one`,
@@ -63,12 +73,19 @@ export class Session {
     })
   }
 
-  /** Close the fd, after what is under way: the kernel lets an orphaned fd go with ENODEV. */
-  end(kernel: Kernel): Promise<number> {
-    return this.use((dataFd) => {
+  /** The reader or writer is done, and no transport holds a chunk of it. */
+  leave(): void {
+    this.isBusy = false
+    if (this.#isEnded) this.#kept?.free()
+  }
+
+  /** Close the stream, after what is under way: a device lets an orphaned fd go with ENODEV. */
+  end(): Promise<void> {
+    return this.use((stream) => {
       this.#isEnded = true
+      if (!this.isBusy) this.#kept?.free()
       this.#onEnd()
-      return kernel.close(dataFd)
+      return stream.close()
     })
   }
 }
@@ -79,30 +96,45 @@ export interface SessionHolder {
   session: Session | undefined
 }
 
-/** The device left its session: close the orphaned fd. */
-export async function dropSession(kernel: Kernel, holder: SessionHolder): Promise<void> {
+/** The device left its session: close the orphaned stream. */
+export async function dropSession(holder: SessionHolder): Promise<void> {
   const { session } = holder
   holder.session = undefined
-  await session?.end(kernel)
+  await session?.end()
 }
 
-/** The session of the device, of the wanted direction, for one exclusive user. */
-export function takeSession(device: SessionHolder, wanted: 'saving' | 'resuming'): Session {
+/** Which session a call wants: one of a direction, and of an id unless that is 0. */
+export interface Wanted {
+  readonly direction: 'saving' | 'resuming'
+  readonly id: bigint
+}
+
+/** The session of the device, for one exclusive user. */
+export function takeSession(device: SessionHolder, { direction, id }: Wanted): Session {
   const { session } = device
-  if (session === undefined || session.isSaving !== (wanted === 'saving')) {
-    const states = wanted === 'saving' ? 'PRE_COPY or STOP_COPY' : 'RESUMING'
+  const [verb, doing] = direction === 'saving' ? ['read', 'reading'] : ['write', 'writing']
+  const resource = { type: 'session', name: device.name }
+  if (session === undefined || session.isSaving !== (direction === 'saving')) {
+    const states = direction === 'saving' ? 'PRE_COPY or STOP_COPY' : 'RESUMING'
     throw new VfiodError(
       'NO_SUCH_SESSION',
-      `Cannot ${wanted === 'saving' ? 'read' : 'write'} the state of ${device.name}: it is in no ${wanted} session; set ${states} first`,
-      { resource: { type: 'session', name: device.name } },
+      `Cannot ${verb} the state of ${device.name}: it is in no ${direction} session; set ${states} first`,
+      { resource },
+    )
+  }
+  if (id !== 0n && id !== BigInt(session.id)) {
+    throw new VfiodError(
+      'NO_SUCH_SESSION',
+      `Cannot ${verb} session ${id} of ${device.name}: the device is in session ${session.id}; start again with its first byte`,
+      { resource, field: 'session_id' },
     )
   }
   if (session.broken !== undefined) throw brokenSession(device, session.broken)
   if (session.isBusy) {
     throw new VfiodError(
       'SESSION_BUSY',
-      `Cannot use session ${session.id} of ${device.name}: another call is ${wanted === 'saving' ? 'reading' : 'writing'} it; wait for it or cancel it`,
-      { resource: { type: 'session', name: device.name } },
+      `Cannot use session ${session.id} of ${device.name}: another call is ${doing} it; wait for it or cancel it`,
+      { resource },
     )
   }
   session.isBusy = true
@@ -116,63 +148,84 @@ export const brokenSession = (device: SessionHolder, why: string): VfiodError =>
     { resource: { type: 'session', name: device.name } },
   )
 
+/** The byte that a reader goes on with; refused where that could leave a hole. */
+export function startOf(
+  device: Pick<SessionHolder, 'name'>,
+  session: Session,
+  { from, connection }: Reader,
+): bigint {
+  const { bytes, id } = session
+  if (bytes === 0n && (from ?? 0n) === 0n) return 0n
+  const act = `Cannot read on in session ${id} of ${device.name}`
+  const { start } = session.kept
+  if (from === undefined) {
+    if (session.arrivedOn === connection) return bytes
+    throw new VfiodError(
+      'BAD_ARGUMENT',
+      `${act}: ${bytes} bytes were sent to a reader that broke off or used another connection, and some may not have arrived; say in from_offset how many have, ${start} to ${bytes}`,
+      { field: 'from_offset' },
+    )
+  }
+  if (from > bytes) {
+    throw new VfiodError(
+      'BAD_ARGUMENT',
+      `${act} from byte ${from}: only ${bytes} bytes have been sent; go on from there`,
+      { field: 'from_offset' },
+    )
+  }
+  if (from >= start) return from
+  throw new VfiodError(
+    'SESSION_BROKEN',
+    `${act}: bytes ${from}..${start - 1n} are lost, for the daemon keeps those from ${start} on; reset the device and start again`,
+    { field: 'from_offset', resource: { type: 'session', name: device.name } },
+  )
+}
+
 /**
- * The bytes of a saving session until there are none. Two buffers: the device fills one while the
- * consumer sends the other. What was read ahead for a consumer that left is kept for the next one.
+ * The bytes of a saving session from an offset on, until there are none. The device fills one part of
+ * the window while the consumer sends another. What was read ahead for a consumer that left is kept.
  */
 export async function* readChunks(
-  kernel: Kernel,
   session: Session,
+  from: bigint,
   signal: AbortSignal,
 ): AsyncGenerator<Chunk, void> {
-  const buffers = [newBuffer(), newBuffer()] as const
-  let turn: 0 | 1 = 0
-  let readTo = session.bytes
-  const readAhead = async (): Promise<Chunk> => {
-    const buffer = buffers[turn]
-    turn = turn === 0 ? 1 : 0
-    const into = buffer.subarray(HEAD_ROOM)
-    const length = await session.use((dataFd) => readData(kernel, dataFd, into))
-    const offset = readTo
-    readTo += BigInt(length)
-    return { buffer, headRoom: HEAD_ROOM, length, offset }
+  const { kept } = session
+  const handOut = (chunk: Chunk): Chunk => {
+    session.arrivedOn = undefined
+    if (chunk.end > session.bytes) session.bytes = chunk.end
+    return chunk
   }
-  if (session.undelivered !== undefined) {
-    const kept = session.undelivered
-    session.undelivered = undefined
-    readTo += BigInt(kept.length)
-    session.bytes = readTo
-    yield kept
+  const readAhead = async (): Promise<Chunk | undefined> => {
+    const room = kept.room()
+    const length = await session.use((stream) => stream.read(room))
+    return length === 0 ? undefined : kept.keep(length)
   }
-  let ahead: Promise<Chunk> | undefined
+  for (const chunk of kept.from(from)) {
+    if (signal.aborted) return
+    yield handOut(chunk)
+  }
+  let ahead: Promise<Chunk | undefined> | undefined
   try {
     for (ahead = readAhead(); !signal.aborted; ) {
-      const chunk: Chunk = await ahead
+      const chunk: Chunk | undefined = await ahead
       ahead = undefined
-      if (chunk.length === 0) return
-      if (signal.aborted) {
-        session.undelivered = chunk
-        return
-      }
+      if (chunk === undefined || signal.aborted) return
       ahead = readAhead()
       // Whether the next read fails is asked when its turn comes.
       ahead.catch(() => undefined)
-      session.bytes = chunk.offset + BigInt(chunk.length)
-      yield chunk
+      yield handOut(chunk)
     }
   } finally {
-    const left = await ahead?.catch(() => undefined)
-    if (left !== undefined && left.length > 0) session.undelivered = left
+    await ahead?.catch(() => undefined)
   }
 }
 
-const newBuffer = (): Buffer => Buffer.allocUnsafeSlow(HEAD_ROOM + LIMITS.chunkBytes)
-
 /** Give the device bytes that continue the session; it may take them in pieces. */
-export async function writeAll(kernel: Kernel, session: Session, data: Uint8Array): Promise<void> {
+export async function writeAll(session: Session, data: Uint8Array): Promise<void> {
   for (let done = 0; done < data.length; ) {
     const rest = data.subarray(done)
-    const taken = await session.use((dataFd) => writeData(kernel, dataFd, rest))
+    const taken = await session.use((stream) => stream.write(rest))
     if (taken === 0)
       throw new VfiodError(
         'STATE_REFUSED_BY_DEVICE',

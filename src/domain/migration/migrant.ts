@@ -1,0 +1,130 @@
+/** What migration keeps of one open device: the driver of its protocol, and its session. */
+
+import { VfiodError } from '../../base/error.ts'
+import { isSaving, type MigState, sessionEffect } from '../../rules/mig-arcs.ts'
+import type { OpenDevice } from '../device/device.ts'
+import type { Quotas } from '../identity/quotas.ts'
+import type { MigrationDriver, StateStream } from './driver.ts'
+import { brokenSession, dropSession, Session, type SessionHolder } from './session.ts'
+
+export class Migrant implements SessionHolder {
+  readonly device: OpenDevice
+  readonly driver: MigrationDriver
+  /** Sessions that were opened, for their numbers. */
+  #opened = 0
+  #session: Session | undefined
+
+  /** A reset and the close of the device end its session. */
+  constructor(device: OpenDevice, driver: MigrationDriver) {
+    this.device = device
+    this.driver = driver
+    const drop = () => dropSession(this)
+    device.hooks.add({ onReset: drop, onClosing: drop })
+  }
+
+  get name(): string {
+    return this.device.name
+  }
+
+  get session(): Session | undefined {
+    return this.#session
+  }
+
+  set session(session: Session | undefined) {
+    this.#session = session
+    this.device.isInSession = session !== undefined
+  }
+
+  /** Move the device to a state, or refuse. Runs in the lane of the device. */
+  async move(quotas: Quotas, target: MigState): Promise<void> {
+    const current = await this.driver.state()
+    requireWay(this, current, target)
+    if (current === 'RESUMING' && target !== 'RESUMING') requireWhole(this, target)
+    const { owner } = this.device.space
+    const opens = opensSession(this.driver, current, target)
+    if (opens) quotas.take(owner, { sessions: 1n })
+    let stream: StateStream | undefined
+    try {
+      stream = await this.driver.set(target)
+    } catch (error) {
+      if (opens) quotas.give(owner, { sessions: 1n })
+      throw await this.#failed({ current, target, error })
+    }
+    const isSame = current === target || (isSaving(current) && isSaving(target))
+    if (!isSame || stream !== undefined) await dropSession(this)
+    if (stream === undefined) {
+      if (opens) quotas.give(owner, { sessions: 1n })
+      return
+    }
+    this.#opened += 1
+    this.session = new Session({
+      id: this.#opened,
+      stream,
+      isSaving: isSaving(target),
+      onEnd: () => quotas.give(this.device.space.owner, { sessions: 1n }),
+    })
+  }
+
+  /** The error of a move that failed. A failed arc may have led elsewhere, so the device is asked. */
+  async #failed(tried: {
+    readonly current: MigState
+    readonly target: MigState
+    readonly error: unknown
+  }): Promise<unknown> {
+    const { current, target, error } = tried
+    if (!(error instanceof VfiodError)) return error
+    const now = await this.driver.state().catch(() => undefined)
+    if (now !== undefined && now !== current) await dropSession(this)
+    const rests = now === undefined ? 'its state cannot be read' : `it is in ${now}`
+    const isLoad = current === 'RESUMING' && now === 'RESUMING'
+    return new VfiodError(
+      isLoad ? 'STATE_REFUSED_BY_DEVICE' : now === 'ERROR' ? 'DEVICE_IN_ERROR' : error.reason,
+      isLoad
+        ? `Cannot set ${target} on ${this.name}: the device refused the state it was given (${error.details.errno}), which is incomplete or not its own; ${rests}; reset it`
+        : `Cannot set ${target} on ${this.name}: the device answered ${error.details.errno}; ${rests}`,
+      error.details,
+      error,
+    )
+  }
+}
+
+/** Whether the way to a state opens a new session. */
+function opensSession(driver: MigrationDriver, from: MigState, to: MigState): boolean {
+  const path = [from, ...(driver.path(from, to) ?? [])]
+  return path.slice(1).some((state, n) => /^opens/.test(sessionEffect(path[n] ?? from, state)))
+}
+
+function requireWay({ name, driver }: Migrant, current: MigState, target: MigState): void {
+  const act = `Cannot set ${target} on ${name}`
+  if (target === 'ERROR') {
+    throw new VfiodError(
+      'ARC_BLOCKED',
+      `${act}: only a device puts itself into ERROR; choose another state`,
+    )
+  }
+  if (current === 'ERROR') {
+    throw new VfiodError('DEVICE_IN_ERROR', `${act}: the device is in ERROR; reset it first`)
+  }
+  if (!driver.states.includes(target)) {
+    const { p2p, preCopy } = driver.features
+    const lacks = [!p2p && 'P2P', !preCopy && 'PRE_COPY'].filter(Boolean)
+    throw new VfiodError('UNSUPPORTED', `${act}: the device lacks ${lacks.join(' and ')}`)
+  }
+  if (driver.path(current, target) !== null) return
+  throw new VfiodError(
+    'ARC_BLOCKED',
+    `${act}: there is no way from ${current}, which would have to leave the session; set STOP or RUNNING first`,
+  )
+}
+
+/** Leaving RESUMING loads what was written: all of it, or nothing. */
+function requireWhole(migrant: Migrant, target: MigState): void {
+  const { session, name } = migrant
+  if (session?.broken !== undefined) throw brokenSession(migrant, session.broken)
+  if (!session?.isInterrupted) return
+  throw new VfiodError(
+    'ARC_BLOCKED',
+    `Cannot set ${target} on ${name}: the writer of session ${session.id} broke off after ${session.bytes} bytes; go on writing from there, or reset the device`,
+    { resource: { type: 'session', name } },
+  )
+}
