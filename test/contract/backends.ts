@@ -9,7 +9,7 @@ import { afterAll, afterEach, describe, test } from 'vitest'
 import { linuxKernel } from '../../src/backends/linux/kernel.ts'
 import { createSim } from '../../src/backends/sim/sim.ts'
 import { defaultMachine } from '../../src/backends/sim/spec/default-machine.ts'
-import { type Mode, skipSuite, TYPE1 } from '../modes.ts'
+import { MODES, type Mode, type ModeSkips, skipSuite } from '../modes.ts'
 import { Machine } from './machine.ts'
 
 export const BACKENDS = ['sim', 'linux'] as const
@@ -31,16 +31,34 @@ const machineOn = (backend: Backend, mode: Mode): Machine => {
   return new Machine(backend, sim.kernel, settle, { mode, lockedPages: () => sim.lockedPages })
 }
 
-/** The same suite for every chosen backend. */
-export const describeContract = (name: string, body: (machine: Machine) => void): void => {
+const describeBackends = (
+  name: string,
+  body: (machine: Machine) => void,
+  skips: ModeSkips,
+): void => {
   for (const backend of BACKENDS) {
     if (!chosen.includes(backend)) {
       skipSuite(name, `backend ${backend} is not in VFIOD_BACKENDS`)
       continue
     }
-    describe(`${name} [${backend}]`, () => runOn(machineOn(backend, TYPE1), body))
+    for (const mode of MODES) {
+      const full = `${name} [${backend}, ${mode.name}]`
+      const why = skips[mode.name]
+      if (why !== undefined) skipSuite(full, why)
+      else describe(full, () => runOn(machineOn(backend, mode), body))
+    }
   }
 }
+
+/** The same suite for every chosen backend, in every mode. */
+export const describeContract = (name: string, body: (machine: Machine) => void): void =>
+  describeBackends(name, body, {})
+
+/** A suite that has nothing to ask of an iommufd as a container, and says why. */
+export const describeType1 =
+  (why: string) =>
+  (name: string, body: (machine: Machine) => void): void =>
+    describeBackends(name, body, { compat_type1v2: why })
 
 const runOn = (machine: Machine, body: (machine: Machine) => void): void => {
   afterEach(() => machine.cleanUp())

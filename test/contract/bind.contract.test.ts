@@ -192,7 +192,7 @@ describeContract('binding', (machine) => {
       const [first, second] = cards as [string, string]
       await machine.bind(first)
       await machine.bind(second)
-      await machine.attached([first])
+      await machine.mappable([first])
       const at = `${PCI}/devices/${second}`
       await write(`${VFIO_PCI}/unbind`, second)
       await write(`${at}/driver_override`, '\n')

@@ -30,7 +30,7 @@ import {
 } from '../../src/abi/container.ts'
 import { VFIO_GROUP_UNSET_CONTAINER } from '../../src/abi/group.ts'
 import { said } from './answers.ts'
-import { describeContract } from './backends.ts'
+import { describeType1 } from './backends.ts'
 import { checkExtension, getInfo, mapDma, setContainer, setIommu, unmapDma } from './calls.ts'
 
 const PAGE = 0x1000n
@@ -39,7 +39,9 @@ const VTD_RANGES = [
   [0xfef0_0000n, 0x7f_ffff_ffffn],
 ]
 
-describeContract('a container', (machine) => {
+describeType1(
+  'these are the rules of type1; iommufd-compat.contract.test.ts has those of an iommufd',
+)('a container', (machine) => {
   const { kernel } = machine
   let edu = ''
   let other = ''

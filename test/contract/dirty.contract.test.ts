@@ -10,7 +10,7 @@ import {
 } from '../../src/abi/container.ts'
 import { allocPages, type Segment } from '../../src/os/memory.ts'
 import { type Said, said } from './answers.ts'
-import { describeContract } from './backends.ts'
+import { describeType1 } from './backends.ts'
 import { dirtyPages, type GetBitmap, getDirtyBitmap, mapDma, unmapDma } from './calls.ts'
 
 const PAGE = 0x1000n
@@ -19,7 +19,9 @@ const START = VFIO_IOMMU_DIRTY_PAGES_FLAG_START
 const STOP = VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP
 const WITH_BITMAP = VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP
 
-describeContract('dirty pages', (machine) => {
+describeType1(
+  'DIRTY_PAGES of an iommufd is ENOTTY; iommufd-dirty.contract.test.ts has what it tracks',
+)('dirty pages', (machine) => {
   const { kernel } = machine
   let edu = ''
   let mtty = ''

@@ -16,7 +16,7 @@ import {
   vfio_pci_hot_reset_info,
 } from '../../src/abi/device.ts'
 import { must, said } from './answers.ts'
-import { describeContract, unless } from './backends.ts'
+import { describeType1, unless } from './backends.ts'
 import { getDeviceInfo, setContainer } from './calls.ts'
 import { EduDriver } from './edu-driver.ts'
 import {
@@ -34,7 +34,7 @@ import {
 
 const BASE = 0x100_0000n
 
-describeContract('a cdev', (machine) => {
+describeType1('it opens a container only as a wrong file')('a cdev', (machine) => {
   const { kernel } = machine
   let edu = ''
   let other = ''

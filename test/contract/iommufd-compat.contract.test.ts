@@ -24,7 +24,7 @@ import {
 } from '../../src/abi/iommufd.ts'
 import type { Segment } from '../../src/os/memory.ts'
 import { must, said } from './answers.ts'
-import { describeContract } from './backends.ts'
+import { describeType1 } from './backends.ts'
 import {
   checkExtension,
   dirtyPages,
@@ -42,7 +42,7 @@ import { type Iommufd, openIommufd, PAGE, U64_MAX } from './iommufd-calls.ts'
 
 const BASE = 0x100_0000n
 
-describeContract('an iommufd as a container', (machine) => {
+describeType1('it opens /dev/iommu in every mode')('an iommufd as a container', (machine) => {
   const { kernel } = machine
   let edu = ''
   let other = ''

@@ -21,7 +21,7 @@ import {
   iommu_hwpt_set_dirty_tracking,
 } from '../../src/abi/iommufd.ts'
 import { said } from './answers.ts'
-import { describeContract } from './backends.ts'
+import { describeType1 } from './backends.ts'
 import {
   attach,
   bound,
@@ -34,7 +34,7 @@ import {
 
 const BASE = 0x100_0000n
 
-describeContract('a hwpt', (machine) => {
+describeType1('it opens no container')('a hwpt', (machine) => {
   let edu = ''
   let other = ''
   let iommufd: Iommufd

@@ -15,7 +15,7 @@ import {
   iommu_ioas_iova_ranges,
 } from '../../src/abi/iommufd.ts'
 import type { Segment } from '../../src/os/memory.ts'
-import { describeContract } from './backends.ts'
+import { describeType1 } from './backends.ts'
 import {
   attach,
   bound,
@@ -44,7 +44,7 @@ const VARIANTS = [
 ] as const
 
 for (const { name, tables } of VARIANTS) {
-  describeContract(`an ioas ${name}`, (machine) => {
+  describeType1('it opens no container')(`an ioas ${name}`, (machine) => {
     let edus: readonly string[]
     let iommufd: Iommufd
     let ioas: number

@@ -2,7 +2,7 @@
 
 import { beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { IOMMU_GET_HW_INFO, iommu_hw_info } from '../../src/abi/iommufd.ts'
-import { describeContract } from './backends.ts'
+import { describeType1 } from './backends.ts'
 import { getDeviceInfo } from './calls.ts'
 import {
   attach,
@@ -17,7 +17,7 @@ import {
 
 const BASE = 0x100_0000n
 
-describeContract('a mediated device', (machine) => {
+describeType1('it opens no container')('a mediated device', (machine) => {
   let mtty = ''
   let iommufd: Iommufd
   let ioas: number

@@ -18,7 +18,7 @@ import {
   iommu_option,
 } from '../../src/abi/iommufd.ts'
 import { said } from './answers.ts'
-import { describeContract } from './backends.ts'
+import { describeType1 } from './backends.ts'
 import { type Iommufd, openIommufd } from './iommufd-calls.ts'
 import { IOMMUFD_REQUESTS } from './iommufd-requests.ts'
 
@@ -27,7 +27,7 @@ const REQUESTS = Object.values(IOMMUFD_REQUESTS).map(
   ({ request, codec, min }) => [request, codec.size, min] as const,
 )
 
-describeContract('an iommufd', (machine) => {
+describeType1('it opens no container')('an iommufd', (machine) => {
   const { kernel } = machine
   let iommufd: Iommufd
 

@@ -71,6 +71,11 @@ export class Machine {
     this.#settle = settle
   }
 
+  /** An iommufd stands in for a container. */
+  get isCompat(): boolean {
+    return this.mode.vfioContainer === 'iommufd'
+  }
+
   /** Lets devices do what they do on their own, until the look finds something. */
   async until<T>(look: () => Promise<T | undefined> | T | undefined): Promise<T> {
     for (;;) {
@@ -118,6 +123,15 @@ export class Machine {
     }
     must(await setIommu(this.kernel, container, model), 'set the IOMMU')
     return { container, group: groups[0] as number }
+  }
+
+  /** A container in which the limits of its groups hold: in an iommufd they do once a device of
+   * each is open, which is when it is attached. */
+  async mappable(names: readonly string[], model?: number): Promise<Attached> {
+    const made = await this.attached(names, model)
+    for (const name of this.isCompat ? names : [])
+      await this.deviceOf(this.#groups.get(name) as number, name)
+    return made
   }
 
   /** Closes the group of a device that `attached` opened. */

@@ -2,7 +2,7 @@
 
 import { beforeAll, describe, expect, test } from 'vitest'
 import { said } from './answers.ts'
-import { describeContract } from './backends.ts'
+import { describeType1 } from './backends.ts'
 
 const PCI = '/sys/bus/pci'
 const MDEV = '/sys/bus/mdev'
@@ -10,7 +10,7 @@ const MTTY = '/sys/class/mdev_bus/mtty/mdev_supported_types'
 const MEMORY = 0x200n
 const MIB = 0x10_0000n
 
-describeContract('sysfs', (machine) => {
+describeType1('it opens no container')('sysfs', (machine) => {
   const { kernel } = machine
   let edu = ''
   let device = ''

@@ -8,7 +8,7 @@ import {
 } from '../../src/abi/container.ts'
 import type { Segment } from '../../src/os/memory.ts'
 import { type Said, said } from './answers.ts'
-import { describeContract } from './backends.ts'
+import { describeType1 } from './backends.ts'
 import { mapDma, setContainer, type UnmapArguments, unmapDma } from './calls.ts'
 
 const PAGE = 0x1000n
@@ -18,7 +18,7 @@ const SIZE = 0x4000n
 const VADDR = VFIO_DMA_UNMAP_FLAG_VADDR
 const ALL = VFIO_DMA_UNMAP_FLAG_ALL
 
-describeContract('the vaddr of a mapping', (machine) => {
+describeType1('the memory of an ioas has no vaddr')('the vaddr of a mapping', (machine) => {
   const { kernel } = machine
   let edu = ''
   let other = ''

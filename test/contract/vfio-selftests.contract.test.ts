@@ -27,7 +27,7 @@ import {
 } from '../../src/abi/device.ts'
 import { PCI_COMMAND, PCI_COMMAND_MASTER, PCI_DEVICE_ID, PCI_VENDOR_ID } from '../../src/abi/pci.ts'
 import { must, type Said, said } from './answers.ts'
-import { describeContract } from './backends.ts'
+import { describeType1 } from './backends.ts'
 import {
   getDeviceInfo,
   getInfo,
@@ -66,7 +66,7 @@ const TWO_PAGES = 2n * PAGE
 const region = (index: number): bigint => BigInt(index) << 40n
 const config = region(VFIO_PCI_CONFIG_REGION_INDEX)
 
-describeContract('the selftests of vfio', (machine) => {
+describeType1('it has all modes by itself')('the selftests of vfio', (machine) => {
   const { kernel } = machine
   let edu0 = ''
   let card = ''

@@ -84,21 +84,25 @@ export class VfioGroup {
   }
 
   unsetContainer(): void {
-    const { container } = this
     this.iommufd?.put()
     this.iommufd = undefined
+    this.#detachContainer()
+  }
+
+  /** The last device leaves its driver. What stands in for a container stays. */
+  vanish(): void {
+    this.#detachContainer()
+    this.isGone = true
+  }
+
+  #detachContainer(): void {
+    const { container } = this
     if (container === undefined) return
     this.container = undefined
     this.containerUsers = 0
     container.removeGroup(this.iommuGroup)
     if (!this.isEmulated) this.iommuGroup.unclaim()
     container.put()
-  }
-
-  /** The last device leaves its driver. */
-  vanish(): void {
-    this.unsetContainer()
-    this.isGone = true
   }
 }
 
