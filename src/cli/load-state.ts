@@ -1,14 +1,16 @@
 /** The state of a device from a file. A device that refuses it is reset: nothing else is safe. */
 import { createHash } from 'node:crypto'
 import { type FileHandle, open } from 'node:fs/promises'
-import { Chunk, HEAD_ROOM } from '../base/chunk.ts'
-import { LIMITS } from '../base/limits.ts'
+import type { Chunk } from '../base/chunk.ts'
 import { RpcError } from '../client/rpc-error.ts'
 import type { MigrationState__Output as MigrationState } from '../proto/vfiod/v1/MigrationState.ts'
+import type { Session__Output as Session } from '../proto/vfiod/v1/Session.ts'
 import type { WriteSessionRequest } from '../proto/vfiod/v1/WriteSessionRequest.ts'
 import type { BorrowedDevice } from './borrowed-device.ts'
 import { CliError, fileError } from './failure.ts'
+import { KeptInput } from './kept-input.ts'
 import { Progress } from './progress.ts'
+import { resumed } from './resumed.ts'
 
 export interface LoadedState {
   readonly device: string
@@ -24,25 +26,30 @@ export const loadState = async (borrowed: BorrowedDevice, file: string): Promise
   const { size } = await handle.stat()
   const progress = new Progress({ label: 'loading', total: BigInt(size) })
   const hash = createHash('sha256')
-  /** One buffer is enough: a message is on its way when the next one is asked for. */
-  const requests = async function* (): AsyncGenerator<WriteSessionRequest | Chunk, void> {
-    yield { name }
-    const buffer = Buffer.allocUnsafeSlow(HEAD_ROOM + LIMITS.chunkBytes)
-    for (let offset = 0n; ; ) {
-      const length = await readInto(handle, { buffer, file })
-      if (length === 0) return
-      hash.update(buffer.subarray(HEAD_ROOM, HEAD_ROOM + length))
-      yield new Chunk({ buffer, headRoom: HEAD_ROOM, length, offset })
-      offset += BigInt(length)
-      progress.add(length)
-    }
+  const input = new KeptInput(
+    (into) => readInto(handle, { into, file }),
+    (data) => {
+      hash.update(data)
+      progress.add(data.length)
+    },
+  )
+  /** Goes on with the first byte that the device does not have. */
+  const requests = async function* (
+    session: Session | null,
+  ): AsyncGenerator<WriteSessionRequest | Chunk, void> {
+    const { sessionId = '0', bytes = '0' } = session ?? {}
+    yield { name, sessionId, offset: bytes }
+    yield* input.from(BigInt(bytes))
   }
   try {
     await client.migration.setMigrationState(
       { name, state: 'MIGRATION_STATE_RESUMING' },
       { signal },
     )
-    const { totalBytes } = await client.migration.writeSession(requests(), { signal })
+    const { totalBytes } = await resumed(signal, async () => {
+      const { session } = await client.migration.getMigrationState({ name }, { signal })
+      return await client.migration.writeSession(requests(session), { signal })
+    })
     const { state } = await client.migration.setMigrationState(
       { name, state: 'MIGRATION_STATE_RUNNING' },
       { signal },
@@ -68,10 +75,10 @@ const afterReset = async ({ client, name }: BorrowedDevice, error: unknown): Pro
 
 const readInto = async (
   handle: FileHandle,
-  { buffer, file }: { readonly buffer: Buffer; readonly file: string },
+  { into, file }: { readonly into: Buffer; readonly file: string },
 ): Promise<number> => {
   try {
-    return (await handle.read(buffer, HEAD_ROOM, LIMITS.chunkBytes)).bytesRead
+    return (await handle.read(into)).bytesRead
   } catch (error) {
     throw fileError('read', file, error)
   }

@@ -5,6 +5,7 @@ import type { BorrowedDevice } from './borrowed-device.ts'
 import { CliError } from './failure.ts'
 import { PartialFile } from './partial-file.ts'
 import { Progress } from './progress.ts'
+import { resumed } from './resumed.ts'
 
 /** A device that is written faster than it is read never runs out: it is stopped after so many. */
 const PRECOPY_ROUNDS = 16
@@ -22,6 +23,8 @@ export interface SavedState {
 
 class Saving {
   readonly path: MigrationState[] = []
+  /** The session that is read, from the answer that opened it. */
+  #sessionId = '0'
   readonly #borrowed: BorrowedDevice
   readonly #file: PartialFile
   readonly #progress: Progress
@@ -34,15 +37,22 @@ class Saving {
 
   async set(state: MigrationState): Promise<void> {
     const { client, name, signal } = this.#borrowed
-    await client.migration.setMigrationState({ name, state }, { signal })
+    const { session } = await client.migration.setMigrationState({ name, state }, { signal })
+    this.#sessionId = session?.sessionId ?? '0'
     this.path.push(state)
   }
 
   /** Reads until there is no more for the time being; answers whether it was the end. */
-  async read(): Promise<boolean> {
+  read(): Promise<boolean> {
+    return resumed(this.#borrowed.signal, () => this.#readOn())
+  }
+
+  /** Goes on with the first byte that the file does not have. */
+  async #readOn(): Promise<boolean> {
     const { client, name, signal } = this.#borrowed
+    const request = { name, sessionId: this.#sessionId, fromOffset: String(this.#file.bytes) }
     let isComplete = false
-    for await (const { data, end } of client.migration.readSession({ name }, { signal })) {
+    for await (const { data, end } of client.migration.readSession(request, { signal })) {
       if (end) isComplete = end.complete
       if (data.length === 0) continue
       await this.#file.append(data)
