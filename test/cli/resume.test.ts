@@ -5,21 +5,11 @@ import { createServer, connect as dial, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { mlx5Like, SOURCE, TARGET } from '../system/mlx5-like.ts'
 import { type Daemon, startDaemon } from '../system/world.ts'
 import { run } from './vfioctl.ts'
 
-const SOURCE = '0000:00:09.0'
-const TARGET = '0000:00:0a.0'
-const STATE_BYTES = 0x100_0000
-
-const device = (address: string, group: number): string => `
-[[functions]]
-address = "${address}"
-kind = "mlx5-like"
-group = ${group}
-bound_driver = "vfio-pci"
-state = { bytes = ${STATE_BYTES}, initial_bytes = 0x10_0000, dirty_pages_per_step = 0 }
-`
+const STATE = { bytes: 0x100_0000, dirtyPagesPerStep: 0 }
 
 /**
  * A socket in front of the daemon's that breaks each of its first connections once so many bytes went
@@ -70,7 +60,7 @@ describe('vfioctl migrate, when its connection breaks', () => {
 
   beforeAll(async () => {
     cwd = mkdtempSync(join(tmpdir(), 'vfioctl-resume-'))
-    daemon = await startDaemon(device(SOURCE, 9) + device(TARGET, 10))
+    daemon = await startDaemon(mlx5Like(SOURCE, 9, STATE) + mlx5Like(TARGET, 10, STATE))
     proxy = new Breaking(join(cwd, 'breaking.sock'), daemon.socket)
   })
   afterAll(async () => {

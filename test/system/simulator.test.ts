@@ -4,21 +4,14 @@ import { createHash } from 'node:crypto'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import type { VfiodClient } from '../../src/client/client.ts'
 import type { MigrationState } from '../../src/proto/vfiod/v1/MigrationState.ts'
+import { mlx5Like, SOURCE, TARGET } from './mlx5-like.ts'
 import { backend, type Daemon, openIn, startDaemon } from './world.ts'
 
-const SOURCE = '0000:00:09.0'
-const TARGET = '0000:00:0a.0'
 const LOST = '0000:00:0b.0'
 const STATE_BYTES = 0x40_0000
 
-const device = (address: string, group: number): string => `
-[[functions]]
-address = "${address}"
-kind = "mlx5-like"
-group = ${group}
-bound_driver = "vfio-pci"
-state = { bytes = ${STATE_BYTES}, initial_bytes = 0x10_0000, dirty_pages_per_step = 1 }
-`
+const device = (address: string, group: number): string =>
+  mlx5Like(address, group, { bytes: STATE_BYTES, dirtyPagesPerStep: 1 })
 
 describe.skipIf(backend !== 'sim')('a simulated machine through gRPC', () => {
   let daemon: Daemon
