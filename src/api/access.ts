@@ -3,25 +3,36 @@
  * table is total by its type: a new RPC does not compile without a row.
  */
 import { VfiodError } from '../base/error.ts'
+import { LIMITS } from '../base/limits.ts'
 import { type Grant, hasRole, type Role } from '../rules/policy.ts'
-import type { ServiceName, Services } from '../wire/protos.ts'
+import { methodsOf, type ServiceName, type Services } from '../wire/protos.ts'
 
 export interface Access {
   readonly role: Role
   /** Whether it changes something, so that the log keeps who did it to what. */
   readonly isAudited: boolean
+  /** Bytes that one message of it may have. */
+  readonly maxBytes: number
 }
 
+const small = (role: Role, isAudited: boolean): Access => ({
+  role,
+  isAudited,
+  maxBytes: LIMITS.requestBytes,
+})
+
 /** Tells a caller about itself; it must also work for a caller that was granted nothing. */
-const ANYBODY: Access = { role: 'none', isAudited: false }
+const ANYBODY: Access = small('none', false)
 /** Looks, and changes nothing. */
-const LOOK: Access = { role: 'observe', isAudited: false }
+const LOOK: Access = small('observe', false)
 /** Looks at what the caller owns. */
-const LOOK_AT_OWN: Access = { role: 'operate', isAudited: false }
+const LOOK_AT_OWN: Access = small('operate', false)
 /** Changes what the caller owns. */
-const OPERATE: Access = { role: 'operate', isAudited: true }
-const ADMIN: Access = { role: 'admin', isAudited: true }
-const ADMIN_LOOK: Access = { role: 'admin', isAudited: false }
+const OPERATE: Access = small('operate', true)
+/** The same, with a batch or with bytes for a device. */
+const OPERATE_LARGE: Access = { ...OPERATE, maxBytes: LIMITS.messageBytes }
+const ADMIN: Access = small('admin', true)
+const ADMIN_LOOK: Access = small('admin', false)
 
 /** Generated services have index signatures besides their methods; only the methods count. */
 type MethodsOf<Service> = Extract<
@@ -55,10 +66,10 @@ export const ACCESS: {
     DestroySpace: OPERATE,
     AddGroup: OPERATE,
     RemoveGroup: OPERATE,
-    Map: OPERATE,
-    Unmap: OPERATE,
+    Map: OPERATE_LARGE,
+    Unmap: OPERATE_LARGE,
     InvalidateVaddr: OPERATE,
-    UpdateVaddr: OPERATE,
+    UpdateVaddr: OPERATE_LARGE,
     ListMappings: LOOK_AT_OWN,
   },
   device: {
@@ -67,7 +78,7 @@ export const ACCESS: {
     GetDeviceInfo: LOOK_AT_OWN,
     // Reading a register may have effects in the device; it changes nothing of vfiod's.
     ReadRegion: LOOK_AT_OWN,
-    WriteRegion: OPERATE,
+    WriteRegion: OPERATE_LARGE,
     ResetDevice: OPERATE,
     WatchIrqs: OPERATE,
     SetIrqEventfds: OPERATE,
@@ -77,12 +88,12 @@ export const ACCESS: {
     ExportFd: OPERATE,
   },
   dirty: {
-    StartTracking: OPERATE,
+    StartTracking: OPERATE_LARGE,
     StopTracking: OPERATE,
     GetTracking: LOOK_AT_OWN,
     // It clears what it reads.
     ReadDirty: OPERATE,
-    ReadAndUnmap: OPERATE,
+    ReadAndUnmap: OPERATE_LARGE,
     DemotePages: OPERATE,
     PromotePages: OPERATE,
   },
@@ -93,7 +104,7 @@ export const ACCESS: {
     EstimateSize: LOOK_AT_OWN,
     GetPrecopyInfo: LOOK_AT_OWN,
     ReadSession: OPERATE,
-    WriteSession: OPERATE,
+    WriteSession: OPERATE_LARGE,
   },
   ownership: {
     WhoAmI: ANYBODY,
@@ -116,6 +127,20 @@ export const ACCESS: {
     Step: ADMIN,
   },
 }
+
+/** The row of a method. */
+export function accessOf(service: ServiceName, method: string): Access {
+  const access = (ACCESS[service] as Readonly<Record<string, Access>>)[method]
+  if (access === undefined) throw new Error(`${service} ${method} has no role`)
+  return access
+}
+
+/** The row of every method, by the path that a call names it by: `/vfiod.v1.AdminService/Drain`. */
+export const ACCESS_BY_PATH: ReadonlyMap<string, Access> = new Map(
+  (Object.keys(ACCESS) as ServiceName[]).flatMap((service) =>
+    methodsOf(service).map(([name, { path }]) => [path, accessOf(service, name)]),
+  ),
+)
 
 /** Throw ROLE_NEEDED unless the policy grants the client what the call needs. */
 export function requireRole(

@@ -3,10 +3,12 @@
  * as many as the whole, so that nobody takes the places of the others. A connection beyond that is
  * not dropped in silence: its first call of whatever kind, or its first packet on the fd channel, is
  * answered with LIMIT_REACHED, and then it is closed. A few of an identity may stand waiting to be told so; those
- * beyond them are closed unheard.
+ * beyond them are closed unheard, and so are those of an identity that come too fast.
  */
 import { VfiodError } from '../base/error.ts'
+import { LIMITS } from '../base/limits.ts'
 import type { Payer, Quotas } from '../domain/identity/quotas.ts'
+import { Buckets, type Flow } from './bucket.ts'
 import type { Log } from './log.ts'
 
 /** How long a refused connection stays open for what it is told why. */
@@ -26,16 +28,29 @@ export interface Admitted {
 export class Admission {
   readonly #quotas: Quotas
   readonly #log: Log
+  readonly #rate: Buckets
+  readonly #logRate: Buckets
   /** Refused connections that are still open, by identity. */
   readonly #waiting = new Map<string, number>()
 
-  constructor(parts: { readonly quotas: Quotas; readonly log: Log }) {
+  /** `now` answers milliseconds of a clock that does not jump. */
+  constructor(parts: {
+    readonly quotas: Quotas
+    readonly log: Log
+    readonly now?: (() => number) | undefined
+  }) {
+    this.#rate = new Buckets(parts.now)
+    this.#logRate = new Buckets(parts.now)
     this.#quotas = parts.quotas
     this.#log = parts.log
   }
 
   /** Takes a place for a connection of this identity; undefined when it is to be closed unheard. */
   admit(payer: Payer): Admitted | undefined {
+    if (this.#rate.take(payer.identity, RATE) > 0) {
+      this.#logTooOften(payer)
+      return undefined
+    }
     try {
       this.#quotas.take(payer, PLACE)
     } catch (error) {
@@ -43,6 +58,13 @@ export class Admission {
       throw error
     }
     return { refusal: undefined, leave: () => this.#quotas.give(payer, PLACE) }
+  }
+
+  /** At most a line a second: there may be thousands. */
+  #logTooOften({ identity }: Payer): void {
+    const { perSecond } = RATE
+    if (this.#logRate.take(identity, { perSecond: 1, burst: 1 }) === 0)
+      this.#log.warn({ identity, perSecond }, 'connections refused: too many in a short time')
   }
 
   #refuse({ identity }: Payer, refusal: VfiodError): Admitted | undefined {
@@ -63,5 +85,7 @@ export class Admission {
     else this.#waiting.delete(identity)
   }
 }
+
+const RATE: Flow = { perSecond: LIMITS.connectionsPerSecond, burst: LIMITS.connectionsAtOnce }
 
 const PLACE = { connections: 1n } as const

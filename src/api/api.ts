@@ -4,7 +4,7 @@
  */
 import { once } from 'node:events'
 import { setTimeout as delay } from 'node:timers/promises'
-import type { TLSSocket, Server as TlsServer } from 'node:tls'
+import type { TLSSocket } from 'node:tls'
 import type { Domain } from '../domain/domain.ts'
 import type { Client } from '../domain/identity/clients.ts'
 import { SeqpacketListener } from '../os/fd-passing.ts'
@@ -12,8 +12,9 @@ import type { ServiceName } from '../wire/protos.ts'
 import { addressSpaceHandlers } from './address-space.ts'
 import { type Administration, adminHandlers } from './admin.ts'
 import { Admission } from './admission.ts'
-import { type CallRules, deferring, implementation, unknownMethod } from './call.ts'
+import { type CallRules, implementation, unknownMethod } from './call.ts'
 import type { GrantOf, Release } from './connection-peer.ts'
+import { deferring } from './decode.ts'
 import { deviceHandlers } from './device.ts'
 import { dirtyHandlers } from './dirty.ts'
 import { FdChannel, fdChannelBinder } from './fd-channel.ts'
@@ -25,13 +26,8 @@ import { Observation } from './observation.ts'
 import { ownershipHandlers } from './ownership.ts'
 import { Peers } from './peer.ts'
 import { Rates } from './rate.ts'
-import {
-  type Certificates,
-  createRemoteServer,
-  type RemoteOptions,
-  RemotePeers,
-  replaceCertificates,
-} from './remote.ts'
+import { RemotePeers } from './remote.ts'
+import { type Certificates, RemoteListener, type RemoteOptions } from './remote-listener.ts'
 import { Running } from './running.ts'
 import { Connections, serverBinder } from './server.ts'
 import { type Simulator, simulatorHandlers } from './simulator.ts'
@@ -63,6 +59,7 @@ export class Api {
   readonly #options: ApiOptions
   readonly #running = new Running()
   readonly #peers: Peers
+  readonly #rates = new Rates()
   readonly #admission: Admission
   readonly #observation: Observation
   /** Releases that are under way: the daemon does not end in the middle of one. */
@@ -71,7 +68,7 @@ export class Api {
   readonly #placed: SocketFile[] = []
   #fdChannel: FdChannel | undefined
   #remotePeers: RemotePeers | undefined
-  #remoteServer: TlsServer | undefined
+  #remoteListener: RemoteListener | undefined
 
   private constructor(options: ApiOptions) {
     const { log } = options
@@ -81,11 +78,15 @@ export class Api {
     const { quotas } = options.domain
     this.#peers = new Peers({ release, grantOf, quotas, log })
     this.#admission = new Admission({ quotas, log })
-    this.connections = new Connections({ peers: this.#peers, admission: this.#admission, log })
+    this.connections = new Connections({
+      peers: this.#peers,
+      admission: this.#admission,
+      rates: this.#rates,
+      log,
+    })
     const rules: CallRules = {
       peerOf: (token) => this.connections.peerOf(token),
       running: this.#running,
-      rates: new Rates(),
       log,
     }
     this.#addServices(rules)
@@ -101,6 +102,7 @@ export class Api {
         peers: api.#peers,
         admission: api.#admission,
         running: api.#running,
+        rates: api.#rates,
         redeem: (client, ticket, fds) => domain.tickets.redeem(client, ticket, fds),
         log,
       })
@@ -117,7 +119,7 @@ export class Api {
   async drain(graceMs: number): Promise<void> {
     this.connections.stopAccepting()
     this.#fdChannel?.stopAccepting()
-    this.#remoteServer?.close()
+    this.#remoteListener?.close()
     this.#observation.notServing()
     this.#running.drain()
     await Promise.race([this.#running.idle(), delay(graceMs, undefined, { ref: false })])
@@ -173,13 +175,12 @@ export class Api {
 
   /** Use new certificates for the connections that come; those there are go on with the old. */
   setCertificates(certificates: Certificates): void {
-    if (this.#remoteServer) replaceCertificates(this.#remoteServer, certificates)
+    this.#remoteListener?.setCertificates(certificates)
   }
 
   /** The port that remote clients are served on: the kernel chose one where 0 was configured. */
   get remotePort(): number | undefined {
-    const address = this.#remoteServer?.address()
-    return typeof address === 'object' ? address?.port : undefined
+    return this.#remoteListener?.port
   }
 
   async #listenForRemote(remote: RemoteOptions): Promise<void> {
@@ -189,9 +190,8 @@ export class Api {
     this.#remotePeers = peers
     const accept = (socket: TLSSocket, name: string) =>
       this.connections.serve(socket, peers.at(name), () => peers.at(name))
-    this.#remoteServer = createRemoteServer(remote, accept, log)
-    this.#remoteServer.listen(remote.port, remote.host)
-    await once(this.#remoteServer, 'listening')
+    this.#remoteListener = new RemoteListener(remote, accept, log)
+    await this.#remoteListener.listen()
   }
 
   async #listenForFds(on: ListenOn): Promise<SeqpacketListener> {

@@ -11,20 +11,21 @@ import {
   type ServerReadableStream,
   type ServerUnaryCall,
   type ServerWritableStream,
-  type ServiceDefinition,
   type sendUnaryData,
   type UntypedHandleCall,
   type UntypedServiceImplementation,
 } from '@grpc/grpc-js'
 import type { Chunk } from '../base/chunk.ts'
-import { badArgument, VfiodError } from '../base/error.ts'
+import { VfiodError } from '../base/error.ts'
+import { LIMITS } from '../base/limits.ts'
 import type { Client } from '../domain/identity/clients.ts'
 import { methodsOf, type ServiceName, type Services } from '../wire/protos.ts'
 import { sendable, TEXT_MAX } from '../wire/status-details.ts'
-import { ACCESS, type Access, objectOf, requireRole } from './access.ts'
+import { type Access, accessOf, objectOf } from './access.ts'
 import type { ConnectionPeer } from './connection-peer.ts'
+import { decoded } from './decode.ts'
 import type { Log } from './log.ts'
-import type { Rates } from './rate.ts'
+import { logOutcome, type Method } from './outcome.ts'
 import { heardFrom, holdLease } from './remote.ts'
 import type { Running } from './running.ts'
 import { toStatusObject, toVfiodError } from './status.ts'
@@ -68,7 +69,6 @@ export interface CallRules {
   /** The peer behind `call.getPeer()`; throws UNKNOWN_PEER. */
   readonly peerOf: (token: string) => ConnectionPeer
   readonly running: Running
-  readonly rates: Rates
   readonly log: Log
 }
 
@@ -78,15 +78,9 @@ const cancelled = (): VfiodError => new VfiodError('CANCELLED', 'The call was ca
 const abortReason = ({ reason }: AbortSignal): VfiodError =>
   reason instanceof VfiodError ? reason : cancelled()
 
-interface Method {
-  readonly name: string
-  readonly isEndless: boolean
-  readonly access: Access
-}
-
 /** Runs the work of one call; what it throws is always a VfiodError. */
 const runCall = async <Result>(
-  { peerOf, running, rates, log }: CallRules,
+  { peerOf, running, log }: CallRules,
   method: Method,
   call: AnyCall,
   /** What the call is about, for the audit; a client stream names it in its first message. */
@@ -101,8 +95,6 @@ const runCall = async <Result>(
   let failure: VfiodError | undefined
   try {
     peer = peerOf(call.getPeer())
-    requireRole(peer, method.access.role, method.name)
-    rates.take(peer)
     client = peer.current()
     const leave = running.enter({ client, abort, isEndless: method.isEndless })
     try {
@@ -115,17 +107,8 @@ const runCall = async <Result>(
     throw failure
   } finally {
     const ms = Math.round(performance.now() - started)
-    const about = method.access.isAudited ? { audit: true, object: object() } : {}
     const who = { client: client?.id, identity: peer?.identity }
-    const fields = { method: method.name, ...who, ...about, ms }
-    if (failure === undefined) log.info(fields, 'call')
-    else {
-      const { reason, details, message, cause } = failure
-      const more = { ...fields, reason, errno: details.errno, op: details.op }
-      if (reason === 'BUG')
-        log.error({ ...more, err: cause ?? failure }, 'call failed by a mistake')
-      else log.info({ ...more, refusal: message }, 'call refused')
-    }
+    logOutcome(log, method, { ...who, object: object(), ms, failure })
   }
 }
 
@@ -202,24 +185,6 @@ const clientStream =
     )
   }
 
-/** Bytes that are no message of the type of their method, as a message. */
-class Undecodable {
-  readonly type: string
-  readonly why: string
-
-  constructor(type: string, error: unknown) {
-    this.type = type
-    this.why = error instanceof Error ? error.message : String(error)
-  }
-}
-
-/** The message, unless it could not be decoded: the client is told so, in its turn. */
-const decoded = (message: object): object => {
-  if (!(message instanceof Undecodable)) return message
-  const { type, why } = message
-  throw badArgument(type, `Cannot decode the request: ${why}; send a vfiod.v1.${type}`)
-}
-
 /** Resolves when the message is on its way: its buffer may be used again. Rejects when it never will. */
 const written = (
   call: ServerWritableStream<object, object>,
@@ -280,31 +245,10 @@ export const implementation = <Name extends ServiceName>(
     methodsOf(service).map(([name, definition]) => {
       const handler = (handlers as Readonly<Record<string, AnyHandler>>)[name]
       if (handler === undefined) throw new Error(`${definition.path} has no handler`)
-      const access = (ACCESS[service] as Readonly<Record<string, Access>>)[name]
-      if (access === undefined) throw new Error(`${definition.path} has no role`)
+      const access = accessOf(service, name)
       const isEndless = name.startsWith('Watch')
       const method = { name: definition.path.slice(1), isEndless, access }
       return [name, serve(rules, definition, method, handler)]
-    }),
-  )
-
-/**
- * The definition of a service for the server. Where grpc-js would answer bytes that are no message
- * by itself, they are handed to the call, which knows who sent them and refuses as ever.
- */
-export const deferring = (service: ServiceName): ServiceDefinition =>
-  Object.fromEntries(
-    methodsOf(service).map(([name, definition]) => {
-      const { requestType, requestDeserialize } = definition
-      const { name: type } = requestType.type as { readonly name: string }
-      const deserialize = (bytes: Buffer): object => {
-        try {
-          return requestDeserialize(bytes)
-        } catch (error) {
-          return new Undecodable(type, error)
-        }
-      }
-      return [name, { ...definition, requestDeserialize: deserialize }]
     }),
   )
 
@@ -318,7 +262,7 @@ export const unknownMethod = (rules: CallRules, wanted: string): UntypedHandleCa
       { resource: { type: 'rpc', name: path.slice(1) } },
     )
   }
-  const access: Access = { role: 'none', isAudited: false }
+  const access: Access = { role: 'none', isAudited: false, maxBytes: LIMITS.requestBytes }
   const method: Method = { name: path.slice(1), isEndless: false, access }
   return clientStream(rules, method, refuse) as UntypedHandleCall
 }

@@ -19,5 +19,7 @@ export interface ConnectionPeer {
   readonly grant: Grant
   /** The client that calls, at each call; throws where there is none, or where that cannot be said. */
   current(): Client
+  /** Throw UNKNOWN_PEER where its process has exited: at little cost, and for a first look only. */
+  requireAlive(): void
   disconnected(): void
 }

@@ -6,6 +6,7 @@
  * Nothing a peer sends can do more than be refused: every fd of a refused packet is closed, and a
  * peer that does not take its answer loses its connection.
  */
+import { setImmediate } from 'node:timers/promises'
 import { status } from '@grpc/grpc-js'
 import { ERRNO, errnoName } from '../base/errno.ts'
 import { badArgument, VfiodError } from '../base/error.ts'
@@ -25,12 +26,16 @@ import { requireRole } from './access.ts'
 import { type Admission, REFUSED_MS } from './admission.ts'
 import type { Log } from './log.ts'
 import type { LocalPeer, Peers } from './peer.ts'
+import type { Rates } from './rate.ts'
 import type { Running } from './running.ts'
 import type { Binder } from './socket-file.ts'
 import { STATUS, toVfiodError } from './status.ts'
 
 /** Open connections of one client, beside the quota of its identity; each is for one ticket. */
 const CONNECTIONS_PER_CLIENT = 32n
+
+/** A client uses the tickets that it was given; who guesses loses the connection. */
+const REFUSALS_PER_CONNECTION = 4
 
 /** Longer than any ticket: what is longer cannot be one. */
 const TICKET_LENGTH_MAX = 256
@@ -56,6 +61,7 @@ export interface FdChannelParts {
   readonly peers: Peers
   readonly admission: Admission
   readonly running: Running
+  readonly rates: Rates
   readonly redeem: (client: Client, ticket: string, fds: readonly number[]) => Promise<Redeemed>
   readonly log: Log
 }
@@ -118,15 +124,21 @@ export class FdChannel {
     // A connection is for a ticket that is there; one that sends nothing is closed when none can be.
     const idle = setTimeout(() => connection.close(), isRefused ? REFUSED_MS : LIMITS.ticketMs)
     idle.unref()
+    let refused = 0
     try {
       for (;;) {
+        // One packet in a turn of the event loop: a peer that never stops sending is not alone.
+        await setImmediate()
         const packet = await connection.receive()
         if (packet !== -ERRNO.EMSGSIZE) {
           if (typeof packet === 'number') return
           if (packet.bytes.length === 0) return await closeAll(packet.fds)
         }
         idle.refresh()
-        if (!(await this.#answer(connection, peer, packet)) || isRefused) return
+        const answered = await this.#answer(connection, peer, packet)
+        if (answered === 'not taken' || isRefused) return
+        refused += answered === 'refused' ? 1 : 0
+        if (refused === REFUSALS_PER_CONNECTION) return
       }
     } catch (error) {
       this.#parts.log.error({ err: error }, 'fd channel connection failed by a mistake')
@@ -138,12 +150,12 @@ export class FdChannel {
     }
   }
 
-  /** Answers one packet; false when the peer does not take the answer. */
+  /** Answers one packet. */
   async #answer(
     connection: SeqpacketConnection,
     peer: FdPeer,
     packet: Packet | number,
-  ): Promise<boolean> {
+  ): Promise<'done' | 'refused' | 'not taken'> {
     const outcome = await this.#redeem(peer, packet)
     if (outcome instanceof VfiodError) {
       const received = typeof packet === 'number' ? [] : packet.fds
@@ -152,18 +164,19 @@ export class FdChannel {
       const { reason, message } = outcome
       const refusal = { ok: false, status: status[STATUS[reason]], reason }
       const text = sendable(message, MESSAGE_MAX)
-      return connection.send(json({ ...refusal, message: text })) >= 0
+      const sent = connection.send(json({ ...refusal, message: text }))
+      return sent < 0 ? 'not taken' : 'refused'
     }
     const fields = { ...who(peer), fds: outcome.fds.length }
     this.#parts.log.info({ ...fields, reply: outcome.reply }, 'fd channel')
     const answer = connection.send(json({ ok: true, ...outcome.reply }), outcome.fds)
     await closeAll(outcome.fds)
-    return answer >= 0
+    return answer < 0 ? 'not taken' : 'done'
   }
 
   /** What the domain made of the packet: it has taken over the fds unless it refused. */
   async #redeem(peer: FdPeer, packet: Packet | number): Promise<Redeemed | VfiodError> {
-    const { running, redeem } = this.#parts
+    const { running, rates, redeem } = this.#parts
     if (typeof packet === 'number') {
       return badArgument('fd', `Cannot take the packet: ${TOO_LARGE}; send less`)
     }
@@ -171,6 +184,7 @@ export class FdChannel {
     try {
       if (peer instanceof VfiodError) throw peer
       requireRole(peer, 'operate', 'the fd channel')
+      rates.take(peer)
       const client = peer.current()
       const leave = running.enter({ client, abort: new AbortController(), isEndless: false })
       try {

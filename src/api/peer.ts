@@ -112,6 +112,8 @@ export class LocalPeer implements ConnectionPeer {
   current(): Client {
     if (this.#pinned === undefined) {
       if (this.#found instanceof VfiodError) throw this.#found
+      // It can own nothing, so there is nothing to watch its process for.
+      if (this.grant.role === 'none') return this.#peers.unpinned(this.#found)
       this.#pinned = this.#peers.pin(this.#found, this)
       // The pidfd is the process's now.
       this.#found = UNKNOWN
@@ -119,6 +121,13 @@ export class LocalPeer implements ConnectionPeer {
     }
     this.#peers.requireCurrent(this.#pinned.process)
     return this.#pinned.client
+  }
+
+  requireAlive(): void {
+    if (this.#pinned === undefined && this.#found instanceof VfiodError) throw this.#found
+    const { pidfd } = this.#pinned?.process ?? (this.#found as Peer)
+    if (this.#pinned === undefined ? hasExited(pidfd) : !this.#peers.isAlive(this.#pinned.process))
+      throw unknownPeer('the process that connected has exited')
   }
 
   disconnected(): void {
@@ -204,6 +213,16 @@ export class Peers {
     }
     const process = this.#learn(key, peer, payer)
     return { process, client: this.#clientOf(process.mm, peer) }
+  }
+
+  /** Whether the process is known and has not exited. */
+  isAlive(process: Process): boolean {
+    return this.#isKnown(process) && !hasExited(process.pidfd)
+  }
+
+  /** A client that is granted nothing: it is told who it is, and not remembered. */
+  unpinned(peer: Peer): Client {
+    return new LocalClient(`${peer.pid}-0`, peer, this.#grantOf)
   }
 
   /** Throw unless the process still runs the image that connected. */

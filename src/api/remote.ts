@@ -5,47 +5,13 @@
  *
  * Whatever is heard of the client renews it: each call, each message that it uploads, each one that
  * it takes of a download. It does not run out while the daemon itself is at work, on a call or on a
- * message of an upload; a client that is waited for has until its deadline.
+ * message of an upload, nor while the event loop is held up; a client that is waited for has until its
+ * deadline.
  */
-import { createServer as createTlsServer, type TLSSocket, type Server as TlsServer } from 'node:tls'
 import type { Client } from '../domain/identity/clients.ts'
+import { Deadline } from '../os/deadline.ts'
 import type { Grant } from '../rules/policy.ts'
 import type { ConnectionPeer, GrantOf, Release } from './connection-peer.ts'
-import type { Log } from './log.ts'
-
-/** PEM, all three. */
-export interface Certificates {
-  /** Who signs the certificates of clients. */
-  readonly ca: string
-  readonly cert: string
-  readonly key: string
-}
-
-export interface RemoteOptions {
-  readonly host: string
-  readonly port: number
-  readonly certificates: Certificates
-  readonly leaseMs: number
-}
-
-/** How long a client may take over the handshake. */
-const HANDSHAKE_MS = 10_000
-
-/** How long a connection may be silent before the kernel asks whether its other end is there. */
-const KEEPALIVE_MS = 60_000
-
-const WEAKEST = 'TLSv1.3'
-
-/** The first URI of the certificate's subject alternative names, or else its first DNS name. */
-export function nameIn(subjectAltName: string | undefined): string | undefined {
-  const names = (subjectAltName ?? '').split(', ')
-  for (const kind of ['URI:', 'DNS:']) {
-    const found = names.find((name) => name.startsWith(kind))
-    // Node quotes a name that holds what separates names; such a name is nobody's.
-    if (found !== undefined && !found.includes('"')) return found.slice(kind.length)
-  }
-  return undefined
-}
 
 const identityOf = (name: string): string => `remote ${name}`
 
@@ -60,8 +26,9 @@ class RemoteClient implements Client {
   readonly #grantOf: GrantOf
   readonly #leaseMs: number
   readonly #expired: () => void
-  #timer: NodeJS.Timeout | undefined
-  #deadline = 0
+  #lease: Deadline | undefined
+  /** When the lease runs out, if the loop is never late. */
+  #runsOut = 0
   /** Pieces of work that the daemon does for it; the lease runs while there are none. */
   #holds = 0
   #isEnded = false
@@ -91,25 +58,24 @@ class RemoteClient implements Client {
   /** Milliseconds until everything it owns is released, unless it is heard of. */
   get leaseMs(): number {
     if (this.#holds > 0) return this.#leaseMs
-    return Math.max(0, Math.ceil(this.#deadline - performance.now()))
+    return Math.max(0, Math.ceil(this.#runsOut - performance.now()))
   }
 
   /** Begins the whole time anew, unless it has run out or does not run. */
   renew(): void {
     if (this.#isEnded || this.#holds > 0) return
-    clearTimeout(this.#timer)
-    this.#deadline = performance.now() + this.#leaseMs
-    this.#timer = setTimeout(() => {
+    this.#lease?.cancel()
+    this.#runsOut = performance.now() + this.#leaseMs
+    this.#lease = new Deadline(this.#leaseMs, () => {
       this.end()
       this.#expired()
-    }, this.#leaseMs)
-    this.#timer.unref()
+    })
   }
 
   /** The lease does not run until what this answers is called; then it begins anew. */
   hold(): () => void {
     this.#holds += 1
-    clearTimeout(this.#timer)
+    this.#lease?.cancel()
     return () => {
       this.#holds -= 1
       this.renew()
@@ -118,7 +84,7 @@ class RemoteClient implements Client {
 
   end(): void {
     this.#isEnded = true
-    clearTimeout(this.#timer)
+    this.#lease?.cancel()
   }
 }
 
@@ -152,6 +118,7 @@ export class RemotePeers {
         return grantOf({ kind: 'remote', name })
       },
       current: () => this.current(name),
+      requireAlive: () => {},
       disconnected: () => {},
     }
   }
@@ -195,40 +162,3 @@ export const heardFrom = (client: Client): void => {
 /** The daemon is at work for the client until what this answers is called: its lease waits. */
 export const holdLease = (client: Client): (() => void) =>
   client instanceof RemoteClient ? client.hold() : () => {}
-
-/** New certificates, the old strength: Node forgets the version with the old context. */
-export const replaceCertificates = (server: TlsServer, certificates: Certificates): void =>
-  server.setSecureContext({ ...certificates, minVersion: WEAKEST })
-
-/** A TLS server that hands on connections whose client showed a certificate with a name. */
-export function createRemoteServer(
-  { certificates }: RemoteOptions,
-  accept: (socket: TLSSocket, name: string) => void,
-  log: Log,
-): TlsServer {
-  const server = createTlsServer(
-    {
-      ...certificates,
-      minVersion: WEAKEST,
-      requestCert: true,
-      rejectUnauthorized: true,
-      ALPNProtocols: ['h2'],
-      handshakeTimeout: HANDSHAKE_MS,
-    },
-    (socket) => {
-      const name = nameIn(socket.getPeerCertificate().subjectaltname)
-      if (name === undefined || socket.alpnProtocol !== 'h2') {
-        log.warn({ address: socket.remoteAddress }, 'remote connection refused: no name')
-        socket.destroy()
-        return
-      }
-      // A host that is cut off says nothing; the kernel asks, and closes.
-      socket.setKeepAlive(true, KEEPALIVE_MS)
-      accept(socket, name)
-    },
-  )
-  server.on('tlsClientError', (error, socket) => {
-    log.warn({ address: socket.remoteAddress, refusal: error.message }, 'remote connection refused')
-  })
-  return server
-}

@@ -3,6 +3,8 @@
  * connection is identified by the kernel when it is accepted, and calls find their client through
  * the connection they came by.
  */
+import type { EventEmitter } from 'node:events'
+import { constants } from 'node:http2'
 import {
   connect as connectSocket,
   createServer,
@@ -22,9 +24,11 @@ import { LIMITS } from '../base/limits.ts'
 import type { Payer } from '../domain/identity/quotas.ts'
 import { POLLHUP, POLLRDHUP, pendingEvents } from '../os/libc.ts'
 import { type Admission, REFUSED_MS } from './admission.ts'
+import { Buckets } from './bucket.ts'
 import type { ConnectionPeer } from './connection-peer.ts'
 import type { Log } from './log.ts'
 import type { Peers } from './peer.ts'
+import type { Rates } from './rate.ts'
 import type { Binder } from './socket-file.ts'
 import { transportRefusals } from './transport-refusal.ts'
 
@@ -50,6 +54,20 @@ interface Session {
   setLocalWindowSize(bytes: number): void
   /** GOAWAY; the calls that are under way are still answered. */
   close(): void
+  /** GOAWAY with this code, and the end. */
+  destroy(code: number): void
+}
+
+interface Stream {
+  /** Undefined once the session is destroyed. */
+  readonly session: Session | undefined
+  on(event: 'error', listener: () => void): void
+}
+
+interface ServerHooks {
+  readonly onSession: (session: Session) => void
+  /** Whether one more stream of the session is served; the session ends where not. */
+  readonly isServed: (session: Session) => boolean
 }
 
 /** The methods of the server, and for every other path the one handler that refuses it. */
@@ -82,11 +100,11 @@ class Methods extends Map<string, object> {
  * server are amended here. A test reads the window of a live session.
  */
 class WideServer extends GrpcServer {
-  readonly #onSession: (session: Session) => void
+  readonly #hooks: ServerHooks
 
-  constructor(options: ServerOptions, onSession: (session: Session) => void) {
+  constructor(options: ServerOptions, hooks: ServerHooks) {
     super(options)
-    this.#onSession = onSession
+    this.#hooks = hooks
     // biome-ignore lint/complexity/useLiteralKeys: private in the types of grpc-js.
     const http2Options = this['commonServerOptions']
     http2Options.settings = { ...http2Options.settings, initialWindowSize: UPLOAD_WINDOW }
@@ -95,12 +113,29 @@ class WideServer extends GrpcServer {
   override createConnectionInjector(credentials: ServerCredentials): ConnectionInjector {
     const injector = super.createConnectionInjector(credentials)
     // biome-ignore lint/complexity/useLiteralKeys: private in the types of grpc-js.
-    for (const http2Server of this['http2Servers'].keys())
+    for (const http2Server of this['http2Servers'].keys()) {
       http2Server.on('session', (session: Session) => {
         session.setLocalWindowSize(UPLOAD_WINDOW)
-        this.#onSession(session)
+        this.#hooks.onSession(session)
       })
+      this.#guardStreams(http2Server)
+    }
     return injector
+  }
+
+  /** Whether a stream is served is asked before grpc-js makes a call of it. */
+  #guardStreams(http2Server: EventEmitter): void {
+    const serve = http2Server.listeners('stream') as ((...args: unknown[]) => void)[]
+    http2Server.removeAllListeners('stream')
+    http2Server.on('stream', (stream: Stream, ...rest) => {
+      const { session } = stream
+      if (session === undefined || this.#hooks.isServed(session))
+        for (const listener of serve) listener(stream, ...rest)
+      else {
+        stream.on('error', () => {})
+        session.destroy(constants.NGHTTP2_ENHANCE_YOUR_CALM)
+      }
+    })
   }
 
   /** Answer calls of methods that no service has with this; before any service is added. */
@@ -162,6 +197,7 @@ export class Connections {
   readonly sockets: ReadonlySet<Socket>
   readonly #sockets = new Set<Socket>()
   #accepted = 0
+  readonly #streamRate = new Buckets()
   readonly #sweeper = setInterval(() => this.#sweep(), SWEEP_MS)
   /** Sockets that the last sweep found without a peer. */
   #abandoned = new Set<Socket>()
@@ -169,19 +205,27 @@ export class Connections {
   constructor({
     peers,
     admission,
+    rates,
     log,
   }: {
     readonly peers: Peers
     readonly admission: Admission
+    readonly rates: Rates
     readonly log: Log
   }) {
     this.sockets = this.#sockets
     this.#admission = admission
     const refusalOf = (token: string) => this.#refusalOf(token)
-    const options = { ...OPTIONS, interceptors: [transportRefusals({ refusalOf, log })] }
-    this.grpc = new WideServer(options, (session) => {
-      const connection = this.#connections.get(session.socket.remoteAddress ?? '')
-      if (connection !== undefined) connection.session = session
+    const peerOf = (token: string) => this.peerOf(token)
+    const interceptors = [transportRefusals({ refusalOf, peerOf, rates, log })]
+    const options = { ...OPTIONS, interceptors }
+    const connectionOf = ({ socket }: Session) => this.#connections.get(socket.remoteAddress ?? '')
+    this.grpc = new WideServer(options, {
+      onSession: (session) => {
+        const connection = connectionOf(session)
+        if (connection !== undefined) connection.session = session
+      },
+      isServed: (session) => this.#mayOpenStream(connectionOf(session)),
     })
     this.#peers = peers
     this.#log = log
@@ -280,6 +324,18 @@ export class Connections {
       connection.peer?.disconnected()
     })
     this.#injector.injectConnection(socket)
+  }
+
+  /** Streams cost something before they are calls: those of an identity come at a rate. */
+  #mayOpenStream(connection: Connection | undefined): boolean {
+    const peer = connection?.peer
+    if (peer === undefined) return true
+    const isGranted = peer.grant.role !== 'none'
+    const perSecond = isGranted ? LIMITS.streamsPerSecond : LIMITS.streamsPerSecondUngranted
+    if (this.#streamRate.take(peer.identity, { perSecond, burst: perSecond * 2 }) === 0) return true
+    const { identity } = peer
+    this.#log.warn({ identity, perSecond }, 'connection closed: too many calls in a short time')
+    return false
   }
 
   /** Why a call of this connection is refused, whatever it is; the connection ends with the answer. */

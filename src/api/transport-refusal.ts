@@ -8,8 +8,13 @@
  */
 import { type ServerInterceptingCall, type ServerInterceptor, status } from '@grpc/grpc-js'
 import { badArgument, VfiodError } from '../base/error.ts'
+import { LIMITS } from '../base/limits.ts'
 import { DETAILS_KEY } from '../wire/status-details.ts'
+import { ACCESS_BY_PATH, type Access, requireRole } from './access.ts'
+import type { ConnectionPeer } from './connection-peer.ts'
 import type { Log } from './log.ts'
+import { logOutcome } from './outcome.ts'
+import type { Rates } from './rate.ts'
 import { toStatusObject, toVfiodError } from './status.ts'
 
 /** Bytes as one of grpc-js's texts has them. */
@@ -37,29 +42,8 @@ const EXPLANATIONS: readonly (readonly [RegExp, Explain])[] = [
     ([, needed, max]) => tooLarge('take the request', { needed: bytes(needed), max: bytes(max) }),
   ],
   [
-    /^Received message that decompresses to a size larger than (\d+)/,
-    // Nobody unpacked the rest of it.
-    ([, max]) => tooLarge('unpack the request', { needed: bytes(max) + 1n, max: bytes(max) }),
-  ],
-  [
     /^Sent message larger than max \((\d+) vs\. (\d+)\)/,
     ([, needed, max]) => tooLarge('send the answer', { needed: bytes(needed), max: bytes(max) }),
-  ],
-  [
-    /^Received message compressed with unsupported encoding "(.*)"/,
-    ([, encoding]) =>
-      new VfiodError(
-        'UNSUPPORTED',
-        `Cannot unpack the request: its encoding is "${encoding}"; send identity, deflate or gzip`,
-      ),
-  ],
-  [
-    /^Failed to decompress message/,
-    () =>
-      badArgument(
-        'grpc-encoding',
-        'Cannot unpack the request: it is not packed as grpc-encoding says; send it plain',
-      ),
   ],
   [
     /^Error deserializing request/,
@@ -103,18 +87,58 @@ function explanationOf(code: status, text: string): VfiodError | undefined {
 
 export interface TransportRules {
   /** Why calls of this peer are refused, whatever they are; tells that one is being answered. */
-  readonly refusalOf: (peer: string) => VfiodError | undefined
+  readonly refusalOf: (token: string) => VfiodError | undefined
+  /** The peer behind `call.getPeer()`; throws UNKNOWN_PEER. */
+  readonly peerOf: (token: string) => ConnectionPeer
+  readonly rates: Rates
   readonly log: Log
 }
 
-/** Put into the server, it sees every call of every service, health and reflection among them. */
-export const transportRefusals =
-  ({ refusalOf, log }: TransportRules): ServerInterceptor =>
-  ({ path }, call) => {
+/** Of a call of grpc-js, what it does not show: read and set before it has read anything. */
+interface Unread {
+  readonly incomingEncoding: string
+  maxReceiveMessageSize: number
+  readonly decoder: { maxReadMessageLength: number }
+}
+
+/** Packed messages are small on the wire and large in memory, so nothing is unpacked. */
+function requirePlain({ incomingEncoding }: Unread): void {
+  if (incomingEncoding === 'identity') return
+  throw new VfiodError(
+    'UNSUPPORTED',
+    `Cannot unpack the request: its encoding is "${incomingEncoding}"; send identity`,
+  )
+}
+
+/**
+ * Put into the server, it sees every call of every service, health and reflection among them, before
+ * a byte of its messages is looked at: the role that the method needs, the rate of the identity and
+ * that its process lives are checked here, and how many bytes a message may have is set.
+ */
+export const transportRefusals = (rules: TransportRules): ServerInterceptor => {
+  const { refusalOf, peerOf, rates, log } = rules
+
+  /** Whether anything of the call is read; throws why not. */
+  const admit = (name: string, access: Access, token: string): void => {
+    let peer: ConnectionPeer | undefined
+    try {
+      peer = peerOf(token)
+      requireRole(peer, access.role, name)
+      rates.take(peer)
+      peer.requireAlive()
+    } catch (error) {
+      const failure = toVfiodError(error)
+      logOutcome(log, { name, access }, { identity: peer?.identity, ms: 0, failure })
+      throw failure
+    }
+  }
+
+  return ({ path }, call) => {
+    const name = path.slice(1)
     const send = call.sendStatus.bind(call)
     const refuse = (error: VfiodError): void => {
       const { reason, message, cause } = error
-      const fields = { method: path.slice(1), reason }
+      const fields = { method: name, reason }
       if (reason === 'BUG') log.error({ ...fields, err: cause }, 'call failed by a mistake')
       else log.info({ ...fields, refusal: message }, 'call refused')
       send(toStatusObject(error))
@@ -126,9 +150,23 @@ export const transportRefusals =
       if (error === undefined) send({ ...answer, code, details })
       else refuse(error)
     }
-    const refusal = refusalOf(call.getPeer())
     // Nothing is read from such a call, and no handler hears of it.
-    if (refusal !== undefined) call.start = () => send(toStatusObject(refusal))
+    const unheard = (error: VfiodError) => {
+      call.start = () => send(toStatusObject(error))
+    }
+    const access = ACCESS_BY_PATH.get(path)
+    const unread = call as unknown as Unread
+    unread.maxReceiveMessageSize = access?.maxBytes ?? LIMITS.requestBytes
+    unread.decoder.maxReadMessageLength = unread.maxReceiveMessageSize
+    try {
+      const refusal = refusalOf(call.getPeer())
+      if (refusal !== undefined) throw refusal
+      requirePlain(unread)
+      if (access !== undefined) admit(name, access, call.getPeer())
+    } catch (error) {
+      unheard(toVfiodError(error))
+    }
     // The call itself, so that messages pass through no further hands; the server asks for no more.
     return call as ServerInterceptingCall
   }
+}

@@ -16,8 +16,20 @@ export const LIMITS = {
   dirtyBytes: 1 << 18,
   /** Dirty ranges in one stream message: about as many bytes. */
   dirtyRanges: 8192,
+  /** Fields of one item of a batch. */
+  itemFields: 8,
   /** Bytes of one incoming gRPC message: a full chunk or a full batch, with its framing. */
   messageBytes: 4 << 20,
+  /** Bytes of a request that carries neither a batch nor the bytes of a device. */
+  requestBytes: 64 << 10,
+  /** New connections of one identity per second, and how many at once: each is identified and shakes
+   * hands at the cost of a few calls. */
+  connectionsPerSecond: 128,
+  connectionsAtOnce: 512,
+  /** New streams of one identity per second, and at once: about as many calls as a daemon can serve. */
+  streamsPerSecond: 4096,
+  /** The same where the policy grants nothing: health probes, and first tries. */
+  streamsPerSecondUngranted: 64,
   /** Address spaces, memory objects and open devices of one client. */
   objectsPerClient: 4096,
   /** Tickets that one client may hold at once. */

@@ -18,6 +18,7 @@ import type { ReadSessionResponse } from '../proto/vfiod/v1/ReadSessionResponse.
 import type { SimulatorServiceDefinition } from '../proto/vfiod/v1/SimulatorService.ts'
 import type { WriteSessionRequest } from '../proto/vfiod/v1/WriteSessionRequest.ts'
 import { readSessionSerializer, writeSessionSerializer } from './bulk.ts'
+import type { Shape } from './field-count.ts'
 
 /** Two levels above this file, in src and in dist alike. */
 const PROTO_DIR = fileURLToPath(new URL('../../proto', import.meta.url))
@@ -63,6 +64,26 @@ export const services: Services = {
 /** A message of google.rpc or vfiod.v1 by its full name, with its serializer. */
 export const messageType = <Input, Output>(name: string): MessageTypeDefinition<Input, Output> =>
   definitionOf(name)
+
+/** A field of a message, as the loader describes it. */
+interface FieldDescriptor {
+  readonly number: number
+  readonly type: string
+  /** Without the package where it is of the same one. */
+  readonly typeName: string
+}
+
+/** Which fields of a message are messages. Invariant: no request of the API holds itself. */
+export const shapeOf = ({ type }: Pick<MessageTypeDefinition<object, object>, 'type'>): Shape => {
+  const { field } = type as { readonly field: readonly FieldDescriptor[] }
+  return new Map(
+    field.flatMap(({ number, type: kind, typeName }) => {
+      if (kind !== 'TYPE_MESSAGE') return []
+      const name = typeName.includes('.') ? typeName.replace(/^\./, '') : `vfiod.v1.${typeName}`
+      return [[number, shapeOf(packageDefinition[name] as MessageTypeDefinition<object, object>)]]
+    }),
+  )
+}
 
 /** What the loader's definitions have and the generated types leave out. */
 export const methodsOf = (

@@ -5,8 +5,10 @@ import type { ClientHttp2Session } from 'node:http2'
 import { connect as connectSocket, type Socket } from 'node:net'
 import { credentials } from '@grpc/grpc-js'
 import { afterEach, describe, expect, test, vi } from 'vitest'
+import { Admission } from '../../src/api/admission.ts'
 import { connect, type VfiodClient } from '../../src/client/client.ts'
 import { receiveFds } from '../../src/client/fd-channel.ts'
+import { Quotas } from '../../src/domain/identity/quotas.ts'
 import type { Ticket } from '../../src/proto/vfiod/v1/Ticket.ts'
 import type { Quota } from '../../src/rules/policy.ts'
 import { canBeOthers, noOtherUsers } from '../other-users.ts'
@@ -253,3 +255,33 @@ describe('connections', () => {
 })
 
 const isConnections = ({ name }: { readonly name: string }): boolean => name === 'connections'
+
+describe('connections that come too fast', () => {
+  const grant = { ...EVERYTHING, quota: { connections: 10_000n } }
+  const crowd = { identity: 'uid 1', grant }
+  const victim = { identity: 'uid 2', grant }
+  const quotas = new Quotas(() => ({ connections: 10_000n }))
+
+  test('are closed unheard, 512 at once and 128 a second of one identity; the others have theirs', () => {
+    let now = 0
+    const warnings: string[] = []
+    const warn = (_fields: object, message: string) => void warnings.push(message)
+    const log = { debug: warn, info: warn, warn, error: warn }
+    const admission = new Admission({ quotas, log, now: () => now })
+    const admitted = () =>
+      Array.from({ length: 1000 }, () => admission.admit(crowd)).filter(
+        (each) => each !== undefined,
+      ).length
+
+    const atOnce = admitted()
+    const others = admission.admit(victim)
+    now = 1000
+    const aSecondLater = admitted()
+
+    expect([atOnce, aSecondLater]).toEqual([512, 128])
+    expect(others?.refusal).toBeUndefined()
+    expect(warnings).toEqual(
+      Array.from({ length: 2 }, () => 'connections refused: too many in a short time'),
+    )
+  })
+})

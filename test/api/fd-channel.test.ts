@@ -3,6 +3,7 @@
 import { readdirSync } from 'node:fs'
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { ERRNO } from '../../src/base/errno.ts'
 import type { VfiodClient } from '../../src/client/client.ts'
 import { receiveFds, sendFds } from '../../src/client/fd-channel.ts'
 import { connectSeqpacket, type SeqpacketConnection } from '../../src/os/fd-passing.ts'
@@ -10,7 +11,7 @@ import { sys } from '../../src/os/libc.ts'
 import { fileIdentity, memfdCreate } from '../../src/os/memory.ts'
 import type { Ticket__Output } from '../../src/proto/vfiod/v1/Ticket.ts'
 import { ClientProcess } from './client-process.ts'
-import { refusal, startServer, type TestServer, until } from './server.ts'
+import { EVERYTHING, refusal, startServer, type TestServer, until } from './server.ts'
 
 let server: TestServer
 let client: VfiodClient
@@ -175,14 +176,46 @@ describe('every fd that is refused', () => {
 
 describe('junk', () => {
   test('of any bytes is answered with a refusal, one packet each', async () => {
-    const connection = open()
-
     await fc.assert(
       fc.asyncProperty(fc.uint8Array({ minLength: 1, maxLength: 2000 }), async (bytes) => {
+        const connection = open()
         connection.send(bytes)
         expect(await answerOf(connection)).toMatchObject({ ok: false, reason: 'BAD_TICKET' })
+        connection.close()
       }),
     )
+  })
+
+  test('costs its sender the connection after four packets; another client is served meanwhile', async () => {
+    const ticket = await registration('m')
+    const connection = open()
+    for (let n = 0; n < 20; n += 1) connection.send(Buffer.from(`guess ${n}`))
+
+    const served = sendFds(ticket, [memfd])
+    await until(() => connection.send(Buffer.from('one more')) === -ERRNO.EPIPE)
+
+    const refused = server.lines.filter(({ message }) => message === 'fd channel refused')
+    expect(refused.map(({ fields }) => fields.reason)).toEqual(
+      Array.from({ length: 4 }, () => 'BAD_TICKET'),
+    )
+    await expect(served).resolves.toMatchObject({ ok: true })
+    connection.close()
+  })
+
+  test('is taken one packet in a turn of the event loop', async () => {
+    const perTurn: number[] = []
+    let seen = server.lines.length
+    const connection = open()
+    for (let n = 0; n < 4; n += 1) connection.send(Buffer.from(`guess ${n}`))
+    const isDone = () => server.lines.length >= 4
+
+    while (!isDone()) {
+      await new Promise((resolve) => setImmediate(resolve))
+      perTurn.push(server.lines.length - seen)
+      seen = server.lines.length
+    }
+
+    expect(Math.max(...perTurn)).toBe(1)
     connection.close()
   })
 
@@ -204,7 +237,7 @@ describe('junk', () => {
     }
 
     await expect(sendFds(await registration('m'), [memfd])).resolves.toMatchObject({ ok: true })
-    expect(sent).toBeGreaterThan(10)
+    expect(sent).toBeGreaterThan(3)
     connection.close()
   })
 
@@ -218,5 +251,38 @@ describe('junk', () => {
     for (const connection of connections) connection.close()
     await until(() => refused() === 8)
     await expect(sendFds(await registration('m'), [memfd])).resolves.toMatchObject({ ok: true })
+  })
+})
+
+describe('packets', () => {
+  test('count against the calls per second of their identity', async () => {
+    await server.stop()
+    const quota = { calls_per_second: 2n }
+    server = await startServer({}, { grantOf: () => ({ ...EVERYTHING, quota }) })
+    const connection = open()
+    const reasons: string[] = []
+
+    for (let n = 0; n < 4; n += 1) {
+      connection.send(Buffer.from(`guess ${n}`))
+      reasons.push((await answerOf(connection)).reason)
+    }
+
+    expect(reasons.slice(0, 2)).toEqual(['BAD_TICKET', 'BAD_TICKET'])
+    expect(reasons).toContain('LIMIT_REACHED')
+    connection.close()
+  })
+
+  test('of an identity that may not operate are refused, its ticket or not: ROLE_NEEDED', async () => {
+    await server.stop()
+    let role: 'admin' | 'observe' = 'admin'
+    server = await startServer({}, { grantOf: () => ({ ...EVERYTHING, role }) })
+    client = server.client()
+    const ticket = await registration('m')
+    role = 'observe'
+
+    const error = await refusal(sendFds(ticket, [memfd]))
+
+    expect(error).toMatchObject({ reason: 'ROLE_NEEDED', status: 'PERMISSION_DENIED' })
+    expect(server.domain.memories.all()).toEqual([])
   })
 })

@@ -123,11 +123,13 @@ describe('the processes of an identity', () => {
     const child = newProcess()
 
     const refused = await child.call('memory', 'listMemory')
+    const who = await child.call('ownership', 'whoAmI')
     const before = processesInUse()
     role = 'operate'
     const granted = await child.call('memory', 'listMemory')
 
     expect(refused.error).toMatchObject({ reason: 'ROLE_NEEDED' })
+    expect(who.result).toMatchObject({ pid: child.pid, role: 'ROLE_NONE' })
     expect(before ?? 0n).toBe(0n)
     expect(granted.result).toEqual({ memories: [] })
     expect(processesInUse()).toBe(1n)

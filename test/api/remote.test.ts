@@ -1,6 +1,6 @@
 // Clients of other hosts: mutual TLS 1.3 or nothing, identity from the certificate, ownership by lease.
 
-import { connect as connectTcp } from 'node:net'
+import { connect as connectTcp, type Socket } from 'node:net'
 import { connect as connectTls, type SecureVersion } from 'node:tls'
 import { credentials } from '@grpc/grpc-js'
 import {
@@ -11,11 +11,11 @@ import {
   expect,
   test as testAlways,
 } from 'vitest'
-import { type Certificates, nameIn } from '../../src/api/remote.ts'
+import { type Certificates, nameIn } from '../../src/api/remote-listener.ts'
 import { connect, type VfiodClient } from '../../src/client/client.ts'
 import { type Grant, grantOf, type Policy } from '../../src/rules/policy.ts'
 import { Authority, lacksOpenssl } from './certificates.ts'
-import { EVERYTHING, startServer, type TestServer } from './server.ts'
+import { EVERYTHING, startServer, type TestServer, until } from './server.ts'
 
 // The titles of skipped tests tell what was not tried.
 const describe = lacksOpenssl ? describeAlways.skip : describeAlways
@@ -64,6 +64,48 @@ afterAll(async () => {
   for (const client of clients) client.close()
   await server?.stop()
   authority?.remove()
+})
+
+describe('connections without a name', () => {
+  const idle = (from: string, count: number): Promise<Socket[]> =>
+    Promise.all(
+      Array.from(
+        { length: count },
+        () =>
+          new Promise<Socket>((resolve) => {
+            const { remotePort: port = 0 } = server.api
+            const socket = connectTcp({ host: '127.0.0.1', port, localAddress: from })
+            socket.on('error', () => undefined)
+            socket.on('connect', () => resolve(socket))
+            socket.resume()
+          }),
+      ),
+    )
+  const given = () =>
+    server.lines.filter(({ fields }) => fields.refusal === 'no name yet, and others wait').length
+
+  test('are 32 of one address: the oldest makes room, and a client from there is served', async () => {
+    const before = given()
+    const sockets = await idle('127.0.0.1', 40)
+    await until(() => given() - before === 8)
+
+    const client = remote(authority.issue('URI:spiffe://host-b'))
+
+    await expect(client.inventory.listGroups()).resolves.toBeDefined()
+    for (const socket of sockets) socket.destroy()
+  })
+
+  test('are 128 in all, and those who have shown their name go on', async () => {
+    const client = remote(authority.issue('URI:spiffe://host-b'))
+    await client.inventory.listGroups()
+    const before = given()
+    const sockets: Socket[] = []
+    for (let n = 2; n < 7; n += 1) sockets.push(...(await idle(`127.0.0.${n}`, 30)))
+    await until(() => given() - before >= 22)
+
+    await expect(client.inventory.listGroups()).resolves.toBeDefined()
+    for (const socket of sockets) socket.destroy()
+  })
 })
 
 describe('a remote client', () => {

@@ -13,13 +13,14 @@
 import { randomBytes } from 'node:crypto'
 import { VfiodError } from '../../base/error.ts'
 import { LIMITS } from '../../base/limits.ts'
+import { Deadline } from '../../os/deadline.ts'
 import type { Client } from './clients.ts'
 
 interface Offer {
   readonly token: string
   readonly owner: Client
   readonly deadlineMs: number
-  readonly timer: NodeJS.Timeout
+  readonly deadline: Deadline
   /** Why the owner is gone, once it is. */
   orphaned: string | undefined
 }
@@ -47,9 +48,8 @@ export class Handovers {
     this.#withdraw(owner)
     const deadlineMs = Math.min(wantedMs || LIMITS.handoverMs, LIMITS.handoverMs)
     const token = randomBytes(32).toString('hex')
-    const timer = setTimeout(() => this.#expire(owner), deadlineMs)
-    timer.unref()
-    this.#offers.set(owner.id, { token, owner, deadlineMs, timer, orphaned: undefined })
+    const deadline = new Deadline(deadlineMs, () => this.#expire(owner))
+    this.#offers.set(owner.id, { token, owner, deadlineMs, deadline, orphaned: undefined })
     return { token, deadlineMs }
   }
 
@@ -71,7 +71,7 @@ export class Handovers {
     this.#offers.delete(offer.owner.id)
     try {
       const moved = await this.#parts.transfer(offer.owner, client)
-      clearTimeout(offer.timer)
+      offer.deadline.cancel()
       return { from: offer.owner, ...moved }
     } catch (error) {
       this.#offers.set(offer.owner.id, offer)
@@ -94,7 +94,7 @@ export class Handovers {
 
   #withdraw(owner: Client): void {
     const offer = this.#offers.get(owner.id)
-    clearTimeout(offer?.timer)
+    offer?.deadline.cancel()
     this.#offers.delete(owner.id)
   }
 

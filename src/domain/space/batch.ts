@@ -16,6 +16,12 @@ export class Undone extends Error {
   }
 }
 
+/** Items between two turns of the event loop: a few milliseconds where a kernel answers at once. */
+const ITEMS_PER_TURN = 64
+
+/** Other calls go on between the items: awaiting alone would let none of them in. */
+const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
+
 /** One item after another; each fails for itself. */
 export async function inTurn<Item>(
   items: readonly Item[],
@@ -23,7 +29,8 @@ export async function inTurn<Item>(
 ): Promise<BatchResult> {
   const errors: (VfiodError | undefined)[] = []
   let bytes = 0n
-  for (const item of items) {
+  for (const [index, item] of items.entries()) {
+    if (index > 0 && index % ITEMS_PER_TURN === 0) await nextTurn()
     try {
       bytes += await operation(item)
       errors.push(undefined)

@@ -10,6 +10,7 @@
 import { type Blocker, VfiodError } from '../../base/error.ts'
 import { LIMITS } from '../../base/limits.ts'
 import { hex, iova, rangeOf } from '../../base/units.ts'
+import { Deadline } from '../../os/deadline.ts'
 import type { Client } from '../identity/clients.ts'
 import type { Remap } from '../iommu/backend.ts'
 import type { Memories, Memory, Window } from '../memory/memories.ts'
@@ -26,7 +27,7 @@ export interface UpdateItem extends Piece {
 
 export class Remaps {
   readonly #memories: Memories
-  readonly #deadlines = new Map<AddressSpace, NodeJS.Timeout>()
+  readonly #deadlines = new Map<AddressSpace, Deadline>()
   readonly #log: (event: string, fields: Record<string, unknown>) => void
 
   constructor(parts: {
@@ -103,7 +104,7 @@ export class Remaps {
 
   /** Stop the clock of a space that is going away. */
   forget(space: AddressSpace): void {
-    clearTimeout(this.#deadlines.get(space))
+    this.#deadlines.get(space)?.cancel()
     this.#deadlines.delete(space)
   }
 
@@ -119,12 +120,11 @@ export class Remaps {
 
   #startDeadline(space: AddressSpace, ms: number): void {
     if (this.#deadlines.has(space)) return
-    const timer = setTimeout(() => {
+    const deadline = new Deadline(ms, () => {
       this.#deadlines.delete(space)
       void space.lane.run(() => this.#restore(space))
-    }, ms)
-    timer.unref()
-    this.#deadlines.set(space, timer)
+    })
+    this.#deadlines.set(space, deadline)
   }
 
   #endDeadline(space: AddressSpace): void {

@@ -1,0 +1,37 @@
+/** How a call ended, as its line in the log says it: who called, on what, and why it was refused. */
+import type { VfiodError } from '../base/error.ts'
+import type { Access } from './access.ts'
+import type { Log } from './log.ts'
+
+export interface Method {
+  /** Without the slash that its path begins with. */
+  readonly name: string
+  /** A watch: it goes on until it is cancelled. */
+  readonly isEndless: boolean
+  readonly access: Access
+}
+
+/** The one line that a call leaves in the log. */
+export const logOutcome = (
+  log: Log,
+  { name, access }: Pick<Method, 'name' | 'access'>,
+  outcome: {
+    readonly client?: string | undefined
+    readonly identity?: string | undefined
+    readonly object?: Readonly<Record<string, unknown>>
+    readonly ms: number
+    readonly failure: VfiodError | undefined
+  },
+): void => {
+  const { client, identity, object = {}, ms, failure } = outcome
+  const about = access.isAudited ? { audit: true, object } : {}
+  const fields = { method: name, client, identity, ...about, ms }
+  if (failure === undefined) {
+    log.info(fields, 'call')
+    return
+  }
+  const { reason, details, message, cause } = failure
+  const more = { ...fields, reason, errno: details.errno, op: details.op }
+  if (reason === 'BUG') log.error({ ...more, err: cause ?? failure }, 'call failed by a mistake')
+  else log.info({ ...more, refusal: message }, 'call refused')
+}
