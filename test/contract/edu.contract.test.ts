@@ -203,6 +203,33 @@ describeContract('edu', (machine) => {
       expect(segment.bytes.slice(8192, 8256)).toEqual(segment.bytes.slice(64, 128))
     })
 
+    unless(machine.backend === 'linux', 'QEMU 7.2 aborts, and the machine with it')(
+      'moves nothing where there is nothing to move, or the range ends with the buffer or behind',
+      async () => {
+        const { container, edu } = await ready()
+        const { segment } = await machine.memory(4096)
+        await map(container, segment)
+        segment.bytes.fill(0x5a)
+        const moved: string[] = []
+        for (const [at, length] of [
+          [0n, 0],
+          [0n, 4096],
+          [0n, 4097],
+          [4095n, 1],
+          [4096n, 1],
+          [-1n, 1],
+          [0n, 4095],
+          [4094n, 1],
+        ] as const) {
+          segment.bytes.fill(0x5a)
+          await edu.store(IOVA, length, at)
+          if (segment.bytes.some((byte) => byte !== 0x5a)) moved.push(`${length} from ${at}`)
+        }
+
+        expect(moved).toEqual(['4095 from 0', '1 from 4094'])
+      },
+    )
+
     test('ignores new parameters while a transfer is under way', async () => {
       const { container, edu } = await ready()
       const { segment } = await machine.memory(4096)

@@ -1,14 +1,14 @@
 /** Step 3. A real driver's work: the device copies bytes of this process to another place of it. */
 import type { Device__Output as Device } from '../../proto/vfiod/v1/Device.ts'
-import { BUFFER_BYTES, EduDriver } from '../edu-driver.ts'
+import { EduDriver, TRANSFER_BYTES } from '../edu-driver.ts'
 import type { Stage } from '../stage.ts'
 import type { SharedMemory } from './memory.ts'
 
-const PAGE = BUFFER_BYTES
+const PAGE = 4096
 
-/** A page of bytes that nothing else would write. */
+/** Bytes of one transfer, which nothing else would write. */
 export const pattern = (seed: number): Buffer =>
-  Buffer.from(Array.from({ length: PAGE }, (_, n) => (n * 31 + seed) & 0xff))
+  Buffer.from(Array.from({ length: TRANSFER_BYTES }, (_, n) => (n * 31 + seed) & 0xff))
 
 export const copyByDma = async (
   { client, tell }: Stage,
@@ -26,16 +26,16 @@ export const copyByDma = async (
 
   const { segment, iova } = memory
   const bytes = pattern(1)
-  segment.view(0, PAGE).set(bytes)
-  segment.view(PAGE, PAGE).fill(0)
-  tell.say('WatchIrqs streams its interrupts. This process writes a page of its memory; the device')
+  segment.view(0, TRANSFER_BYTES).set(bytes)
+  segment.view(PAGE, TRANSFER_BYTES).fill(0)
+  tell.say('WatchIrqs streams its interrupts. This process writes half a page; the device')
   tell.say('reads it, then writes it to the next page:')
-  const readIrqs = await driver.readFrom(iova, PAGE)
-  const writeIrqs = await driver.writeTo(iova + BigInt(PAGE), PAGE)
+  const readIrqs = await driver.readFrom(iova, TRANSFER_BYTES)
+  const writeIrqs = await driver.writeTo(iova + BigInt(PAGE), TRANSFER_BYTES)
   tell.check('each transfer raised one interrupt', [readIrqs, writeIrqs], ['1', '1'])
   tell.check(
-    `the ${PAGE} bytes are there, in this process's own mapping`,
-    bytes.equals(segment.view(PAGE, PAGE)),
+    `the ${TRANSFER_BYTES} bytes are there, in this process's own mapping`,
+    bytes.equals(segment.view(PAGE, TRANSFER_BYTES)),
     true,
   )
   return driver

@@ -165,11 +165,14 @@ export class Edu implements Registers {
     if ((this.#command & DMA_IRQ_WHEN_DONE) !== 0n) this.#raise(IRQ_DMA)
   }
 
-  /** The part of the buffer that a transfer is about; none of it, unless all of it fits. */
+  /**
+   * The part of the buffer that a transfer is about, or undefined where QEMU 7.2 would abort the
+   * whole machine: edu_check_range() wants at least one byte, and an end before that of the buffer.
+   */
   #bufferAt(address: bigint): Uint8Array | undefined {
     const offset = address - BUFFER_START
-    const size = BigInt(BUFFER_SIZE)
-    if (offset < 0n || offset >= size || this.#count > size - offset) return undefined
+    const room = BigInt(BUFFER_SIZE) - offset
+    if (offset < 0n || this.#count === 0n || this.#count >= room) return undefined
     return this.#buffer.subarray(Number(offset), Number(offset + this.#count))
   }
 
