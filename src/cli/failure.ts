@@ -2,6 +2,7 @@
  * How a command fails: one line that says what was tried and found, then what is in the way and
  * what to do about it, in an aligned column; with --json the same as one object. On stderr.
  */
+import { getSystemErrorMap } from 'node:util'
 import { CommanderError } from 'commander'
 import { type Details, REASONS, type Reason } from '../base/error.ts'
 import { RpcError } from '../client/rpc-error.ts'
@@ -22,8 +23,9 @@ export class CliError extends Error {
 
 /** A file that does not open: `Cannot read "x": no such file or directory`. */
 export const fileError = (verb: 'read' | 'write', path: string, error: unknown): CliError => {
-  const why = /^[A-Z0-9]+: ([^,]+)/.exec((error as Error).message)?.[1]
-  return new CliError(`Cannot ${verb} "${path}": ${why ?? (error as Error).message}`)
+  const { errno, message } = error as NodeJS.ErrnoException
+  const [, why = message] = (errno && getSystemErrorMap().get(errno)) || []
+  return new CliError(`Cannot ${verb} "${path}": ${why}`)
 }
 
 /** Stopped by Ctrl-C before the end: as the shell says of a process that SIGINT ended. */

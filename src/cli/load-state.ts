@@ -1,16 +1,16 @@
 /** The state of a device from a file. A device that refuses it is reset: nothing else is safe. */
 import { createHash } from 'node:crypto'
-import { type FileHandle, open } from 'node:fs/promises'
 import type { Chunk } from '../base/chunk.ts'
 import { RpcError } from '../client/rpc-error.ts'
 import type { MigrationState__Output as MigrationState } from '../proto/vfiod/v1/MigrationState.ts'
 import type { Session__Output as Session } from '../proto/vfiod/v1/Session.ts'
 import type { WriteSessionRequest } from '../proto/vfiod/v1/WriteSessionRequest.ts'
 import type { BorrowedDevice } from './borrowed-device.ts'
-import { CliError, fileError } from './failure.ts'
+import { CliError } from './failure.ts'
 import { KeptInput } from './kept-input.ts'
 import { Progress } from './progress.ts'
 import { resumed } from './resumed.ts'
+import { openInput } from './state-input.ts'
 
 export interface LoadedState {
   readonly device: string
@@ -22,12 +22,11 @@ export interface LoadedState {
 
 export const loadState = async (borrowed: BorrowedDevice, file: string): Promise<LoadedState> => {
   const { client, name, signal } = borrowed
-  const handle = await openFrom(file)
-  const { size } = await handle.stat()
-  const progress = new Progress({ label: 'loading', total: BigInt(size) })
+  const input = await openInput(file)
+  const progress = new Progress({ label: 'loading', total: BigInt(input.size) })
   const hash = createHash('sha256')
-  const input = new KeptInput(
-    (into) => readInto(handle, { into, file }),
+  const kept = new KeptInput(
+    (into) => input.read(into),
     (data) => {
       hash.update(data)
       progress.add(data.length)
@@ -39,7 +38,7 @@ export const loadState = async (borrowed: BorrowedDevice, file: string): Promise
   ): AsyncGenerator<WriteSessionRequest | Chunk, void> {
     const { sessionId = '0', bytes = '0' } = session ?? {}
     yield { name, sessionId, offset: bytes }
-    yield* input.from(BigInt(bytes))
+    yield* kept.from(BigInt(bytes))
   }
   try {
     await client.migration.setMigrationState(
@@ -59,7 +58,7 @@ export const loadState = async (borrowed: BorrowedDevice, file: string): Promise
     throw await afterReset(borrowed, error)
   } finally {
     progress.stop()
-    await handle.close()
+    await input.close()
   }
 }
 
@@ -71,23 +70,4 @@ const afterReset = async ({ client, name }: BorrowedDevice, error: unknown): Pro
     (failed: Error) => `${name} could not be reset: ${failed.message}`,
   )
   return new CliError(error.message, note, error)
-}
-
-const readInto = async (
-  handle: FileHandle,
-  { into, file }: { readonly into: Buffer; readonly file: string },
-): Promise<number> => {
-  try {
-    return (await handle.read(into)).bytesRead
-  } catch (error) {
-    throw fileError('read', file, error)
-  }
-}
-
-const openFrom = async (path: string): Promise<FileHandle> => {
-  try {
-    return await open(path, 'r')
-  } catch (error) {
-    throw fileError('read', path, error)
-  }
 }

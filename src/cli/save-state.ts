@@ -3,9 +3,9 @@ import { RpcError } from '../client/rpc-error.ts'
 import type { MigrationState__Output as MigrationState } from '../proto/vfiod/v1/MigrationState.ts'
 import type { BorrowedDevice } from './borrowed-device.ts'
 import { CliError } from './failure.ts'
-import { PartialFile } from './partial-file.ts'
 import { Progress } from './progress.ts'
 import { resumed } from './resumed.ts'
+import { type OutputOptions, StateOutput } from './state-output.ts'
 
 /** A device that is written faster than it is read never runs out: it is stopped after so many. */
 const PRECOPY_ROUNDS = 16
@@ -26,10 +26,10 @@ class Saving {
   /** The session that is read, from the answer that opened it. */
   #sessionId = '0'
   readonly #borrowed: BorrowedDevice
-  readonly #file: PartialFile
+  readonly #file: StateOutput
   readonly #progress: Progress
 
-  constructor(borrowed: BorrowedDevice, file: PartialFile, progress: Progress) {
+  constructor(borrowed: BorrowedDevice, file: StateOutput, progress: Progress) {
     this.#borrowed = borrowed
     this.#file = file
     this.#progress = progress
@@ -71,16 +71,26 @@ class Saving {
   }
 }
 
-export const saveState = async (borrowed: BorrowedDevice, path: string): Promise<SavedState> => {
+export const saveState = async (
+  borrowed: BorrowedDevice,
+  options: OutputOptions,
+): Promise<SavedState> => {
   const total = await estimate(borrowed)
-  const file = await PartialFile.create(path)
+  const file = await StateOutput.open(options)
   const progress = new Progress({ label: 'saving', total })
   try {
     const saving = new Saving(borrowed, file, progress)
     const precopyBytes = await saveAll(saving, file, borrowed)
     await file.keep()
     const { bytes, sha256 } = file
-    return { device: borrowed.name, file: path, path: saving.path, precopyBytes, bytes, sha256 }
+    return {
+      device: borrowed.name,
+      file: options.path,
+      path: saving.path,
+      precopyBytes,
+      bytes,
+      sha256,
+    }
   } catch (error) {
     await file.discard()
     throw error
@@ -92,7 +102,7 @@ export const saveState = async (borrowed: BorrowedDevice, path: string): Promise
 /** Answers how many bytes were read while the device ran. */
 const saveAll = async (
   saving: Saving,
-  file: PartialFile,
+  file: StateOutput,
   { client, name, signal }: BorrowedDevice,
 ): Promise<number> => {
   const { preCopy, p2p } = await client.migration.getMigrationCapabilities({ name }, { signal })

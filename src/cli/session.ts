@@ -11,14 +11,15 @@ export interface GlobalOptions extends ConnectionOptions {
 export interface Session {
   readonly client: VfiodClient
   readonly output: Output
-  /** Aborted by Ctrl-C or SIGTERM: calls end, and what was taken is given back. */
+  /** Aborted by Ctrl-C, SIGTERM or the end of the terminal: calls end, and what was taken is given back. */
   readonly signal: AbortSignal
 }
 
 /** The second Ctrl-C ends the process at once; the daemon then releases what it owned. */
 const abortOnSignals = (): AbortSignal => {
   const abort = new AbortController()
-  for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => abort.abort())
+  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+    process.once(name, () => abort.abort())
   return abort.signal
 }
 

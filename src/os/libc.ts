@@ -39,6 +39,7 @@ const mmap = bind('mmap', 'intptr_t', ['intptr_t', 'size_t', 'int', 'int', 'int'
 const munmap = bind('munmap', 'int', ['intptr_t', 'size_t'])
 const poll = bind('poll', 'int', ['void *', 'unsigned long', 'int'])
 const statx = bind('statx', 'int', ['int', 'str', 'int', 'unsigned int', 'void *'])
+const linkat = bind('linkat', 'int', ['int', 'str', 'int', 'str', 'int'])
 const syscall4 = bind('syscall', 'long', ['long', 'long', 'long', 'long', 'long', 'long'])
 
 /** A path with a NUL in it would reach the kernel cut short: another file than was named. */
@@ -108,6 +109,15 @@ export const sys = {
   statx: (fd: number, flags: number, mask: number, into: Uint8Array): number =>
     call(statx, fd, '', flags, mask, into),
 }
+
+const AT_FDCWD = -100
+const AT_SYMLINK_FOLLOW = 0x400
+
+/** linkat(2): gives an open file another name, or its first one where O_TMPFILE made it. */
+export const linkFd = (fd: number, path: string): Promise<number> =>
+  isPath(path)
+    ? callAsync(linkat, AT_FDCWD, `/proc/self/fd/${fd}`, AT_FDCWD, path, AT_SYMLINK_FOLLOW)
+    : Promise.resolve(-ERRNO.EINVAL)
 
 /** The events of `wanted` that are pending on `fd`, without waiting: 0 for none. */
 export const pendingEvents = (fd: number, wanted: number): number => {

@@ -1,12 +1,24 @@
 /** The commands of vfioctl, where docs/vfioctl.md has no example of what they do. */
 
+import { execFileSync, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  lstatSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { readFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { text } from 'node:stream/consumers'
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
 import { type Daemon, ended, mttyDevices, startDaemon, until } from '../system/world.ts'
-import { type Outcome, run, start } from './vfioctl.ts'
+import { type Outcome, PROGRAM, run, start } from './vfioctl.ts'
 
 // Each run is a process; a busy machine takes its time for one.
 vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 })
@@ -283,6 +295,130 @@ describe('vfioctl migrate', () => {
     expect(readdirSync(cwd).filter((name) => name.startsWith('edu-state'))).toEqual([])
     expect(message).toBe('Cannot write "no/such/folder": no such file or directory')
   })
+})
+
+describe('what vfioctl migrate save writes to', () => {
+  /** A line of a shell that knows vfioctl. */
+  const shell = async (line: string): Promise<{ stdout: string; stderr: string }> => {
+    const script = `vfioctl() { "$NODE" "$PROGRAM" "$@"; }\n${line}`
+    const own = { VFIOD_SOCKET: daemon.socket, NODE: process.execPath, PROGRAM }
+    const child = spawn('sh', ['-c', script], { cwd, env: { ...process.env, ...own } })
+    const [stdout, stderr] = await Promise.all([text(child.stdout), text(child.stderr)])
+    return { stdout, stderr }
+  }
+  const names = () => readdirSync(cwd).filter((name) => /^(out-|\.vfioctl-)/.test(name))
+  const clear = () => {
+    for (const name of names()) rmSync(join(cwd, name))
+  }
+  afterEach(clear)
+  const save = (...args: string[]) => json('migrate', 'save', source, ...args)
+
+  test('is a file for its owner alone, whatever the umask', async () => {
+    await save('out-state')
+
+    expect(statSync(join(cwd, 'out-state')).mode & 0o7777).toBe(0o600)
+    expect(names()).toEqual(['out-state'])
+  })
+
+  test('is not a file that exists, unless with --force', async () => {
+    writeFileSync(join(cwd, 'out-state'), 'precious')
+
+    const { message } = await refused('migrate', 'save', source, 'out-state')
+    const before = readFileSync(join(cwd, 'out-state'), 'utf8')
+    const { bytes } = await save('out-state', '--force')
+
+    expect(message).toBe('Cannot write "out-state": it exists; name another file, or add --force')
+    expect(before).toBe('precious')
+    expect(readFileSync(join(cwd, 'out-state'))).toHaveLength(bytes)
+    expect(names()).toEqual(['out-state'])
+  })
+
+  test('is where a symbolic link leads, and the link stays one', async () => {
+    writeFileSync(join(cwd, 'out-real'), 'old')
+    symlinkSync('out-real', join(cwd, 'out-link'))
+
+    const { bytes } = await save('out-link', '--force')
+
+    expect(lstatSync(join(cwd, 'out-link')).isSymbolicLink()).toBe(true)
+    expect(readFileSync(join(cwd, 'out-real'))).toHaveLength(bytes)
+  })
+
+  test('is no link that leads nowhere, and no folder', async () => {
+    symlinkSync('no-such-file', join(cwd, 'out-link'))
+
+    const messages = [
+      (await refused('migrate', 'save', source, 'out-link')).message,
+      (await refused('migrate', 'save', source, '.')).message,
+    ]
+
+    expect(messages).toEqual([
+      'Cannot write "out-link": it is a symbolic link to a file that does not exist; name that file',
+      'Cannot write ".": it is a directory',
+    ])
+  })
+
+  test.each(['out-pipe', 'out-link'])('is a pipe that stays one: %s', async (name) => {
+    execFileSync('mkfifo', [join(cwd, 'out-pipe')])
+    symlinkSync('out-pipe', join(cwd, 'out-link'))
+    const reading = readFile(join(cwd, 'out-pipe'))
+
+    const { bytes, sha256 } = await save(name)
+
+    const read = await reading
+    expect(read).toHaveLength(bytes)
+    expect(createHash('sha256').update(read).digest('hex')).toBe(sha256)
+    expect(lstatSync(join(cwd, 'out-pipe')).isFIFO()).toBe(true)
+  })
+
+  test.each(['-', '/dev/stdout'])(
+    'is standard output for %s, and load takes it from -',
+    async (to) => {
+      const { stdout, stderr } = await shell(
+        `vfioctl migrate save ${source} ${to} | vfioctl migrate load ${target} - --json`,
+      )
+
+      const loaded = JSON.parse(stdout)
+      expect(loaded).toMatchObject({ file: '-', bytes: '96', state: 'MIGRATION_STATE_RUNNING' })
+      expect(stderr).toMatch(new RegExp(`^file +${to}$`, 'm'))
+      expect(stderr).toMatch(new RegExp(`^sha256 +${loaded.sha256}$`, 'm'))
+    },
+  )
+
+  test('fails with 1 when the reader of the pipe has gone', async () => {
+    const { stderr } = await shell(`{ vfioctl migrate save ${source} -; echo $? >&2; } | true`)
+
+    expect(stderr).toBe('vfioctl: Cannot write "-": broken pipe\n1\n')
+  })
+
+  test('leaves nothing behind when vfioctl is killed in the middle', async () => {
+    const { simulator } = daemon.client()
+    // The device holds its data back.
+    const fault = { fault: 'held', call: 'read', kind: 'FAULT_KIND_STALL' } as const
+    await simulator.injectFault({ fault })
+    const saving = start(['migrate', 'save', source, 'out-state'], { socket: daemon.socket, cwd })
+    await until(async () => (await simulator.listFaults()).faults[0]?.struck === '1' || undefined)
+
+    saving.kill()
+    await saving.outcome
+    await simulator.clearFaults()
+
+    expect(names()).toEqual([])
+  })
+})
+
+describe('vfioctl', () => {
+  test.each(['SIGINT', 'SIGTERM', 'SIGHUP'] as const)(
+    'gives back what it took when %s ends it',
+    async (signal) => {
+      const watching = start(['irq', 'watch', source, 'MSI'], { socket: daemon.socket })
+      await watching.says('armed')
+
+      watching.kill(signal)
+
+      expect(await watching.outcome).toMatchObject({ code: 0, stderr: '' })
+      expect((await json('spaces')).spaces).toEqual([])
+    },
+  )
 })
 
 describe('vfioctl and the end of the daemon', () => {

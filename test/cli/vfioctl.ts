@@ -3,7 +3,7 @@
 import { spawn } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 
-const PROGRAM = fileURLToPath(new URL('../../dist/cli/vfioctl.js', import.meta.url))
+export const PROGRAM = fileURLToPath(new URL('../../dist/cli/vfioctl.js', import.meta.url))
 
 export interface Outcome {
   readonly code: number | null
@@ -17,8 +17,8 @@ export interface Running {
   readonly outcome: Promise<Outcome>
   /** As Ctrl-C does. */
   interrupt(): void
-  /** As kill -9 does. */
-  kill(): void
+  /** As kill -9 does, or with another signal. */
+  kill(signal?: NodeJS.Signals): void
 }
 
 export interface RunOptions {
@@ -65,8 +65,8 @@ export const start = (
     interrupt: () => {
       child.kill('SIGINT')
     },
-    kill: () => {
-      child.kill('SIGKILL')
+    kill: (signal = 'SIGKILL') => {
+      child.kill(signal)
     },
   }
 }

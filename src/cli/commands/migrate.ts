@@ -5,12 +5,15 @@ import { loadState } from '../load-state.ts'
 import { bytesText } from '../numbers.ts'
 import { saveState } from '../save-state.ts'
 import { action, type Session } from '../session.ts'
+import { isStandardOutput } from '../state-output.ts'
 import { enumText, propertiesText } from '../table.ts'
 
 const ABOUT_SAVE = `
 Goes through PRE_COPY while the device runs, where it can, then PRE_COPY_P2P, then STOP_COPY. The
 daemon resets a device when it opens it, so what is saved is what a reset leaves. The file is the
-stream of the device, byte for byte; it appears under its name once it is complete.`
+stream of the device, byte for byte, readable for its owner alone; it appears under its name once it
+is complete and on disk. A device node or a pipe is written to as it is. With - the bytes go to
+standard output and the summary to standard error.`
 
 const ABOUT_LOAD = `
 Sets RESUMING, writes the file, and sets RUNNING, where the device loads and checks it. A device
@@ -37,10 +40,20 @@ const caps = (session: Session, name: string): Promise<void> =>
     })
   })
 
-const save = (session: Session, name: string, file: string): Promise<void> =>
+interface SaveOptions {
+  readonly force?: boolean
+}
+
+const save = (
+  session: Session,
+  name: string,
+  file: string,
+  { force = false }: SaveOptions,
+): Promise<void> =>
   withDevice(session, name, async (borrowed) => {
-    const saved = await saveState(borrowed, file)
-    session.output.answer(saved, () =>
+    const saved = await saveState(borrowed, { path: file, force })
+    const output = isStandardOutput(file) ? session.output.onStderr() : session.output
+    output.answer(saved, () =>
       propertiesText([
         ['device', name],
         ['file', file],
@@ -77,14 +90,15 @@ export const addMigrateCommands = (program: Command): void => {
     .command('save')
     .description('write the state of a device to a file')
     .argument('<device>', 'a PCI address or an mdev UUID')
-    .argument('<file>', 'where to')
+    .argument('<file>', 'where to; - is standard output')
+    .option('--force', 'replace a file that exists')
     .addHelpText('after', ABOUT_SAVE)
     .action(action(save))
   migrate
     .command('load')
     .description('load the state of a device from a file')
     .argument('<device>', 'a PCI address or an mdev UUID')
-    .argument('<file>', 'where from')
+    .argument('<file>', 'where from; - is standard input')
     .addHelpText('after', ABOUT_LOAD)
     .action(action(load))
 }
