@@ -75,6 +75,13 @@ const FOLDERS: Readonly<Record<string, Readonly<Record<string, readonly string[]
     migration: ['state', 'identity', 'host', 'memory', 'iommu', 'space', 'device'],
     dirty: ['state', 'identity', 'host', 'memory', 'iommu', 'space', 'device'],
   },
+  // Who calls; what happens around every call; how calls come in; what they do.
+  api: {
+    identity: [],
+    call: ['identity'],
+    transport: ['identity', 'call'],
+    services: ['identity', 'call'],
+  },
   // The kernel's own order: files, what translates, what hands out devices, the devices.
   'backends/sim': {
     spec: [],

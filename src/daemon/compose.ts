@@ -1,6 +1,6 @@
 /** Which kernel is underneath: the one place that knows there are two. */
 
-import type { Simulator } from '../api/simulator.ts'
+import type { Simulator } from '../api/services/simulator.ts'
 import { linuxKernel } from '../backends/linux/kernel.ts'
 import { loadMachineFile, MachineFileError } from '../backends/sim/machine-file/machine-file.ts'
 import { createSim, type Sim } from '../backends/sim/sim.ts'

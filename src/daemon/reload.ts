@@ -3,7 +3,7 @@
  * and what was in force stays; what was right in the other file is taken all the same.
  */
 import type { Api } from '../api/api.ts'
-import type { Log } from '../api/log.ts'
+import type { Log } from '../api/identity/log.ts'
 import { notify } from '../os/notify.ts'
 import type { Config } from './config.ts'
 import { ConfigError } from './config-error.ts'

@@ -2,7 +2,7 @@
 import { X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { createSecureContext } from 'node:tls'
-import type { Certificates, RemoteOptions } from '../api/remote-listener.ts'
+import type { Certificates, RemoteOptions } from '../api/transport/remote-listener.ts'
 import type { Config } from './config.ts'
 import { ConfigError } from './config-error.ts'
 

@@ -1,8 +1,8 @@
 /** The life of the daemon: configure, listen, say so, and end in order. */
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
-import type { Administration } from '../api/admin.ts'
 import { Api } from '../api/api.ts'
+import type { Administration } from '../api/services/admin.ts'
 import { createDomain, type Domain } from '../domain/domain.ts'
 import { tuneCollector, tuneMalloc } from '../os/limits.ts'
 import { notify } from '../os/notify.ts'

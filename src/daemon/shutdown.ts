@@ -4,7 +4,7 @@
  * that gives a device its reset before its memory goes.
  */
 import type { Api } from '../api/api.ts'
-import type { Log } from '../api/log.ts'
+import type { Log } from '../api/identity/log.ts'
 import type { Domain } from '../domain/domain.ts'
 import { notify } from '../os/notify.ts'
 

@@ -1,5 +1,5 @@
 /** What an administrator pokes of a simulated machine: the words of the API made faults of it. */
-import type { FaultText, Simulator } from '../api/simulator.ts'
+import type { FaultText, Simulator } from '../api/services/simulator.ts'
 import type { Sim } from '../backends/sim/sim.ts'
 import { FAULT_CALLS, type FaultEffect, type FaultSpec } from '../backends/sim/spec/fault-spec.ts'
 import { ERRNO, type ErrnoName } from '../base/errno.ts'

@@ -2,8 +2,8 @@
 
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { accessOf, accessToProto, enumOf, itemStatus, u64 } from '../../src/api/convert.ts'
-import { itemsOrAll, pieceOrAll } from '../../src/api/space-convert.ts'
+import { accessOf, accessToProto, enumOf, itemStatus, u64 } from '../../src/api/services/convert.ts'
+import { itemsOrAll, pieceOrAll } from '../../src/api/services/space-convert.ts'
 import { VfiodError } from '../../src/base/error.ts'
 import { ACCESSES, U64_MAX } from '../../src/base/units.ts'
 

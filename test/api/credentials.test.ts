@@ -2,7 +2,7 @@
 // judged by what it was when it made each connection, and keeps what it owns.
 
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import type { GrantOf } from '../../src/api/connection-peer.ts'
+import type { GrantOf } from '../../src/api/identity/connection-peer.ts'
 import { canBeOthers, noOtherUsers } from '../other-users.ts'
 import { ClientProcess } from './client-process.ts'
 import { EVERYTHING, startServer, type TestServer } from './server.ts'

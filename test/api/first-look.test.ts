@@ -4,7 +4,7 @@
 import { type ClientHttp2Session, constants } from 'node:http2'
 import { status } from '@grpc/grpc-js'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import type { GrantOf } from '../../src/api/connection-peer.ts'
+import type { GrantOf } from '../../src/api/identity/connection-peer.ts'
 import { LIMITS } from '../../src/base/limits.ts'
 import { canBeOthers, noOtherUsers } from '../other-users.ts'
 import { ClientProcess } from './client-process.ts'

@@ -11,7 +11,7 @@ import {
   test as testAlways,
   vi,
 } from 'vitest'
-import type { Certificates } from '../../src/api/remote-listener.ts'
+import type { Certificates } from '../../src/api/transport/remote-listener.ts'
 import { Chunk, HEAD_ROOM } from '../../src/base/chunk.ts'
 import { connect, type VfiodClient } from '../../src/client/client.ts'
 import type { Domain } from '../../src/domain/domain.ts'

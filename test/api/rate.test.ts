@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { Rates } from '../../src/api/rate.ts'
+import { Rates } from '../../src/api/call/rate.ts'
 import { person } from '../domain/people.ts'
 
 const limited = person('limited', 200, { quota: { calls_per_second: 2n } })

@@ -11,7 +11,7 @@ import {
   expect,
   test as testAlways,
 } from 'vitest'
-import { type Certificates, nameIn } from '../../src/api/remote-listener.ts'
+import { type Certificates, nameIn } from '../../src/api/transport/remote-listener.ts'
 import { connect, type VfiodClient } from '../../src/client/client.ts'
 import { type Grant, grantOf, type Policy } from '../../src/rules/policy.ts'
 import { Authority, lacksOpenssl } from './certificates.ts'

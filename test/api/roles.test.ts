@@ -2,7 +2,7 @@
 // not refused for want of one. The cells are made from the loaded protos, so none can be forgotten.
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { ACCESS, type Access } from '../../src/api/access.ts'
+import { ACCESS, type Access } from '../../src/api/call/method-policy.ts'
 import type { VfiodClient } from '../../src/client/client.ts'
 import { type Grant, ROLES, type Role } from '../../src/rules/policy.ts'
 import { methodsOf, type ServiceName, services } from '../../src/wire/protos.ts'

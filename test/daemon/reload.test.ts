@@ -3,7 +3,7 @@
 
 import { credentials } from '@grpc/grpc-js'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
-import type { Certificates } from '../../src/api/remote-listener.ts'
+import type { Certificates } from '../../src/api/transport/remote-listener.ts'
 import { connect, type VfiodClient } from '../../src/client/client.ts'
 import { Authority } from '../api/certificates.ts'
 import { DaemonProcess, until } from './daemon-process.ts'

@@ -8,9 +8,9 @@
  * message of an upload, nor while the event loop is held up; a client that is waited for has until its
  * deadline.
  */
-import type { Client } from '../domain/identity/clients.ts'
-import { Deadline } from '../os/deadline.ts'
-import type { Grant } from '../rules/policy.ts'
+import type { Client } from '../../domain/identity/clients.ts'
+import { Deadline } from '../../os/deadline.ts'
+import type { Grant } from '../../rules/policy.ts'
 import type { ConnectionPeer, GrantOf, Release } from './connection-peer.ts'
 
 const identityOf = (name: string): string => `remote ${name}`

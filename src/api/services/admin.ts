@@ -1,10 +1,10 @@
 /** AdminService: who uses the daemon, how much, how it is configured, and its end. */
-import { badArgument } from '../base/error.ts'
-import type { Domain } from '../domain/domain.ts'
-import type { Client } from '../domain/identity/clients.ts'
-import type { AdminServiceHandlers } from '../proto/vfiod/v1/AdminService.ts'
-import type { ClientInfo } from '../proto/vfiod/v1/ClientInfo.ts'
-import type { Handlers } from './call.ts'
+import { badArgument } from '../../base/error.ts'
+import type { Domain } from '../../domain/domain.ts'
+import type { Client } from '../../domain/identity/clients.ts'
+import type { AdminServiceHandlers } from '../../proto/vfiod/v1/AdminService.ts'
+import type { ClientInfo } from '../../proto/vfiod/v1/ClientInfo.ts'
+import type { Handlers } from '../call/call.ts'
 import { roleToProto, usageToProto } from './ownership.ts'
 
 /** What the daemon tells of itself, and lets an administrator do with it. */

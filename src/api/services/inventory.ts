@@ -1,13 +1,13 @@
 /** InventoryService: groups, devices, and their drivers. */
-import type { Domain } from '../domain/domain.ts'
-import type { DeviceView, GroupView, InventoryEvent } from '../domain/host/inventory.ts'
-import type { Device } from '../proto/vfiod/v1/Device.ts'
-import type { DeviceBus } from '../proto/vfiod/v1/DeviceBus.ts'
-import type { Group } from '../proto/vfiod/v1/Group.ts'
-import type { InventoryServiceHandlers } from '../proto/vfiod/v1/InventoryService.ts'
-import type { Viability } from '../proto/vfiod/v1/Viability.ts'
-import type { WatchGroupsResponse } from '../proto/vfiod/v1/WatchGroupsResponse.ts'
-import type { Handlers } from './call.ts'
+import type { Domain } from '../../domain/domain.ts'
+import type { DeviceView, GroupView, InventoryEvent } from '../../domain/host/inventory.ts'
+import type { Device } from '../../proto/vfiod/v1/Device.ts'
+import type { DeviceBus } from '../../proto/vfiod/v1/DeviceBus.ts'
+import type { Group } from '../../proto/vfiod/v1/Group.ts'
+import type { InventoryServiceHandlers } from '../../proto/vfiod/v1/InventoryService.ts'
+import type { Viability } from '../../proto/vfiod/v1/Viability.ts'
+import type { WatchGroupsResponse } from '../../proto/vfiod/v1/WatchGroupsResponse.ts'
+import type { Handlers } from '../call/call.ts'
 import { blockerToProto } from './convert.ts'
 
 const BUS: Readonly<Record<DeviceView['bus'], DeviceBus>> = {

@@ -1,9 +1,9 @@
 /** MemoryService: memory that clients register, or that vfiod allocates. */
-import type { Domain } from '../domain/domain.ts'
-import type { HugePage, Memory } from '../domain/memory/memories.ts'
-import type { Memory as ProtoMemory } from '../proto/vfiod/v1/Memory.ts'
-import type { MemoryServiceHandlers } from '../proto/vfiod/v1/MemoryService.ts'
-import type { Handlers } from './call.ts'
+import type { Domain } from '../../domain/domain.ts'
+import type { HugePage, Memory } from '../../domain/memory/memories.ts'
+import type { Memory as ProtoMemory } from '../../proto/vfiod/v1/Memory.ts'
+import type { MemoryServiceHandlers } from '../../proto/vfiod/v1/MemoryService.ts'
+import type { Handlers } from '../call/call.ts'
 import { enumOf, ownerToProto, ticketToProto, u64 } from './convert.ts'
 
 const HUGE_PAGE: Readonly<Record<string, HugePage | 'none'>> = {

@@ -1,10 +1,10 @@
 /**
  * The other end of a connection: the credentials it is judged by, and the client that it calls for.
- * A local one is a process, known from the kernel (peer.ts); one on another host is the name in a
+ * A local one is a process, known from the kernel (peers.ts); one on another host is the name in a
  * certificate (remote.ts).
  */
-import type { Client } from '../domain/identity/clients.ts'
-import type { Grant, Identity } from '../rules/policy.ts'
+import type { Client } from '../../domain/identity/clients.ts'
+import type { Grant, Identity } from '../../rules/policy.ts'
 
 /** What the policy grants an identity at this moment. */
 export type GrantOf = (identity: Identity) => Grant

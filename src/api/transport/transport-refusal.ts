@@ -7,15 +7,15 @@
  * responder of an interceptor, so that method is replaced for each call.
  */
 import { type ServerInterceptingCall, type ServerInterceptor, status } from '@grpc/grpc-js'
-import { badArgument, VfiodError } from '../base/error.ts'
-import { LIMITS } from '../base/limits.ts'
-import { DETAILS_KEY } from '../wire/status-details.ts'
-import { ACCESS_BY_PATH, type Access, requireRole } from './access.ts'
-import type { ConnectionPeer } from './connection-peer.ts'
-import type { Log } from './log.ts'
-import { logOutcome } from './outcome.ts'
-import type { Rates } from './rate.ts'
-import { toStatusObject, toVfiodError } from './status.ts'
+import { badArgument, VfiodError } from '../../base/error.ts'
+import { LIMITS } from '../../base/limits.ts'
+import { DETAILS_KEY } from '../../wire/status-details.ts'
+import { ACCESS_BY_PATH, type Access, requireRole } from '../call/method-policy.ts'
+import { logOutcome } from '../call/outcome.ts'
+import type { Rates } from '../call/rate.ts'
+import { toStatusObject, toVfiodError } from '../call/status.ts'
+import type { ConnectionPeer } from '../identity/connection-peer.ts'
+import type { Log } from '../identity/log.ts'
 
 /** Bytes as one of grpc-js's texts has them. */
 const bytes = (digits: string | undefined): bigint => BigInt(digits ?? 0)

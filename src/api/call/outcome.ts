@@ -1,7 +1,7 @@
 /** How a call ended, as its line in the log says it: who called, on what, and why it was refused. */
-import type { VfiodError } from '../base/error.ts'
-import type { Access } from './access.ts'
-import type { Log } from './log.ts'
+import type { VfiodError } from '../../base/error.ts'
+import type { Log } from '../identity/log.ts'
+import type { Access } from './method-policy.ts'
 
 export interface Method {
   /** Without the slash that its path begins with. */

@@ -2,10 +2,10 @@
  * Which role each call needs, and whether it changes anything: what does goes into the audit. The
  * table is total by its type: a new RPC does not compile without a row.
  */
-import { VfiodError } from '../base/error.ts'
-import { LIMITS } from '../base/limits.ts'
-import { type Grant, hasRole, type Role } from '../rules/policy.ts'
-import { methodsOf, type ServiceName, type Services } from '../wire/protos.ts'
+import { VfiodError } from '../../base/error.ts'
+import { LIMITS } from '../../base/limits.ts'
+import { type Grant, hasRole, type Role } from '../../rules/policy.ts'
+import { methodsOf, type ServiceName, type Services } from '../../wire/protos.ts'
 
 export interface Access {
   readonly role: Role

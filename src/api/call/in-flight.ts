@@ -2,8 +2,8 @@
  * The calls that are under way: so that draining can wait for them, and so that nothing of a client
  * which died in the middle of a call stays behind.
  */
-import { VfiodError } from '../base/error.ts'
-import type { Client } from '../domain/identity/clients.ts'
+import { VfiodError } from '../../base/error.ts'
+import type { Client } from '../../domain/identity/clients.ts'
 
 export interface RunningCall {
   readonly client: Client

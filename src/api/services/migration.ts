@@ -1,12 +1,12 @@
 /** MigrationService: the states of a device, and the bytes of its sessions. */
-import type { Domain } from '../domain/domain.ts'
-import type { SessionTotal, StateView, WriteMessage } from '../domain/migration/migration.ts'
-import type { Session } from '../domain/migration/session.ts'
-import type { MigrationServiceHandlers } from '../proto/vfiod/v1/MigrationService.ts'
-import type { MigrationState } from '../proto/vfiod/v1/MigrationState.ts'
-import type { Session as ProtoSession } from '../proto/vfiod/v1/Session.ts'
-import type { WriteSessionRequest__Output } from '../proto/vfiod/v1/WriteSessionRequest.ts'
-import type { Handlers } from './call.ts'
+import type { Domain } from '../../domain/domain.ts'
+import type { SessionTotal, StateView, WriteMessage } from '../../domain/migration/migration.ts'
+import type { Session } from '../../domain/migration/session.ts'
+import type { MigrationServiceHandlers } from '../../proto/vfiod/v1/MigrationService.ts'
+import type { MigrationState } from '../../proto/vfiod/v1/MigrationState.ts'
+import type { Session as ProtoSession } from '../../proto/vfiod/v1/Session.ts'
+import type { WriteSessionRequest__Output } from '../../proto/vfiod/v1/WriteSessionRequest.ts'
+import type { Handlers } from '../call/call.ts'
 import { enumName, enumOf, u64 } from './convert.ts'
 
 type State = StateView['state']

@@ -1,11 +1,11 @@
 /** DirtyService: which pages devices wrote. */
-import type { Dirty, DirtyEvent, Precision, TrackingView } from '../domain/dirty/dirty.ts'
-import type { Domain } from '../domain/domain.ts'
-import type { DirtyPrecision } from '../proto/vfiod/v1/DirtyPrecision.ts'
-import type { DirtyServiceHandlers } from '../proto/vfiod/v1/DirtyService.ts'
-import type { ReadAndUnmapResponse } from '../proto/vfiod/v1/ReadAndUnmapResponse.ts'
-import type { Tracking } from '../proto/vfiod/v1/Tracking.ts'
-import type { Handlers } from './call.ts'
+import type { Dirty, DirtyEvent, Precision, TrackingView } from '../../domain/dirty/dirty.ts'
+import type { Domain } from '../../domain/domain.ts'
+import type { DirtyPrecision } from '../../proto/vfiod/v1/DirtyPrecision.ts'
+import type { DirtyServiceHandlers } from '../../proto/vfiod/v1/DirtyService.ts'
+import type { ReadAndUnmapResponse } from '../../proto/vfiod/v1/ReadAndUnmapResponse.ts'
+import type { Tracking } from '../../proto/vfiod/v1/Tracking.ts'
+import type { Handlers } from '../call/call.ts'
 import { enumName, rangeToProto, u64 } from './convert.ts'
 import { itemsOrAll, pieceOf, resultsOf } from './space-convert.ts'
 

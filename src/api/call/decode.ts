@@ -6,10 +6,10 @@
  * object, so fields are counted before any object is made.
  */
 import type { ServiceDefinition } from '@grpc/grpc-js'
-import { badArgument, VfiodError } from '../base/error.ts'
-import { LIMITS } from '../base/limits.ts'
-import { countFields } from '../wire/field-count.ts'
-import { methodsOf, type ServiceName, shapeOf } from '../wire/protos.ts'
+import { badArgument, VfiodError } from '../../base/error.ts'
+import { LIMITS } from '../../base/limits.ts'
+import { countFields } from '../../wire/field-count.ts'
+import { methodsOf, type ServiceName, shapeOf } from '../../wire/protos.ts'
 
 /** A request that was refused before it was made. */
 class Refused {

@@ -11,12 +11,12 @@
  * A connected socket is a capability: the process that it was left or passed to calls in the name of
  * the process that connected, until that one is gone. HTTP/2 over a stream does not tell who wrote.
  */
-import { ERRNO, errnoName } from '../base/errno.ts'
-import { VfiodError } from '../base/error.ts'
-import type { Client } from '../domain/identity/clients.ts'
-import type { Payer, Quotas } from '../domain/identity/quotas.ts'
-import { keepFdReserve } from '../os/fd-reserve.ts'
-import { type MmPin, pinMm } from '../os/mm.ts'
+import { ERRNO, errnoName } from '../../base/errno.ts'
+import { VfiodError } from '../../base/error.ts'
+import type { Client } from '../../domain/identity/clients.ts'
+import type { Payer, Quotas } from '../../domain/identity/quotas.ts'
+import { keepFdReserve } from '../../os/fd-reserve.ts'
+import { type MmPin, pinMm } from '../../os/mm.ts'
 import {
   type Credentials,
   credentialsOf,
@@ -24,10 +24,10 @@ import {
   type Peer,
   peerOf,
   sameMm,
-} from '../os/peer.ts'
-import { unwatch, watch } from '../os/poller.ts'
-import { closeAll } from '../os/unix-socket.ts'
-import { type Grant, NOTHING } from '../rules/policy.ts'
+} from '../../os/peer.ts'
+import { unwatch, watch } from '../../os/poller.ts'
+import { closeAll } from '../../os/unix-socket.ts'
+import { type Grant, NOTHING } from '../../rules/policy.ts'
 import type { ConnectionPeer, GrantOf, Release } from './connection-peer.ts'
 import type { Log } from './log.ts'
 

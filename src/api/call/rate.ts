@@ -2,8 +2,8 @@
  * How often an identity may call: at the rate of its quota, with one second's worth at once. The
  * processes of one identity share it.
  */
-import { VfiodError } from '../base/error.ts'
-import type { Payer } from '../domain/identity/quotas.ts'
+import { VfiodError } from '../../base/error.ts'
+import type { Payer } from '../../domain/identity/quotas.ts'
 import { Buckets } from './bucket.ts'
 
 export class Rates {

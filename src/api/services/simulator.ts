@@ -1,9 +1,9 @@
 /** SimulatorService: what goes wrong in a simulated machine, and its time. */
-import { badArgument } from '../base/error.ts'
-import type { Fault, Fault__Output } from '../proto/vfiod/v1/Fault.ts'
-import type { FaultKind, FaultKind__Output } from '../proto/vfiod/v1/FaultKind.ts'
-import type { SimulatorServiceHandlers } from '../proto/vfiod/v1/SimulatorService.ts'
-import type { Handlers } from './call.ts'
+import { badArgument } from '../../base/error.ts'
+import type { Fault, Fault__Output } from '../../proto/vfiod/v1/Fault.ts'
+import type { FaultKind, FaultKind__Output } from '../../proto/vfiod/v1/FaultKind.ts'
+import type { SimulatorServiceHandlers } from '../../proto/vfiod/v1/SimulatorService.ts'
+import type { Handlers } from '../call/call.ts'
 
 /** A fault in words: the names are checked by the simulator, which alone knows them. */
 export interface FaultText {

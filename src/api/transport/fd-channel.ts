@@ -8,28 +8,28 @@
  */
 import { setImmediate } from 'node:timers/promises'
 import { status } from '@grpc/grpc-js'
-import { ERRNO, errnoName } from '../base/errno.ts'
-import { badArgument, VfiodError } from '../base/error.ts'
-import { LIMITS } from '../base/limits.ts'
-import { type Client, clientText } from '../domain/identity/clients.ts'
-import type { Redeemed } from '../domain/identity/tickets.ts'
+import { ERRNO, errnoName } from '../../base/errno.ts'
+import { badArgument, VfiodError } from '../../base/error.ts'
+import { LIMITS } from '../../base/limits.ts'
+import { type Client, clientText } from '../../domain/identity/clients.ts'
+import type { Redeemed } from '../../domain/identity/tickets.ts'
 import {
   connectSeqpacket,
   type Packet,
   type SeqpacketConnection,
   SeqpacketListener,
-} from '../os/fd-passing.ts'
-import { POLLHUP, pendingEvents } from '../os/libc.ts'
-import { closeAll, listenUnix, SOCK_SEQPACKET } from '../os/unix-socket.ts'
-import { MESSAGE_MAX, sendable } from '../wire/status-details.ts'
-import { requireRole } from './access.ts'
+} from '../../os/fd-passing.ts'
+import { POLLHUP, pendingEvents } from '../../os/libc.ts'
+import { closeAll, listenUnix, SOCK_SEQPACKET } from '../../os/unix-socket.ts'
+import { MESSAGE_MAX, sendable } from '../../wire/status-details.ts'
+import type { Running } from '../call/in-flight.ts'
+import { requireRole } from '../call/method-policy.ts'
+import type { Rates } from '../call/rate.ts'
+import { STATUS, toVfiodError } from '../call/status.ts'
+import type { Log } from '../identity/log.ts'
+import type { LocalPeer, Peers } from '../identity/peers.ts'
 import { type Admission, REFUSED_MS } from './admission.ts'
-import type { Log } from './log.ts'
-import type { LocalPeer, Peers } from './peer.ts'
-import type { Rates } from './rate.ts'
-import type { Running } from './running.ts'
 import type { Binder } from './socket-file.ts'
-import { STATUS, toVfiodError } from './status.ts'
 
 /** Open connections of one client, beside the quota of its identity; each is for one ticket. */
 const CONNECTIONS_PER_CLIENT = 32n

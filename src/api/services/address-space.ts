@@ -1,7 +1,7 @@
 /** AddressSpaceService: what clients map memory into. */
-import type { Domain } from '../domain/domain.ts'
-import type { AddressSpaceServiceHandlers } from '../proto/vfiod/v1/AddressSpaceService.ts'
-import type { Handlers } from './call.ts'
+import type { Domain } from '../../domain/domain.ts'
+import type { AddressSpaceServiceHandlers } from '../../proto/vfiod/v1/AddressSpaceService.ts'
+import type { Handlers } from '../call/call.ts'
 import { u64 } from './convert.ts'
 import {
   itemsOrAll,

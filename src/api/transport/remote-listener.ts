@@ -6,7 +6,7 @@
 import { once } from 'node:events'
 import { createServer, type Server, type Socket } from 'node:net'
 import { createServer as createTlsServer, type TLSSocket, type Server as TlsServer } from 'node:tls'
-import type { Log } from './log.ts'
+import type { Log } from '../identity/log.ts'
 
 /** PEM, all three. */
 export interface Certificates {

@@ -1,13 +1,13 @@
 /** DeviceService: regions, interrupts, reset, and the device fd itself. */
-import type { OpenDevice } from '../domain/device/device.ts'
-import type { IrqEvent } from '../domain/device/irqs.ts'
-import type { Domain } from '../domain/domain.ts'
-import type { DeviceInfo } from '../proto/vfiod/v1/DeviceInfo.ts'
-import type { DeviceServiceHandlers } from '../proto/vfiod/v1/DeviceService.ts'
-import type { IrqIndex } from '../proto/vfiod/v1/IrqIndex.ts'
-import type { Region } from '../proto/vfiod/v1/Region.ts'
-import type { WatchIrqsResponse } from '../proto/vfiod/v1/WatchIrqsResponse.ts'
-import type { Handlers } from './call.ts'
+import type { OpenDevice } from '../../domain/device/device.ts'
+import type { IrqEvent } from '../../domain/device/irqs.ts'
+import type { Domain } from '../../domain/domain.ts'
+import type { DeviceInfo } from '../../proto/vfiod/v1/DeviceInfo.ts'
+import type { DeviceServiceHandlers } from '../../proto/vfiod/v1/DeviceService.ts'
+import type { IrqIndex } from '../../proto/vfiod/v1/IrqIndex.ts'
+import type { Region } from '../../proto/vfiod/v1/Region.ts'
+import type { WatchIrqsResponse } from '../../proto/vfiod/v1/WatchIrqsResponse.ts'
+import type { Handlers } from '../call/call.ts'
 import { ownerToProto, ticketToProto, u64 } from './convert.ts'
 
 /** vfio.h: VFIO_PCI_BAR0_REGION_INDEX and the ones after it, in their order. */

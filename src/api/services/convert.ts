@@ -2,18 +2,18 @@
  * Between proto and domain values. 64-bit numbers are decimal strings on the wire and bigint in
  * the domain; whatever does not convert is BAD_ARGUMENT and names the field.
  */
-import { type Blocker, badArgument } from '../base/error.ts'
-import { type Access, type Iova, type IovaRange, iova, U64_MAX } from '../base/units.ts'
-import type { Client } from '../domain/identity/clients.ts'
-import type { Ticket } from '../domain/identity/tickets.ts'
-import type { Access as ProtoAccess } from '../proto/vfiod/v1/Access.ts'
-import type { Blocker as ProtoBlocker } from '../proto/vfiod/v1/Blocker.ts'
-import type { IovaRange as ProtoRange } from '../proto/vfiod/v1/IovaRange.ts'
-import type { ItemStatus } from '../proto/vfiod/v1/ItemStatus.ts'
-import type { Owner } from '../proto/vfiod/v1/Owner.ts'
-import type { Ticket as ProtoTicket } from '../proto/vfiod/v1/Ticket.ts'
-import { MESSAGE_MAX, sendable } from '../wire/status-details.ts'
-import { STATUS, toVfiodError } from './status.ts'
+import { type Blocker, badArgument } from '../../base/error.ts'
+import { type Access, type Iova, type IovaRange, iova, U64_MAX } from '../../base/units.ts'
+import type { Client } from '../../domain/identity/clients.ts'
+import type { Ticket } from '../../domain/identity/tickets.ts'
+import type { Access as ProtoAccess } from '../../proto/vfiod/v1/Access.ts'
+import type { Blocker as ProtoBlocker } from '../../proto/vfiod/v1/Blocker.ts'
+import type { IovaRange as ProtoRange } from '../../proto/vfiod/v1/IovaRange.ts'
+import type { ItemStatus } from '../../proto/vfiod/v1/ItemStatus.ts'
+import type { Owner } from '../../proto/vfiod/v1/Owner.ts'
+import type { Ticket as ProtoTicket } from '../../proto/vfiod/v1/Ticket.ts'
+import { MESSAGE_MAX, sendable } from '../../wire/status-details.ts'
+import { STATUS, toVfiodError } from '../call/status.ts'
 
 /** A number of 64 bits; proto-loader gives "0" for a field that was not sent. */
 export const u64 = (field: string, text: string): bigint => {
