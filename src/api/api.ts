@@ -77,7 +77,7 @@ export class Api {
   private constructor(options: ApiOptions) {
     const { log } = options
     this.#options = options
-    const release: Release = (client, why) => this.#released(client, why)
+    const release: Release = (client, why) => this.#released(client, why, 'releaseClient')
     const { grantOf } = options
     const { quotas } = options.domain
     this.#peers = new Peers({ release, grantOf, quotas, log })
@@ -160,8 +160,8 @@ export class Api {
     if (simulator) add('simulator', simulatorHandlers(simulator))
   }
 
-  #released(client: Client, why: string): void {
-    const release = this.#releaseTwice(client, why).catch((error: unknown) => {
+  #released(client: Client, why: string, how: 'releaseClient' | 'expireLease'): void {
+    const release = this.#releaseTwice(client, why, how).catch((error: unknown) => {
       this.#options.log.error({ client: client.id, err: error }, 'client not released')
     })
     this.#releases.add(release)
@@ -169,10 +169,14 @@ export class Api {
   }
 
   /** A call of the client may be under way and create something after the first time. */
-  async #releaseTwice(client: Client, why: string): Promise<void> {
+  async #releaseTwice(
+    client: Client,
+    why: string,
+    how: 'releaseClient' | 'expireLease',
+  ): Promise<void> {
     const { domain } = this.#options
     this.#running.abortClient(client, why)
-    await domain.releaseClient(client, why)
+    await domain[how](client, why)
     await this.#running.idle(client)
     await domain.releaseClient(client, why)
   }
@@ -189,7 +193,7 @@ export class Api {
 
   async #listenForRemote(remote: RemoteOptions): Promise<void> {
     const { grantOf, log } = this.#options
-    const release: Release = (client, why) => this.#released(client, why)
+    const release: Release = (client, why) => this.#released(client, why, 'expireLease')
     const peers = new RemotePeers({ grantOf, leaseMs: remote.leaseMs, release })
     this.#remotePeers = peers
     const accept = (socket: TLSSocket, name: string) =>

@@ -9,21 +9,25 @@ import { Devices } from './device/devices.ts'
 import { Irqs } from './device/irqs.ts'
 import { Dirty } from './dirty/dirty.ts'
 import { Binding } from './host/binding.ts'
-import { Uses } from './host/claims.ts'
 import { Inventory } from './host/inventory.ts'
-import { type Client, clientText } from './identity/clients.ts'
+import { type Client, ownerOf } from './identity/clients.ts'
 import { Handovers } from './identity/handover.ts'
-import { Quotas, sum } from './identity/quotas.ts'
+import { Quotas } from './identity/quotas.ts'
 import { Tickets } from './identity/tickets.ts'
 import { Memories } from './memory/memories.ts'
 import { Migration } from './migration/migration.ts'
 import { Spaces } from './space/spaces.ts'
-import { type Event, type EventKind, Events } from './state/events.ts'
-import { type Counts, Teardown } from './teardown.ts'
+import type { Counts } from './state/changes.ts'
+import { type Event, eventOf, watchEvents } from './state/events.ts'
+import type { OwnerRecord } from './state/records.ts'
+import { State } from './state/state.ts'
+import { Teardown } from './teardown.ts'
 
 export type Log = (event: string, fields: Record<string, unknown>) => void
 
 export interface Domain {
+  /** The records, and the stream of their changes. */
+  readonly state: State
   readonly inventory: Inventory
   readonly binding: Binding
   readonly memories: Memories
@@ -47,9 +51,11 @@ export interface Domain {
   /** Become the owner of what a token is for. */
   adopt(client: Client, token: string): Promise<Counts>
   /** The client is gone: release everything it owns, in the legal order, unless it is handed over. */
-  releaseClient(client: Client, why: string): Promise<void>
+  releaseClient(client: OwnerRecord, why: string): Promise<void>
+  /** The lease of the client ran out: the same. */
+  expireLease(client: OwnerRecord, why: string): Promise<void>
   /** Release everything a client owns, offered or not, although it is there. */
-  evict(client: Client, why: string): Promise<void>
+  evict(client: OwnerRecord, why: string): Promise<void>
   /** Release everything: the daemon is going away. */
   releaseAll(why: string): Promise<void>
 }
@@ -63,71 +69,82 @@ export function createDomain(parts: {
   readonly totalQuota?: () => Quota
 }): Domain {
   const { kernel, log = () => {}, watchMs = 1000, totalQuota = () => ({}) } = parts
-  const uses = new Uses()
-  const quotas = new Quotas(totalQuota)
+  const state = new State()
+  const quotas = new Quotas(state, totalQuota)
   const tickets = new Tickets()
-  const events = new Events()
-  const inventory = new Inventory({ kernel, uses, quotas, watchMs })
-  const binding = new Binding({ kernel, inventory, uses })
-  const memories = new Memories({ tickets, quotas })
-
-  const publish = (
-    kind: EventKind,
-    about: Counts & { readonly clients: readonly [Client, ...Client[]]; readonly why: string },
-  ): void => {
-    const { clients, why, spaces, memories } = about
-    const client = clientText(clients[0])
-    log(kind, { client, why, spaces, memories })
-    events.publish({ kind, clients: clients.map(({ id }) => id), client, why, spaces, memories })
-  }
-
-  const spaces = new Spaces({
-    kernel,
-    inventory,
-    uses,
-    quotas,
-    memories,
-    log: (event, fields) => log(event, fields),
-  })
+  const inventory = new Inventory({ kernel, state, quotas, watchMs })
+  const binding = new Binding({ kernel, inventory, state })
+  const memories = new Memories({ tickets, quotas, state })
+  const spaces = new Spaces({ kernel, inventory, state, quotas, memories, log })
   const devices = new Devices({
     kernel,
     inventory,
-    uses,
+    state,
     tickets,
     quotas,
     spaceOf: (client, id) => spaces.owned(client, id),
   })
   const irqs = new Irqs({ kernel, devices, tickets, quotas })
-  const migration = new Migration({ kernel, devices, quotas })
-  const dirty = new Dirty({ kernel, spaces, devices, quotas })
+  const migration = new Migration({ kernel, devices, quotas, state })
+  const dirty = new Dirty({ kernel, spaces, devices, quotas, state })
   const teardown = new Teardown({ tickets, devices, spaces, memories })
 
-  const release = async (client: Client, why: string): Promise<void> => {
+  // What happens without a call of the client is in no line of a call.
+  state.listen((change) => {
+    const event = eventOf(change)
+    if (event === undefined) return
+    const { kind, client, why, spaces, memories } = event
+    log(kind, { client, why, spaces, memories })
+  })
+
+  const countsOf = ({ id }: OwnerRecord): Counts => ({
+    spaces: state.spacesOf(id).length,
+    memories: state.memoriesOf(id).length,
+  })
+
+  const release = async (client: OwnerRecord, why: string): Promise<void> => {
     const counts = await teardown.release(client)
     if (counts.spaces + counts.memories === 0) return
-    publish('released', { clients: [client], why, ...counts })
+    state.apply({ kind: 'released', owner: ownerOf(client), why, counts })
+  }
+
+  const transfer = async (from: OwnerRecord, to: Client): Promise<Counts> => {
+    await spaces.requireAllowed(to, spaces.of(from))
+    // Nothing is awaited from here on: what is checked is what is moved.
+    const owned = spaces.of(from)
+    quotas.requireRoomToAdopt(from.identity, to, state.priceOf(from.id))
+    for (const space of owned) space.client = to
+    const spaceIds = owned.map(({ id }) => id)
+    const memoryIds = memories.list(from).map(({ id }) => id)
+    state.apply({ kind: 'adopted', from, to: ownerOf(to), spaceIds, memoryIds })
+    return { spaces: spaceIds.length, memories: memoryIds.length }
   }
 
   const handovers = new Handovers({
-    transfer: async (from, to) => {
-      quotas.move(from, to, sum([spaces.priceOf(from), memories.priceOf(from)]))
-      return { spaces: spaces.transfer(from, to), memories: memories.transfer(from, to) }
-    },
+    transfer,
     release,
+    offered: (owner, deadlineMs) =>
+      state.apply({
+        kind: 'handover-offered',
+        offer: { owner, deadlineMs },
+        counts: countsOf(owner),
+      }),
     expired: (owner, isOrphaned) =>
-      publish('handover-expired', {
-        clients: [owner],
+      state.apply({
+        kind: 'handover-expired',
+        owner,
         why: isOrphaned ? 'its owner is gone' : 'its owner keeps everything',
-        ...countsOf(owner),
+        counts: countsOf(owner),
       }),
   })
 
-  const countsOf = (client: Client): Counts => ({
-    spaces: spaces.list().filter(({ owner }) => owner.id === client.id).length,
-    memories: memories.list(client).length,
-  })
+  const releaseClient = async (client: OwnerRecord, why: string): Promise<void> => {
+    if (handovers.keeps(client, why)) tickets.releaseClient(client)
+    else await release(client, why)
+  }
 
   return {
+    state,
     inventory,
     binding,
     memories,
@@ -139,31 +156,25 @@ export function createDomain(parts: {
     tickets,
     quotas,
     watchEvents: (client, isWanted, signal) => {
-      quotas.take(client, { watches: 1n })
-      const giveBack = () => quotas.give(client, { watches: 1n })
-      signal.addEventListener('abort', giveBack, { once: true })
-      return events.watch(isWanted, signal)
+      const charge = quotas.charge(client, { watches: 1n })
+      signal.addEventListener('abort', () => charge.release(), { once: true })
+      return watchEvents(state, isWanted, signal)
     },
     evict: release,
     destroySpace: (client, id) => teardown.destroySpace(client, id),
-    handOver: (client, deadlineMs) => {
-      const offer = handovers.offer(client, deadlineMs)
-      const why = `for ${offer.deadlineMs} ms`
-      publish('handover-offered', { clients: [client], why, ...countsOf(client) })
-      return offer
-    },
-    adopt: async (client, token) => {
-      const { from, ...counts } = await handovers.adopt(client, token)
-      publish('adopted', { clients: [client, from], why: `from ${clientText(from)}`, ...counts })
-      return counts
-    },
-    releaseClient: async (client, why) => {
-      if (handovers.keeps(client, why)) tickets.releaseClient(client)
-      else await release(client, why)
+    handOver: (client, deadlineMs) => handovers.offer(client, deadlineMs),
+    adopt: (client, token) => handovers.adopt(client, token),
+    releaseClient,
+    expireLease: async (client, why) => {
+      const counts = countsOf(client)
+      if (counts.spaces + counts.memories > 0) {
+        state.apply({ kind: 'lease-expired', owner: ownerOf(client), counts })
+      }
+      await releaseClient(client, why)
     },
     releaseAll: async (why) => {
       handovers.clear()
-      const owners = [...spaces.list(), ...memories.all()].map(({ owner }) => owner)
+      const owners = [...spaces.list(), ...state.memories()].map(({ owner }) => owner)
       for (const owner of new Map(owners.map((each) => [each.id, each])).values()) {
         await release(owner, why)
       }

@@ -14,12 +14,8 @@ import type { Tickets } from './identity/tickets.ts'
 import type { Memories } from './memory/memories.ts'
 import type { AddressSpace } from './space/space.ts'
 import type { Spaces } from './space/spaces.ts'
-
-/** How many objects of each kind. */
-export interface Counts {
-  readonly spaces: number
-  readonly memories: number
-}
+import type { Counts } from './state/changes.ts'
+import type { OwnerRecord } from './state/records.ts'
 
 export class Teardown {
   readonly #tickets: Tickets
@@ -45,7 +41,7 @@ export class Teardown {
   }
 
   /** Release everything that a client owns; answers what that was. */
-  async release(client: Client): Promise<Counts> {
+  async release(client: OwnerRecord): Promise<Counts> {
     this.#tickets.releaseClient(client)
     const spaces = this.#spaces.of(client)
     for (const space of spaces) {

@@ -9,6 +9,7 @@ import { Admission } from '../../src/api/transport/admission.ts'
 import { connect, type VfiodClient } from '../../src/client/client.ts'
 import { receiveFds } from '../../src/client/fd-channel.ts'
 import { Quotas } from '../../src/domain/identity/quotas.ts'
+import { State } from '../../src/domain/state/state.ts'
 import type { Ticket } from '../../src/proto/vfiod/v1/Ticket.ts'
 import type { Quota } from '../../src/rules/policy.ts'
 import { canBeOthers, noOtherUsers } from '../other-users.ts'
@@ -260,7 +261,7 @@ describe('connections that come too fast', () => {
   const grant = { ...EVERYTHING, quota: { connections: 10_000n } }
   const crowd = { identity: 'uid 1', grant }
   const victim = { identity: 'uid 2', grant }
-  const quotas = new Quotas(() => ({ connections: 10_000n }))
+  const quotas = new Quotas(new State(), () => ({ connections: 10_000n }))
 
   test('are closed unheard, 512 at once and 128 a second of one identity; the others have theirs', () => {
     let now = 0

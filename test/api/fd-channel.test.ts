@@ -283,6 +283,6 @@ describe('packets', () => {
     const error = await refusal(sendFds(ticket, [memfd]))
 
     expect(error).toMatchObject({ reason: 'ROLE_NEEDED', status: 'PERMISSION_DENIED' })
-    expect(server.domain.memories.all()).toEqual([])
+    expect(server.domain.state.memories()).toEqual([])
   })
 })

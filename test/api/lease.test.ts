@@ -91,7 +91,7 @@ describe('a lease', () => {
     expect(spaces).toMatchObject([{ spaceId: 'leased' }])
   })
 
-  test('that runs out releases everything, and an event says why', async () => {
+  test('that runs out releases everything, and events say so and why', async () => {
     const client = await started()
     const watching = server.client().ownership.watchEvents()
     const events = watching[Symbol.asyncIterator]()
@@ -103,6 +103,12 @@ describe('a lease', () => {
     await vi.advanceTimersByTimeAsync(1)
     await until(() => !isKept())
 
+    const { value: expired } = await events.next()
+    expect(expired.happened).toMatchObject({
+      kind: 'EVENT_KIND_LEASE_EXPIRED',
+      client: `remote ${NAME}`,
+      spaces: 1,
+    })
     const { value } = await events.next()
     expect(value.happened).toMatchObject({
       kind: 'EVENT_KIND_RELEASED',

@@ -78,7 +78,7 @@ describe('a look at the process of a client that fails', () => {
 
     await child.kill()
 
-    await until(() => server.domain.memories.all().length === 0)
+    await until(() => server.domain.state.memories().length === 0)
   })
 })
 

@@ -24,7 +24,7 @@ const newProcess = (user: { uid?: number; gid?: number } = {}): ClientProcess =>
   return child
 }
 
-const memories = () => server.domain.memories.all()
+const memories = () => server.domain.state.memories()
 
 describe('a client', () => {
   test('is its process: pid, uid and command as the kernel has them', async () => {

@@ -744,7 +744,7 @@ describe('unmapping', () => {
       errors: [undefined, { reason: 'MAPPING_STRADDLES' }, undefined],
     })
     expect(await read()).toEqual([9])
-    expect(at.domain.spaces.owned(alice, 'space').ledger.size).toBe(1)
+    expect(at.domain.spaces.owned(alice, 'space').mappings.size).toBe(1)
   })
 
   test('with a read asks the container in the same call', async () => {
@@ -762,7 +762,7 @@ describe('unmapping', () => {
     const request = { spaceId: 'space', items: 'all', form: 'ranges' } as const
     for await (const _ of at.domain.dirty.readAndUnmap(alice, request, signal)) break
 
-    expect(at.domain.spaces.owned(alice, 'space').ledger.size).toBe(0)
+    expect(at.domain.spaces.owned(alice, 'space').mappings.size).toBe(0)
     expect(await read()).toEqual([2])
   })
 

@@ -20,7 +20,7 @@ beforeEach(async () => {
 })
 
 const owners = () =>
-  [...at.domain.spaces.list(), ...at.domain.memories.all()].map((o) => o.owner.id)
+  [...at.domain.spaces.list(), ...at.domain.state.memories()].map((o) => o.owner.id)
 
 describe('a handover', () => {
   test('gives everything to who presents the token: mappings and open devices stay', async () => {

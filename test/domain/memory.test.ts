@@ -18,7 +18,7 @@ describe('an allocation that is asked for twice at once', () => {
     const [first, second] = await Promise.all([allocate(), allocate()])
 
     expect(second).toBe(first)
-    expect(at.domain.memories.all()).toEqual([first])
+    expect(at.domain.state.memories()).toEqual([first])
     expect(await allocate()).toBe(first)
   })
 
@@ -30,7 +30,7 @@ describe('an allocation that is asked for twice at once', () => {
     expect(outcomes.find(({ status }) => status === 'rejected')).toMatchObject({
       reason: { reason: 'NOT_MM_OWNER' },
     })
-    expect(at.domain.memories.all()).toHaveLength(1)
+    expect(at.domain.state.memories()).toHaveLength(1)
     expect(openFds()).toBe(before + 1)
   })
 })

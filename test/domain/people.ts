@@ -8,10 +8,7 @@ export const EVERYTHING: Grant = { role: 'admin', devices: ['*'], addsGroups: tr
 
 export const person = (name: string, pid = 100, grant: Partial<Grant> = {}): Client => ({
   id: name,
-  pid,
-  uid: 1000,
-  gid: 1000,
-  command: name,
+  origin: { kind: 'process', pid, uid: 1000, gid: 1000, command: name },
   identity: `uid of ${name}`,
   grant: { ...EVERYTHING, ...grant },
 })

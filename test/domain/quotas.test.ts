@@ -1,6 +1,9 @@
 import { describe, expect, test } from 'vitest'
-import { Quotas } from '../../src/domain/identity/quotas.ts'
+import { type Client, ownerOf } from '../../src/domain/identity/clients.ts'
+import { Quotas, type Usage } from '../../src/domain/identity/quotas.ts'
+import { State } from '../../src/domain/state/state.ts'
 import { hostDevice } from '../../src/kernel/sysfs.ts'
+import type { Quota } from '../../src/rules/policy.ts'
 import { EDU, MTTY, readySpace, world } from './machine.ts'
 import { alice, person } from './people.ts'
 
@@ -12,45 +15,69 @@ const refusal = (limit: string, max: bigint, current: bigint, needed: bigint) =>
   })
 
 describe('Quotas', () => {
-  test('are shared by the clients of one identity', () => {
-    const quotas = new Quotas(() => ({}))
-    const [one, two] = [limited({ devices: 2n }), { ...limited({ devices: 2n }), id: 'second' }]
-    quotas.take(one, { devices: 1n })
-    quotas.take(two, { devices: 1n })
+  const quotasOf = (total: Quota = {}) => new Quotas(new State(), () => total)
+  const used = (usage: readonly Usage[]) => usage.filter(({ current }) => current !== 0n)
 
-    expect(() => quotas.take(two, { devices: 1n })).toThrow(
+  test('are shared by the clients of one identity', () => {
+    const quotas = quotasOf()
+    const [one, two] = [limited({ devices: 2n }), { ...limited({ devices: 2n }), id: 'second' }]
+    const charge = quotas.charge(one, { devices: 1n })
+    quotas.charge(two, { devices: 1n })
+
+    expect(() => quotas.charge(two, { devices: 1n })).toThrow(
       refusal('devices of uid of limited', 2n, 2n, 1n),
     )
-    quotas.give(one, { devices: 1n })
-    expect(() => quotas.take(two, { devices: 1n })).not.toThrow()
+    charge.release()
+    expect(() => quotas.charge(two, { devices: 1n })).not.toThrow()
   })
 
   test('hold for all together', () => {
-    const quotas = new Quotas(() => ({ mappings: 1n }))
-    quotas.take(alice, { mappings: 1n })
+    const quotas = quotasOf({ mappings: 1n })
+    quotas.charge(alice, { mappings: 1n })
 
-    expect(() => quotas.take(limited({}), { mappings: 1n })).toThrow(
+    expect(() => quotas.charge(limited({}), { mappings: 1n })).toThrow(
       refusal('mappings of everybody', 1n, 1n, 1n),
     )
   })
 
-  test('take all of the amounts or none', () => {
-    const quotas = new Quotas(() => ({}))
+  test('hold all of the amounts or none', () => {
+    const quotas = quotasOf()
     const client = limited({ locked_bytes: 10n })
 
-    expect(() => quotas.take(client, { mappings: 1n, locked_bytes: 11n })).toThrow()
-    expect(quotas.usage(client).filter(({ current }) => current > 0n)).toEqual([])
-    expect(quotas.totalUsage().filter(({ current }) => current > 0n)).toEqual([])
+    expect(() => quotas.charge(client, { mappings: 1n, locked_bytes: 11n })).toThrow()
+    expect(used(quotas.usage(client))).toEqual([])
+    expect(used(quotas.totalUsage())).toEqual([])
   })
 
-  test('move to another identity, or stay where they are', () => {
-    const quotas = new Quotas(() => ({ mappings: 1n }))
-    quotas.take(alice, { mappings: 1n })
+  test('take a charge back once, however often it is released', () => {
+    const quotas = quotasOf()
+    const charge = quotas.charge(alice, { streams: 1n })
+    quotas.charge(alice, { streams: 1n })
+    charge.release()
+    charge.release()
 
-    expect(() => quotas.move(alice, limited({ mappings: 0n }), { mappings: 1n })).toThrow()
-    expect(quotas.usage(alice).find(({ name }) => name === 'mappings')?.current).toBe(1n)
-    quotas.move(alice, limited({}), { mappings: 1n })
-    expect(quotas.usage(alice).find(({ name }) => name === 'mappings')?.current).toBe(0n)
+    expect(used(quotas.usage(alice))).toMatchObject([{ name: 'streams', current: 1n }])
+  })
+
+  test('count records and charges together', () => {
+    const state = new State()
+    const quotas = new Quotas(state, () => ({}))
+    const client = limited({ address_spaces: 2n })
+    state.apply({ kind: 'space-created', space: { id: 'a', owner: ownerOf(client) } })
+    quotas.charge(client, { address_spaces: 1n })
+
+    expect(() => quotas.charge(client, { address_spaces: 1n })).toThrow(
+      refusal('address_spaces of uid of limited', 2n, 2n, 1n),
+    )
+  })
+
+  test('let an identity adopt what it has room for, which is not new to all together', () => {
+    const quotas = quotasOf({ mappings: 1n })
+    quotas.charge(alice, { mappings: 1n })
+    const adopt = (to: Client) => quotas.requireRoomToAdopt(alice.identity, to, { mappings: 1n })
+
+    expect(() => adopt(limited({ mappings: 0n }))).toThrow()
+    expect(() => adopt(limited({}))).not.toThrow()
   })
 })
 

@@ -51,7 +51,9 @@ describe('a remap', () => {
     const vaddrs = () =>
       at.domain.spaces
         .mappings(alice, 'space', { from: 0n, count: 10 })
-        .mappings.map(({ window, offset }) => window.at(offset))
+        .mappings.map(({ memoryId, windowId, offset }) =>
+          at.domain.memories.runtime(memoryId).windowOf(windowId).at(offset),
+        )
     const before = vaddrs()
     await invalidate()
 
@@ -97,7 +99,12 @@ describe('a remap', () => {
     await expect.poll(valid).toEqual([true, true])
     expect(at.log).toContainEqual({
       event: 'vaddr-restored',
-      fields: { space: 'space', mappings: 2 },
+      fields: {
+        client: 'pid 101 (alice), uid 1000',
+        why: 'vaddrs of "space" were not updated in time: 2 have their former memory again',
+        spaces: 1,
+        memories: 0,
+      },
     })
   })
 

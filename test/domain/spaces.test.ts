@@ -206,7 +206,7 @@ describe('mapping', () => {
 
     expect(await reasons(item(0x1000n))).toEqual(['OUT_OF_MEMORY_OBJECT'])
     expect(mapped()).toEqual([])
-    expect(at.domain.memories.get(alice, 'ram').mappings).toBe(0)
+    expect(at.domain.state.mappingsOfMemory('ram')).toBe(0)
     expect(await reasons(item(0x1000n))).toEqual([undefined])
   })
 
@@ -330,7 +330,7 @@ describe('a client that is gone', () => {
 
     expect(at.sim.lockedPages).toBe(0n)
     expect(at.domain.spaces.list().map(({ id }) => id)).toEqual(['his'])
-    expect(at.domain.memories.all()).toEqual([])
+    expect(at.domain.state.memories()).toEqual([])
     expect(at.log).toContainEqual({
       event: 'released',
       fields: { client: 'pid 101 (alice), uid 1000', why: 'it has exited', spaces: 1, memories: 1 },

@@ -14,7 +14,8 @@
 import { ERRNO, errnoName } from '../../base/errno.ts'
 import { VfiodError } from '../../base/error.ts'
 import type { Client } from '../../domain/identity/clients.ts'
-import type { Payer, Quotas } from '../../domain/identity/quotas.ts'
+import type { Charge, Payer, Quotas } from '../../domain/identity/quotas.ts'
+import type { Origin } from '../../domain/state/records.ts'
 import { keepFdReserve } from '../../os/fd-reserve.ts'
 import { type MmPin, pinMm } from '../../os/mm.ts'
 import {
@@ -47,7 +48,7 @@ interface Process {
   readonly pin: MmPin
   readonly mm: Mm
   /** Whose quota it counts against. */
-  readonly payer: Payer
+  readonly charge: Charge
 }
 
 /** A client with the credentials of one of its connections. */
@@ -57,6 +58,7 @@ class LocalClient implements Client {
   readonly uid: number
   readonly gid: number
   readonly command: string
+  readonly origin: Origin
   readonly identity: string
   /** Supplementary groups. */
   readonly groups: readonly number[]
@@ -70,6 +72,8 @@ class LocalClient implements Client {
     this.uid = peer.uid
     this.gid = peer.gid
     this.command = peer.comm
+    const { pid, uid, gid, comm: command } = peer
+    this.origin = { kind: 'process', pid, uid, gid, command }
     this.identity = identityOf(peer)
   }
 
@@ -267,13 +271,13 @@ export class Peers {
   }
 
   #learn(key: string, peer: Peer, payer: Payer): Process {
-    this.#quotas.take(payer, PLACE)
+    const charge = this.#quotas.charge(payer, PLACE)
     try {
       const pin = pinMm(peer.pid, { pidfd: peer.pidfd })
       if (typeof pin === 'number') throw this.#refusalFor(pin)
       const { pid, pidfd } = peer
       const mm = this.#mmOf(peer) ?? { client: this.#newClient(peer), processes: new Set() }
-      const process: Process = { key, pid, pidfd, pin, mm, payer }
+      const process: Process = { key, pid, pidfd, pin, mm, charge }
       const watched = watch(pidfd, () => {
         if (hasExited(pidfd)) this.#forget(process, 'it has exited')
       })
@@ -285,7 +289,7 @@ export class Peers {
       mm.processes.add(process)
       return process
     } catch (error) {
-      this.#quotas.give(payer, PLACE)
+      charge.release()
       throw error
     }
   }
@@ -331,7 +335,7 @@ export class Peers {
     unwatch(process.pidfd)
     void closeAll([process.pidfd])
     process.pin.close()
-    this.#quotas.give(process.payer, PLACE)
+    process.charge.release()
   }
 }
 

@@ -9,6 +9,7 @@
  * deadline.
  */
 import type { Client } from '../../domain/identity/clients.ts'
+import type { Origin } from '../../domain/state/records.ts'
 import { Deadline } from '../../os/deadline.ts'
 import type { Grant } from '../../rules/policy.ts'
 import type { ConnectionPeer, GrantOf, Release } from './connection-peer.ts'
@@ -17,11 +18,8 @@ const identityOf = (name: string): string => `remote ${name}`
 
 class RemoteClient implements Client {
   readonly id: string
-  readonly pid = 0
-  readonly uid = 0
-  readonly gid = 0
-  readonly command = ''
   readonly remote: string
+  readonly origin: Origin
   readonly identity: string
   readonly #grantOf: GrantOf
   readonly #leaseMs: number
@@ -44,6 +42,7 @@ class RemoteClient implements Client {
   ) {
     this.id = id
     this.remote = parts.remote
+    this.origin = { kind: 'remote', name: parts.remote }
     this.identity = identityOf(parts.remote)
     this.#grantOf = parts.grantOf
     this.#leaseMs = parts.leaseMs

@@ -2,9 +2,11 @@
 import { badArgument } from '../../base/error.ts'
 import type { Domain } from '../../domain/domain.ts'
 import type { Client } from '../../domain/identity/clients.ts'
+import type { OwnerRecord } from '../../domain/state/records.ts'
 import type { AdminServiceHandlers } from '../../proto/vfiod/v1/AdminService.ts'
 import type { ClientInfo } from '../../proto/vfiod/v1/ClientInfo.ts'
 import type { Handlers } from '../call/call.ts'
+import { processOf } from './convert.ts'
 import { roleToProto, usageToProto } from './ownership.ts'
 
 /** What the daemon tells of itself, and lets an administrator do with it. */
@@ -26,17 +28,17 @@ export interface AdminParts {
 }
 
 const infoOf = (domain: Domain, client: Client): ClientInfo => {
-  const isHis = ({ owner }: { readonly owner: Client }) => owner.id === client.id
+  const isHis = ({ owner }: { readonly owner: OwnerRecord }) => owner.id === client.id
   const spaces = domain.spaces.list().filter(isHis)
   return {
     clientId: client.id,
     identity: client.identity,
-    pid: client.pid,
-    command: client.command,
+    pid: processOf(client).pid,
+    command: processOf(client).command,
     role: roleToProto(client.grant.role),
     spaceIds: spaces.map(({ id }) => id),
     memoryIds: domain.memories.list(client).map(({ id }) => id),
-    devices: spaces.flatMap(({ devices }) => [...devices.keys()]),
+    devices: spaces.flatMap(({ devices }) => devices),
     usage: usageToProto(domain.quotas.usage(client)),
   }
 }

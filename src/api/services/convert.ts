@@ -4,8 +4,8 @@
  */
 import { type Blocker, badArgument } from '../../base/error.ts'
 import { type Access, type Iova, type IovaRange, iova, U64_MAX } from '../../base/units.ts'
-import type { Client } from '../../domain/identity/clients.ts'
 import type { Ticket } from '../../domain/identity/tickets.ts'
+import type { OwnerRecord } from '../../domain/state/records.ts'
 import type { Access as ProtoAccess } from '../../proto/vfiod/v1/Access.ts'
 import type { Blocker as ProtoBlocker } from '../../proto/vfiod/v1/Blocker.ts'
 import type { IovaRange as ProtoRange } from '../../proto/vfiod/v1/IovaRange.ts'
@@ -58,7 +58,14 @@ export const accessOf = (field: string, name: string | number): Access =>
 export const accessToProto = (access: Access): ProtoAccess =>
   enumName<keyof typeof ACCESS, Access>(ACCESS, access)
 
-export const ownerToProto = ({ pid, uid, command }: Client): Owner => ({ pid, uid, command })
+/** The process of a client, all zero for one on another host. */
+export const processOf = ({ origin }: Pick<OwnerRecord, 'origin'>) =>
+  origin.kind === 'process' ? origin : { pid: 0, uid: 0, gid: 0, command: '' }
+
+export const ownerToProto = (owner: OwnerRecord): Owner => {
+  const { pid, uid, command } = processOf(owner)
+  return { pid, uid, command }
+}
 
 export const rangeToProto = ({ start, last }: IovaRange): ProtoRange => ({
   start: String(start),

@@ -1,6 +1,6 @@
 /** MemoryService: memory that clients register, or that vfiod allocates. */
 import type { Domain } from '../../domain/domain.ts'
-import type { HugePage, Memory } from '../../domain/memory/memories.ts'
+import type { HugePage, MemoryRecord } from '../../domain/state/records.ts'
 import type { Memory as ProtoMemory } from '../../proto/vfiod/v1/Memory.ts'
 import type { MemoryServiceHandlers } from '../../proto/vfiod/v1/MemoryService.ts'
 import type { Handlers } from '../call/call.ts'
@@ -17,17 +17,17 @@ const hugePageOf = (name: string | number): HugePage | undefined => {
   return page === 'none' ? undefined : page
 }
 
-const memoryToProto = (memory: Memory): ProtoMemory => ({
+const memoryToProto = (memory: MemoryRecord, mappings: number): ProtoMemory => ({
   memoryId: memory.id,
   length: String(memory.length),
   allocated: memory.isAllocated,
   sealed: memory.isSealed,
   owner: ownerToProto(memory.owner),
-  mappings: memory.mappings,
+  mappings,
 })
 
 export const memoryHandlers = (
-  { memories }: Domain,
+  { memories, state }: Domain,
   fdSocketPath: string,
 ): Handlers<MemoryServiceHandlers> => ({
   RegisterMemory: async ({ memoryId }, { client }) => {
@@ -41,7 +41,7 @@ export const memoryHandlers = (
       length: u64('length', request.length),
       hugePage: hugePageOf(request.hugePage),
     })
-    return { memory: memoryToProto(memory) }
+    return { memory: memoryToProto(memory, state.mappingsOfMemory(memory.id)) }
   },
 
   ExportMemory: async ({ memoryId }, { client }) => ({
@@ -49,7 +49,9 @@ export const memoryHandlers = (
   }),
 
   ListMemory: async (_request, { client }) => ({
-    memories: memories.list(client).map(memoryToProto),
+    memories: memories
+      .list(client)
+      .map((memory) => memoryToProto(memory, state.mappingsOfMemory(memory.id))),
   }),
 
   ReleaseMemory: async ({ memoryId }, { client }) => {

@@ -1,9 +1,10 @@
 /** OwnershipService: who the caller is, handing over, leases, what happened. */
 import { VfiodError } from '../../base/error.ts'
 import type { Domain } from '../../domain/domain.ts'
-import { type Client, clientText } from '../../domain/identity/clients.ts'
+import type { Client } from '../../domain/identity/clients.ts'
 import type { Usage } from '../../domain/identity/quotas.ts'
 import type { Event } from '../../domain/state/events.ts'
+import { ownerText } from '../../domain/state/owner.ts'
 import type { EventKind } from '../../proto/vfiod/v1/EventKind.ts'
 import type { OwnershipServiceHandlers } from '../../proto/vfiod/v1/OwnershipService.ts'
 import type { QuotaUsage } from '../../proto/vfiod/v1/QuotaUsage.ts'
@@ -13,6 +14,7 @@ import { hasRole, type Role } from '../../rules/policy.ts'
 import type { Handlers } from '../call/call.ts'
 import { groupsOf } from '../identity/peers.ts'
 import { leaseMsOf } from '../identity/remote.ts'
+import { processOf } from './convert.ts'
 
 const ROLE: Record<Role, ProtoRole> = {
   none: 'ROLE_NONE',
@@ -42,10 +44,10 @@ export const usageToProto = (usage: readonly Usage[]): QuotaUsage[] =>
 
 /** The lease of a remote client, which the call itself has just renewed. */
 function requireLease(client: Client): number {
-  if (client.remote !== undefined) return leaseMsOf(client)
+  if (client.origin.kind === 'remote') return leaseMsOf(client)
   throw new VfiodError(
     'UNSUPPORTED',
-    `Cannot renew a lease: ${clientText(client)} is of this host and has none; its things last as long as its process`,
+    `Cannot renew a lease: ${ownerText(client)} is of this host and has none; its things last as long as its process`,
   )
 }
 
@@ -53,9 +55,9 @@ export const ownershipHandlers = (domain: Domain): Handlers<OwnershipServiceHand
   WhoAmI: (_request, { client }) => ({
     clientId: client.id,
     identity: client.identity,
-    pid: client.pid,
-    uid: client.uid,
-    gid: client.gid,
+    pid: processOf(client).pid,
+    uid: processOf(client).uid,
+    gid: processOf(client).gid,
     groups: [...groupsOf(client)],
     role: roleToProto(client.grant.role),
     devices: [...client.grant.devices],

@@ -1,13 +1,13 @@
 /** Address spaces, mappings and batches, between proto and domain values. */
 import { badArgument } from '../../base/error.ts'
-import { iova, U64_MAX } from '../../base/units.ts'
+import { iova, lengthOf, U64_MAX } from '../../base/units.ts'
 import type { BackendKind } from '../../domain/iommu/backend.ts'
 import type { BatchResult } from '../../domain/space/batch.ts'
 import type { MapItem } from '../../domain/space/mapping.ts'
-import type { Mapping } from '../../domain/space/mapping-table.ts'
 import type { Piece } from '../../domain/space/ranges.ts'
 import { remapBlocked, type UpdateItem } from '../../domain/space/remap.ts'
 import type { AddressSpace, SpaceState } from '../../domain/space/space.ts'
+import type { MappingRecord } from '../../domain/state/records.ts'
 import type { AddressSpace as ProtoSpace } from '../../proto/vfiod/v1/AddressSpace.ts'
 import type { ItemStatus } from '../../proto/vfiod/v1/ItemStatus.ts'
 import type { MapItem__Output } from '../../proto/vfiod/v1/MapItem.ts'
@@ -41,9 +41,9 @@ const EVERYWHERE = [{ start: iova(0n), last: iova(U64_MAX) }]
 /** For a kernel that sets no limit, or does not tell it. */
 const UNLIMITED = 0xffff_ffff
 
-const availableIn = ({ state, mappingsMax, ledger }: AddressSpace): number => {
+const availableIn = ({ state, mappingsMax, mappings }: AddressSpace): number => {
   if (state !== 'ready') return 0
-  return mappingsMax === undefined ? UNLIMITED : Math.max(mappingsMax - ledger.size, 0)
+  return mappingsMax === undefined ? UNLIMITED : Math.max(mappingsMax - mappings.size, 0)
 }
 
 export const spaceToProto = (space: AddressSpace): ProtoSpace => ({
@@ -54,20 +54,20 @@ export const spaceToProto = (space: AddressSpace): ProtoSpace => ({
   apertures: space.state === 'ready' ? (space.apertures ?? EVERYWHERE).map(rangeToProto) : [],
   pageSizes: String(space.pageSizes),
   alignment: String(space.alignment),
-  mappings: space.ledger.size,
+  mappings: space.mappings.size,
   mappingsAvailable: availableIn(space),
-  mappedBytes: String(space.ledger.bytes),
+  mappedBytes: String(space.mappings.bytes),
   canRemap: remapBlocked(space) === '',
   remapBlocked: remapBlocked(space),
   backend: BACKEND[space.iommu.kind],
   owner: ownerToProto(space.owner),
-  devices: [...space.devices.keys()].sort(),
+  devices: space.devices.sort(),
 })
 
-export const mappingToProto = (mapping: Mapping): ProtoMapping => ({
+export const mappingToProto = (mapping: MappingRecord): ProtoMapping => ({
   iova: String(mapping.start),
-  length: String(mapping.length),
-  memoryId: mapping.memory.id,
+  length: String(lengthOf(mapping)),
+  memoryId: mapping.memoryId,
   offset: String(mapping.offset),
   access: accessToProto(mapping.access),
   vaddrValid: mapping.isVaddrValid,

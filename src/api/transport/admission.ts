@@ -52,12 +52,12 @@ export class Admission {
       return undefined
     }
     try {
-      this.#quotas.take(payer, PLACE)
+      const charge = this.#quotas.charge(payer, PLACE)
+      return { refusal: undefined, leave: () => charge.release() }
     } catch (error) {
       if (error instanceof VfiodError) return this.#refuse(payer, error)
       throw error
     }
-    return { refusal: undefined, leave: () => this.#quotas.give(payer, PLACE) }
   }
 
   /** At most a line a second: there may be thousands. */

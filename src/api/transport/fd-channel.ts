@@ -11,8 +11,9 @@ import { status } from '@grpc/grpc-js'
 import { ERRNO, errnoName } from '../../base/errno.ts'
 import { badArgument, VfiodError } from '../../base/error.ts'
 import { LIMITS } from '../../base/limits.ts'
-import { type Client, clientText } from '../../domain/identity/clients.ts'
+import type { Client } from '../../domain/identity/clients.ts'
 import type { Redeemed } from '../../domain/identity/tickets.ts'
+import { ownerText } from '../../domain/state/owner.ts'
 import {
   connectSeqpacket,
   type Packet,
@@ -208,7 +209,7 @@ export class FdChannel {
 const tooManyOf = (client: Client, current: bigint): VfiodError =>
   new VfiodError(
     'LIMIT_REACHED',
-    `Cannot take the packet: ${clientText(client)} has ${current} connections to the fd channel and may have ${CONNECTIONS_PER_CLIENT}; close some`,
+    `Cannot take the packet: ${ownerText(client)} has ${current} connections to the fd channel and may have ${CONNECTIONS_PER_CLIENT}; close some`,
     {
       quota: {
         limit: 'fd channel connections of one client',

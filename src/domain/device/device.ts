@@ -16,8 +16,9 @@ import {
   resetDevice,
 } from '../../kernel/device-calls.ts'
 import type { Kernel } from '../../kernel/port.ts'
-import { type Client, requireOwner } from '../identity/clients.ts'
+import type { Client } from '../identity/clients.ts'
 import type { AddressSpace } from '../space/space.ts'
+import { requireOwner } from '../state/owner.ts'
 
 /** How an IRQ index is armed: as a stream of the daemon, or as eventfds of the client. */
 export type Arming = 'stream' | 'eventfds'
@@ -45,8 +46,6 @@ export class OpenDevice {
   readonly closing = new AbortController()
   /** Aborted when the device changes hands: streams of its former owner end. */
   handed = new AbortController()
-  /** Whether a data transfer session is open. */
-  isInSession = false
   readonly hooks = new Set<DeviceHooks>()
 
   private constructor(

@@ -13,19 +13,22 @@ import {
 } from '../../kernel/device-calls.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import { sys } from '../../os/libc.ts'
-import type { Uses } from '../host/claims.ts'
 import type { Inventory } from '../host/inventory.ts'
-import { type Client, clientText } from '../identity/clients.ts'
+import type { Client } from '../identity/clients.ts'
 import { requireAllowed } from '../identity/permission.ts'
 import type { Quotas } from '../identity/quotas.ts'
 import { requireNoFds, type Ticket, type Tickets } from '../identity/tickets.ts'
 import type { AddressSpace } from '../space/space.ts'
+import type { Change } from '../state/changes.ts'
+import { ownerText } from '../state/owner.ts'
+import type { State } from '../state/state.ts'
+import { DEVICE_PRICE } from '../state/usage.ts'
 import { notOpen, OpenDevice, resetIfPossible } from './device.ts'
 
 export class Devices {
   readonly #kernel: Kernel
   readonly #inventory: Inventory
-  readonly #uses: Uses
+  readonly #state: State
   readonly #tickets: Tickets
   readonly #quotas: Quotas
   readonly #spaceOf: (client: Client, id: string) => AddressSpace
@@ -34,7 +37,7 @@ export class Devices {
   constructor(parts: {
     readonly kernel: Kernel
     readonly inventory: Inventory
-    readonly uses: Uses
+    readonly state: State
     readonly tickets: Tickets
     readonly quotas: Quotas
     /** The caller's address space of that id, or the refusal. */
@@ -42,7 +45,8 @@ export class Devices {
   }) {
     this.#kernel = parts.kernel
     this.#inventory = parts.inventory
-    this.#uses = parts.uses
+    this.#state = parts.state
+    parts.state.listen((change) => this.#follow(change))
     this.#tickets = parts.tickets
     this.#quotas = parts.quotas
     this.#spaceOf = parts.spaceOf
@@ -72,12 +76,7 @@ export class Devices {
         )
       }
       await space.requireReady(`open ${name} in`)
-      const device = await this.#open({ name, group, space })
-      this.#devices.set(name, device)
-      space.devices.set(name, device)
-      this.#uses.takeDevice(name, space)
-      this.#inventory.nudge()
-      return device
+      return this.#open(client, { name, group, space })
     })
   }
 
@@ -99,7 +98,7 @@ export class Devices {
 
   /** Close every device of a space; called from inside the lane of the space. */
   async closeAllOf(space: AddressSpace): Promise<void> {
-    for (const name of [...space.devices.keys()]) {
+    for (const name of space.devices) {
       const device = this.#devices.get(name)
       if (device !== undefined) await this.#close(device)
     }
@@ -163,18 +162,40 @@ export class Devices {
       requireNoFds(fds)
       const device = this.get(client, name)
       const fd = await duplicate(device)
-      this.#uses.noteExport(device.group, `${name} that was exported to ${clientText(client)}`)
+      const what = `${name} that was exported to ${ownerText(client)}`
+      this.#state.apply({ kind: 'device-exported', group: device.group, what })
       return { reply: { name }, fds: [fd] }
     })
   }
 
-  async #open(at: { name: string; group: number; space: AddressSpace }): Promise<OpenDevice> {
-    this.#quotas.take(at.space.owner, { devices: 1n })
+  async #open(
+    client: Client,
+    at: { name: string; group: number; space: AddressSpace },
+  ): Promise<OpenDevice> {
+    const { name, group, space } = at
+    const charge = this.#quotas.charge(client, DEVICE_PRICE)
     try {
-      return await OpenDevice.open(this.#kernel, at)
-    } catch (error) {
-      this.#quotas.give(at.space.owner, { devices: 1n })
-      throw error
+      const device = await OpenDevice.open(this.#kernel, at)
+      try {
+        // The space may have been handed over while the device was opened.
+        device.requireOwner(client)
+      } catch (error) {
+        await this.#kernel.close(device.fd)
+        throw error
+      }
+      this.#devices.set(name, device)
+      this.#state.apply({ kind: 'device-opened', device: { name, group, spaceId: space.id } })
+      return device
+    } finally {
+      charge.release()
+    }
+  }
+
+  /** Streams of the former owner end when the space of a device is handed over. */
+  #follow(change: Change): void {
+    if (change.kind !== 'adopted') return
+    for (const spaceId of change.spaceIds) {
+      for (const { name } of this.#state.devicesOf(spaceId)) this.#devices.get(name)?.handOn()
     }
   }
 
@@ -201,15 +222,12 @@ export class Devices {
       await this.#kernel.close(device.fd)
     })
     this.#devices.delete(device.name)
-    device.space.devices.delete(device.name)
-    this.#uses.dropDevice(device.name)
-    this.#quotas.give(device.space.owner, { devices: 1n })
-    this.#inventory.nudge()
+    this.#state.apply({ kind: 'device-closed', name: device.name })
   }
 }
 
 const inUse = (device: OpenDevice): VfiodError => {
-  const owner = clientText(device.space.owner)
+  const owner = ownerText(device.space.owner)
   return new VfiodError(
     'DEVICE_IN_USE',
     `Cannot open ${device.name}: it is open in address space "${device.space.id}" of ${owner}; close it there first`,

@@ -4,6 +4,7 @@
  */
 
 import { VfiodError } from '../../base/error.ts'
+import { Mailbox } from '../../base/mailbox.ts'
 import {
   armIrqs,
   disableIrqs,
@@ -36,6 +37,16 @@ export type IrqEvent =
   /** How often the vector was raised since it was last reported. */
   | { readonly kind: 'irq'; readonly vector: number; readonly count: bigint }
 
+interface RaisedIrq {
+  readonly vector: number
+  readonly count: bigint
+}
+
+const joinIrqs = ({ vector, count }: RaisedIrq, more: RaisedIrq): RaisedIrq => ({
+  vector,
+  count: count + more.count,
+})
+
 export class Irqs {
   readonly #kernel: Kernel
   readonly #devices: Devices
@@ -63,47 +74,34 @@ export class Irqs {
     const device = this.#devices.get(client, vectors.name)
     const { start, count } = requireVectors(device, vectors)
     const { index } = vectors
-    this.#quotas.take(client, { streams: 1n })
-    const eventfds = createEventfds(count, () => this.#quotas.give(client, { streams: 1n }))
-    const waiting = new Map<number, bigint>()
-    let wake = () => {}
-    for (const [n, fd] of eventfds.entries()) {
-      watch(fd, () => {
-        const raised = eventfdRead(fd)
-        if (typeof raised !== 'bigint') return
-        waiting.set(start + n, (waiting.get(start + n) ?? 0n) + raised)
-        wake()
-      })
-    }
+    const charge = this.#quotas.charge(client, { streams: 1n })
     const ends = device.until(signal)
-    const onEnd = () => wake()
-    ends.addEventListener('abort', onEnd)
+    const raised = new Mailbox<RaisedIrq>({ join: joinIrqs })
+    let eventfds: readonly number[] = []
     let isArmed = false
     try {
+      eventfds = createEventfds(count)
+      for (const [n, fd] of eventfds.entries()) {
+        watch(fd, () => {
+          const count = eventfdRead(fd)
+          const vector = start + n
+          if (typeof count === 'bigint') raised.push({ vector, count }, vector)
+        })
+      }
       await this.#arm(client, device, { index, start, eventfds, as: 'stream' })
       isArmed = true
       yield { kind: 'armed' }
-      while (!ends.aborted) {
-        for (const [vector, raised] of waiting) {
-          waiting.delete(vector)
-          yield { kind: 'irq', vector, count: raised }
-        }
-        if (waiting.size > 0 || ends.aborted) continue
-        await new Promise<void>((resolve) => {
-          wake = resolve
-        })
-      }
+      for await (const irq of raised.read(ends)) yield { kind: 'irq', ...irq }
       if (signal.aborted) return
       device.requireOwner(client)
       throw notOpen(device.name)
     } finally {
-      ends.removeEventListener('abort', onEnd)
       if (isArmed) await this.#disarm(device, index)
       for (const fd of eventfds) {
         unwatch(fd)
         sys.closeSync(fd)
       }
-      this.#quotas.give(client, { streams: 1n })
+      charge.release()
     }
   }
 
@@ -203,14 +201,12 @@ export class Irqs {
   }
 }
 
-/** `undo` is called when they cannot all be made. */
-function createEventfds(count: number, undo: () => void): number[] {
+function createEventfds(count: number): number[] {
   const fds: number[] = []
   for (let n = 0; n < count; n += 1) {
     const fd = eventfdCreate()
     if (fd < 0) {
       for (const made of fds) sys.closeSync(made)
-      undo()
       throw refusal('eventfd', fd, `make ${count} eventfds`)
     }
     fds.push(fd)

@@ -1,19 +1,21 @@
 /** Dirty tracking: started and stopped, read, and read in the moment of unmapping. */
 
 import { VfiodError } from '../../base/error.ts'
-import { hex, type IovaRange } from '../../base/units.ts'
+import { hex, type IovaRange, lengthOf } from '../../base/units.ts'
 import { hasDmaLogging, LOG_RANGES_MAX, startLog, stopLog } from '../../kernel/dma-log-calls.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import { covered, widened } from '../../rules/watched-ranges.ts'
 import { notOpen, type OpenDevice } from '../device/device.ts'
 import type { Devices } from '../device/devices.ts'
-import { type Client, requireOwner } from '../identity/clients.ts'
-import type { Quotas } from '../identity/quotas.ts'
+import type { Client } from '../identity/clients.ts'
+import type { Charge, Quotas } from '../identity/quotas.ts'
 import { type BatchResult, inTurn, requireBatch } from '../space/batch.ts'
 import { insideOf } from '../space/mapping.ts'
 import { type Piece, requireRange } from '../space/ranges.ts'
 import type { AddressSpace } from '../space/space.ts'
 import type { Spaces } from '../space/spaces.ts'
+import { requireOwner } from '../state/owner.ts'
+import type { State } from '../state/state.ts'
 import { countOf, eventsOf, type Form, type PagesEvent } from './report.ts'
 import {
   noLog,
@@ -84,6 +86,7 @@ export class Dirty {
   readonly #spaces: Spaces
   readonly #devices: Devices
   readonly #quotas: Quotas
+  readonly #state: State
   readonly #trackings: Trackings
 
   constructor(parts: {
@@ -91,12 +94,14 @@ export class Dirty {
     readonly spaces: Spaces
     readonly devices: Devices
     readonly quotas: Quotas
+    readonly state: State
   }) {
     this.#kernel = parts.kernel
     this.#spaces = parts.spaces
     this.#devices = parts.devices
     this.#quotas = parts.quotas
-    this.#trackings = new Trackings(parts.kernel)
+    this.#state = parts.state
+    this.#trackings = new Trackings(parts.kernel, parts.state)
   }
 
   /** Start every source or none; the same request again answers with the tracking there is. */
@@ -111,8 +116,8 @@ export class Dirty {
       await space.requireReady('track writes in')
       const { isIommu, devices } = await this.#sourcesOf(space, asked)
       if (isIommu)
-        for (const { start: iova, length } of space.ledger.all())
-          requireTrackable('keep', space, { iova, length })
+        for (const mapping of space.mappings.all())
+          requireTrackable('keep', space, { iova: mapping.start, length: lengthOf(mapping) })
       const ranges = devices.length === 0 ? [] : requireRanges(space, watched)
       const tracking = new Tracking(asked, { pageSize: space.alignment, isIommu })
       const pageSize = asked.pageSize || space.alignment
@@ -178,7 +183,7 @@ export class Dirty {
       this.#spaces.inLane(client, spaceId, async () => {
         this.#trackings.require(space, context.tracking)
         return inTurn<Piece | 'all'>(items === 'all' ? [items] : items, (item) => {
-          const found = item === 'all' ? space.ledger.all() : insideOf(space, item, 'unmap')
+          const found = item === 'all' ? space.mappings.all() : insideOf(space, item, 'unmap')
           return unmapSyncing(context, found, delivery.pages)
         })
       }),
@@ -210,11 +215,13 @@ export class Dirty {
     const tracking = this.#trackings.require(space)
     const delivery = tracking.start({ isPeek: how.isPeek, spaceId: space.id })
     const scratch = new Scratch(tracking.pageSize)
-    let hasStream = false
+    let charge: Charge | undefined
     try {
-      this.#quotas.take(client, { streams: 1n })
-      hasStream = true
-      const result = await load({ kernel: this.#kernel, space, tracking, scratch }, delivery)
+      charge = this.#quotas.charge(client, { streams: 1n })
+      const result = await load(
+        { kernel: this.#kernel, state: this.#state, space, tracking, scratch },
+        delivery,
+      )
       scratch.free()
       let pages = 0
       for (const event of eventsOf(delivery, how.form)) {
@@ -230,7 +237,7 @@ export class Dirty {
     } finally {
       tracking.abort(delivery)
       scratch.free()
-      if (hasStream) this.#quotas.give(client, { streams: 1n })
+      charge?.release()
     }
   }
 

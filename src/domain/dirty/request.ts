@@ -52,7 +52,7 @@ export function requireRanges(
   watched: readonly IovaRange[],
 ): readonly IovaRange[] {
   if (watched.length > 0) return watched
-  const mapped = space.ledger.all()
+  const mapped = space.mappings.all()
   if (mapped.length > 0) return mapped
   throw new VfiodError(
     'BAD_ARGUMENT',

@@ -13,8 +13,9 @@ import { allocPages, freeSegment, type Segment } from '../../os/memory.ts'
 import type { DirtyPages } from '../../rules/dirty-pages.ts'
 import { overlaps } from '../../rules/range-map.ts'
 import { slicesOf, uncovered, WINDOW_PAGES, windowsOf } from '../../rules/watched-ranges.ts'
-import type { Mapping } from '../space/mapping-table.ts'
 import type { AddressSpace } from '../space/space.ts'
+import type { MappingRecord } from '../state/records.ts'
+import type { State } from '../state/state.ts'
 import { requireDirtyBits } from './request.ts'
 import { type DmaLog, EVERYWHERE, type Tracking } from './tracking.ts'
 
@@ -50,14 +51,15 @@ const PIECE_PAGES = 1n << 20n
 /** What a harvest works with. */
 export interface SyncContext {
   readonly kernel: Kernel
+  readonly state: State
   readonly space: AddressSpace
   readonly tracking: Tracking
   readonly scratch: Scratch
 }
 
-const rangeOf = (window: readonly [Mapping, ...Mapping[]]): IovaRange => ({
+const rangeOf = (window: readonly [MappingRecord, ...MappingRecord[]]): IovaRange => ({
   start: window[0].start,
-  last: (window.at(-1) as Mapping).last,
+  last: (window.at(-1) as MappingRecord).last,
 })
 
 const shared = (a: IovaRange, b: IovaRange): IovaRange => ({
@@ -74,7 +76,7 @@ export async function syncContainer(
   range: IovaRange,
 ): Promise<IovaRange | undefined> {
   const { space, tracking, scratch } = context
-  const window = windowsOf(space.ledger.overlapping(range), tracking.pageSize).next().value
+  const window = windowsOf(space.mappings.overlapping(range), tracking.pageSize).next().value
   if (window === undefined) return undefined
   const asked = rangeOf(window)
   const bitmap = scratch.for(asked)
@@ -100,7 +102,7 @@ export function* logSlices(
   const wide = { start: iova(range.start & -pageSize), last: iova(range.last | (pageSize - 1n)) }
   for (const watched of ranges.filter((each) => overlaps(each, wide))) {
     for (let rest = shared(watched, wide); rest.start <= rest.last; ) {
-      const mapping = space.ledger.conflict(rest)
+      const mapping = space.mappings.conflict(rest)
       if (mapping === undefined) break
       const start = iova(shared(mapping, rest).start & -pageSize)
       const slice = shared(rest, { start, last: iova((start & -step) + step - 1n) })
@@ -120,7 +122,7 @@ export async function syncLog(
   try {
     await readLog(kernel, log.device.fd, slice, bitmap)
   } finally {
-    await collect(tracking.pending, space.ledger.overlapping(slice), { of: slice, bitmap })
+    await collect(tracking.pending, space.mappings.overlapping(slice), { of: slice, bitmap })
   }
 }
 
@@ -139,7 +141,7 @@ function markWritable(
   { space, tracking }: Pick<SyncContext, 'space' | 'tracking'>,
   range: IovaRange,
 ): void {
-  for (const mapping of writable(space.ledger.overlapping(range))) {
+  for (const mapping of writable(space.mappings.overlapping(range))) {
     tracking.pending.mark(shared(mapping, range))
   }
 }
@@ -168,10 +170,10 @@ export async function syncBeforeClose(
  */
 export async function unmapSyncing(
   context: SyncContext,
-  found: readonly Mapping[],
+  found: readonly MappingRecord[],
   pages: DirtyPages,
 ): Promise<bigint> {
-  const { space, tracking } = context
+  const { state, space, tracking } = context
   let bytes = 0n
   for (const window of windowsOf(found, tracking.pageSize)) {
     bytes += await unmapWindow(context, window)
@@ -183,10 +185,8 @@ export async function unmapSyncing(
       }
       markUnwatched(context, rangeOf(window))
     } finally {
-      for (const mapping of window) {
-        space.ledger.remove(mapping)
-        pages.merge(tracking.pending.take(mapping))
-      }
+      for (const mapping of window) pages.merge(tracking.pending.take(mapping))
+      state.apply({ kind: 'unmapped', spaceId: space.id, mappings: window })
     }
   }
   return bytes
@@ -194,7 +194,7 @@ export async function unmapSyncing(
 
 async function unmapWindow(
   { space, tracking, scratch }: SyncContext,
-  window: readonly [Mapping, ...Mapping[]],
+  window: readonly [MappingRecord, ...MappingRecord[]],
 ): Promise<bigint> {
   const asked = rangeOf(window)
   if (!tracking.isIommu) return space.iommu.unmap(asked)
@@ -216,7 +216,7 @@ async function syncLogAtLeast(context: SyncContext, log: DmaLog, slice: IovaRang
 /** Add the bits of mappings to a set, a piece at a time: others want to go on as well. */
 async function collect(
   into: DirtyPages,
-  mappings: Iterable<Mapping>,
+  mappings: Iterable<MappingRecord>,
   from: { readonly of: IovaRange; readonly bitmap: BitmapSpace },
 ): Promise<void> {
   const { pageSize, segment } = from.bitmap
@@ -231,6 +231,6 @@ async function collect(
 }
 
 /** What devices may only read, they cannot have written. */
-function* writable(mappings: Iterable<Mapping>): Generator<Mapping, void> {
+function* writable(mappings: Iterable<MappingRecord>): Generator<MappingRecord, void> {
   for (const mapping of mappings) if (mapping.access !== 'read') yield mapping
 }

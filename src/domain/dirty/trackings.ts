@@ -5,6 +5,8 @@
 
 import type { Kernel } from '../../kernel/port.ts'
 import type { AddressSpace, SpaceHooks } from '../space/space.ts'
+import type { Change } from '../state/changes.ts'
+import type { State } from '../state/state.ts'
 import { requireTrackable, trackingStopped } from './request.ts'
 import { syncBeforeClose } from './sync.ts'
 import type { Tracking } from './tracking.ts'
@@ -17,14 +19,18 @@ interface Attached {
 
 export class Trackings {
   readonly #kernel: Kernel
-  readonly #attached = new Map<AddressSpace, Attached>()
+  readonly #state: State
+  /** By the id of the space. */
+  readonly #attached = new Map<string, Attached>()
 
-  constructor(kernel: Kernel) {
+  constructor(kernel: Kernel, state: State) {
     this.#kernel = kernel
+    this.#state = state
+    state.listen((change) => this.#follow(change))
   }
 
   get(space: AddressSpace): Tracking | undefined {
-    return this.#attached.get(space)?.tracking
+    return this.#attached.get(space.id)?.tracking
   }
 
   /** The tracking of a space, still that one where one is named; or TRACKING_STOPPED. */
@@ -40,13 +46,11 @@ export class Trackings {
       onMapping: (piece) => {
         if (tracking.isIommu) requireTrackable('map', space, piece)
       },
-      // Writes through a mapping that is gone no longer matter.
-      onUnmapped: (mapping) => tracking.forget(mapping),
-      onHandedOver: () => tracking.handOn(),
       onDetached: () => this.detach(space),
     }
     const removals = [...tracking.logs.values()].map((log) => {
-      const onClosing = () => syncBeforeClose({ kernel: this.#kernel, space, tracking }, log)
+      const onClosing = () =>
+        syncBeforeClose({ kernel: this.#kernel, state: this.#state, space, tracking }, log)
       const deviceHooks = { onClosing }
       log.device.hooks.add(deviceHooks)
       return () => log.device.hooks.delete(deviceHooks)
@@ -56,14 +60,31 @@ export class Trackings {
       space.hooks.delete(hooks)
       for (const remove of removals) remove()
     }
-    this.#attached.set(space, { tracking, unhook })
+    this.#attached.set(space.id, { tracking, unhook })
+    const devices = [...tracking.logs.values()].map(({ device }) => device.name)
+    const { isIommu } = tracking
+    const record = { spaceId: space.id, isIommu, devices }
+    this.#state.apply({ kind: 'tracking-started', tracking: record })
   }
 
   /** Follow it no longer; answers the tracking there was. */
   detach(space: AddressSpace): Tracking | undefined {
-    const attached = this.#attached.get(space)
-    this.#attached.delete(space)
-    attached?.unhook()
-    return attached?.tracking
+    const attached = this.#attached.get(space.id)
+    this.#attached.delete(space.id)
+    if (attached === undefined) return undefined
+    attached.unhook()
+    this.#state.apply({ kind: 'tracking-stopped', spaceId: space.id })
+    return attached.tracking
+  }
+
+  #follow(change: Change): void {
+    if (change.kind === 'unmapped') {
+      const tracking = this.#attached.get(change.spaceId)?.tracking
+      // Writes through a mapping that is gone no longer matter.
+      if (tracking !== undefined) for (const mapping of change.mappings) tracking.forget(mapping)
+    }
+    if (change.kind === 'adopted') {
+      for (const id of change.spaceIds) this.#attached.get(id)?.tracking.handOn()
+    }
   }
 }

@@ -19,9 +19,10 @@ import {
   unbindDriver,
 } from '../../kernel/sysfs.ts'
 import { isVfioDriver } from '../../rules/viability.ts'
-import { type Client, clientText } from '../identity/clients.ts'
+import type { Client } from '../identity/clients.ts'
 import { requireAllowed } from '../identity/permission.ts'
-import type { Uses } from './claims.ts'
+import { ownerText } from '../state/owner.ts'
+import type { State } from '../state/state.ts'
 import type { DeviceView, Inventory } from './inventory.ts'
 
 const DEFAULT_DRIVER = 'vfio-pci'
@@ -45,18 +46,18 @@ interface Former {
 export class Binding {
   readonly #kernel: Kernel
   readonly #inventory: Inventory
-  readonly #uses: Uses
+  readonly #state: State
   /** sysfs has one driver core: transactions do not interleave. */
   readonly #lane = new Lane()
 
   constructor(parts: {
     readonly kernel: Kernel
     readonly inventory: Inventory
-    readonly uses: Uses
+    readonly state: State
   }) {
     this.#kernel = parts.kernel
     this.#inventory = parts.inventory
-    this.#uses = parts.uses
+    this.#state = parts.state
   }
 
   /** Give the devices to a VFIO driver. */
@@ -127,12 +128,12 @@ export class Binding {
   }
 
   #requireUnused(name: string): void {
-    const user = this.#uses.deviceUser(name)
+    const user = this.#state.userOfDevice(name)
     if (user === undefined) return
     throw new VfiodError(
       'DEVICE_IN_USE',
-      `Cannot move ${name} to another driver: it is open in address space "${user.id}" of ${clientText(user.owner)}; close it first`,
-      { resource: { type: 'device', name, owner: clientText(user.owner) } },
+      `Cannot move ${name} to another driver: it is open in address space "${user.id}" of ${ownerText(user.owner)}; close it first`,
+      { resource: { type: 'device', name, owner: ownerText(user.owner) } },
     )
   }
 
@@ -157,7 +158,7 @@ export class Binding {
       }
       throw error
     } finally {
-      this.#inventory.nudge()
+      this.#state.apply({ kind: 'drivers-changed', devices: devices.map(({ name }) => name) })
     }
   }
 

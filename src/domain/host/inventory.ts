@@ -2,12 +2,23 @@
 
 import { type Blocker, VfiodError } from '../../base/error.ts'
 import { LIMITS } from '../../base/limits.ts'
+import { Mailbox } from '../../base/mailbox.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import { groupDevices, groupNumbers, type HostDevice, hostDevice } from '../../kernel/sysfs.ts'
 import { blockersOf, type Viability, viabilityOf } from '../../rules/viability.ts'
 import type { Client } from '../identity/clients.ts'
 import type { Quotas } from '../identity/quotas.ts'
-import type { Uses } from './claims.ts'
+import type { Change } from '../state/changes.ts'
+import type { State } from '../state/state.ts'
+
+/** The changes after which a group or a device may look different. */
+const CHANGES_OF_GROUPS: ReadonlySet<Change['kind']> = new Set([
+  'member-set',
+  'member-removed',
+  'device-opened',
+  'device-closed',
+  'drivers-changed',
+])
 
 export interface DeviceView extends HostDevice {
   /** The address space the device is open in. */
@@ -31,20 +42,19 @@ export type InventoryEvent =
 
 export class Inventory {
   readonly #kernel: Kernel
-  readonly #uses: Uses
+  readonly #state: State
   readonly #quotas: Quotas
-  /** Wakes watchers before their next look at sysfs is due. */
-  readonly #nudges = new Set<() => void>()
   readonly #watchMs: number
+  #watchers = 0
 
   constructor(parts: {
     readonly kernel: Kernel
-    readonly uses: Uses
+    readonly state: State
     readonly quotas: Quotas
     readonly watchMs: number
   }) {
     this.#kernel = parts.kernel
-    this.#uses = parts.uses
+    this.#state = parts.state
     this.#quotas = parts.quotas
     this.#watchMs = parts.watchMs
   }
@@ -86,40 +96,31 @@ export class Inventory {
     )
   }
 
-  /** Let watchers look at once: something was changed by the daemon itself. */
-  nudge(): void {
-    for (const wake of this.#nudges) wake()
-  }
-
   /**
    * Every group as it is, then each group again when it changes, until the signal. sysfs has no
-   * change notification for groups, so it is read again every `watchMs` and after every nudge.
+   * change notification for groups, so it is read again every `watchMs`, and at once after a change
+   * that the daemon made itself.
    */
   async *watch(client: Client, signal: AbortSignal): AsyncGenerator<InventoryEvent, void> {
-    if (this.#nudges.size >= LIMITS.watches) throw tooManyWatches(this.#nudges.size)
-    this.#quotas.take(client, { watches: 1n })
-    let wake = () => {}
-    const nudge = () => wake()
-    this.#nudges.add(nudge)
-    signal.addEventListener('abort', nudge)
+    if (this.#watchers >= LIMITS.watches) throw tooManyWatches(this.#watchers)
+    const charge = this.#quotas.charge(client, { watches: 1n })
+    this.#watchers += 1
+    const looks = new Mailbox<'look'>()
+    const look = () => looks.push('look', 'look')
+    const unlisten = this.#state.listen((change) => {
+      if (CHANGES_OF_GROUPS.has(change.kind)) look()
+    })
+    const timer = setInterval(look, this.#watchMs)
     const known = new Map<number, string>()
     try {
-      for (let first = true; !signal.aborted; first = false) {
-        yield* this.#changes(known)
-        if (first) yield { kind: 'present-sent' }
-        if (signal.aborted) return
-        await new Promise<void>((resolve) => {
-          const timer = setTimeout(resolve, this.#watchMs)
-          wake = () => {
-            clearTimeout(timer)
-            resolve()
-          }
-        })
-      }
+      yield* this.#changes(known)
+      yield { kind: 'present-sent' }
+      for await (const _ of looks.read(signal)) yield* this.#changes(known)
     } finally {
-      signal.removeEventListener('abort', nudge)
-      this.#nudges.delete(nudge)
-      this.#quotas.give(client, { watches: 1n })
+      clearInterval(timer)
+      unlisten()
+      this.#watchers -= 1
+      charge.release()
     }
   }
 
@@ -149,12 +150,12 @@ export class Inventory {
       viability: viabilityOf(devices),
       blockers: blockersOf(devices),
       devices: devices.map((device) => this.#deviceView(device)),
-      spaceId: this.#uses.groupUser(group)?.id,
+      spaceId: this.#state.userOfGroup(group)?.id,
     }
   }
 
   #deviceView(device: HostDevice): DeviceView {
-    return { ...device, spaceId: this.#uses.deviceUser(device.name)?.id }
+    return { ...device, spaceId: this.#state.userOfDevice(device.name)?.id }
   }
 }
 

@@ -14,11 +14,13 @@ import { randomBytes } from 'node:crypto'
 import { VfiodError } from '../../base/error.ts'
 import { LIMITS } from '../../base/limits.ts'
 import { Deadline } from '../../os/deadline.ts'
-import type { Client } from './clients.ts'
+import type { Counts } from '../state/changes.ts'
+import type { OwnerRecord } from '../state/records.ts'
+import { type Client, ownerOf } from './clients.ts'
 
 interface Offer {
   readonly token: string
-  readonly owner: Client
+  readonly owner: OwnerRecord
   readonly deadlineMs: number
   readonly deadline: Deadline
   /** Why the owner is gone, once it is. */
@@ -27,11 +29,12 @@ interface Offer {
 
 export interface HandoverParts {
   /** Give everything that one client owns to another; throws and changes nothing where it cannot. */
-  readonly transfer: (from: Client, to: Client) => Promise<{ spaces: number; memories: number }>
+  readonly transfer: (from: OwnerRecord, to: Client) => Promise<Counts>
   /** Release what a client owns, its offer having expired. */
-  readonly release: (owner: Client, why: string) => Promise<void>
+  readonly release: (owner: OwnerRecord, why: string) => Promise<void>
+  readonly offered: (owner: OwnerRecord, deadlineMs: number) => void
   /** An offer ended without being taken. */
-  readonly expired: (owner: Client, isOrphaned: boolean) => void
+  readonly expired: (owner: OwnerRecord, isOrphaned: boolean) => void
 }
 
 export class Handovers {
@@ -44,20 +47,19 @@ export class Handovers {
   }
 
   /** A token for everything the client owns; the one it had before is void. */
-  offer(owner: Client, wantedMs: number): { token: string; deadlineMs: number } {
+  offer(client: OwnerRecord, wantedMs: number): { token: string; deadlineMs: number } {
+    const owner = ownerOf(client)
     this.#withdraw(owner)
     const deadlineMs = Math.min(wantedMs || LIMITS.handoverMs, LIMITS.handoverMs)
     const token = randomBytes(32).toString('hex')
     const deadline = new Deadline(deadlineMs, () => this.#expire(owner))
     this.#offers.set(owner.id, { token, owner, deadlineMs, deadline, orphaned: undefined })
+    this.#parts.offered(owner, deadlineMs)
     return { token, deadlineMs }
   }
 
   /** Become the owner of what a token is for. It works once; a refused adoption does not use it up. */
-  async adopt(
-    client: Client,
-    token: string,
-  ): Promise<{ from: Client; spaces: number; memories: number }> {
+  async adopt(client: Client, token: string): Promise<Counts> {
     const offer = [...this.#offers.values()].find((each) => each.token === token)
     if (offer === undefined) throw badToken()
     if (offer.owner.id === client.id) {
@@ -72,7 +74,7 @@ export class Handovers {
     try {
       const moved = await this.#parts.transfer(offer.owner, client)
       offer.deadline.cancel()
-      return { from: offer.owner, ...moved }
+      return moved
     } catch (error) {
       this.#offers.set(offer.owner.id, offer)
       throw error
@@ -80,7 +82,7 @@ export class Handovers {
   }
 
   /** The owner is gone. True when an offer keeps its things until the deadline. */
-  keeps(owner: Client, why: string): boolean {
+  keeps(owner: OwnerRecord, why: string): boolean {
     const offer = this.#offers.get(owner.id)
     if (offer === undefined) return false
     offer.orphaned = why
@@ -92,13 +94,13 @@ export class Handovers {
     for (const { owner } of this.#offers.values()) this.#withdraw(owner)
   }
 
-  #withdraw(owner: Client): void {
+  #withdraw(owner: OwnerRecord): void {
     const offer = this.#offers.get(owner.id)
     offer?.deadline.cancel()
     this.#offers.delete(owner.id)
   }
 
-  #expire(owner: Client): void {
+  #expire(owner: OwnerRecord): void {
     const offer = this.#offers.get(owner.id)
     if (offer === undefined) return
     this.#offers.delete(owner.id)

@@ -4,7 +4,7 @@ import { VfiodError } from '../../base/error.ts'
 import { LIMITS } from '../../base/limits.ts'
 
 /** Throw LIMIT_REACHED when a client that has `current` objects of a kind may not have one more. */
-export function requireRoom(kind: string, current: number): void {
+export function requireBelowLimit(kind: string, current: number): void {
   const max = LIMITS.objectsPerClient
   if (current < max) return
   throw new VfiodError(

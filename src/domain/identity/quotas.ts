@@ -2,7 +2,9 @@
  * What each identity uses, against what it may use, and all together against the whole. An identity
  * is a uid or the name in a certificate: the processes of one user share its quota.
  *
- * Amounts are taken before the thing is done and given back when it is gone or was never made.
+ * What records cost is counted by the state. The rest, streams and what is about to become a record,
+ * is held by charges: a charge is taken before the work is done and released when the work has become
+ * a record, has failed, or has ended.
  */
 
 import { VfiodError } from '../../base/error.ts'
@@ -14,8 +16,8 @@ import {
   UNSAID,
   UNSAID_TOTAL,
 } from '../../rules/policy.ts'
-
-export type Amounts = Readonly<Partial<Record<QuotaName, bigint>>>
+import type { State } from '../state/state.ts'
+import { type Amounts, amountsOf, Books } from '../state/usage.ts'
 
 /** Who is charged: a client, or somebody who is not one yet. */
 export interface Payer {
@@ -46,106 +48,93 @@ const TEXT: Record<QuotaName, string> = {
   calls_per_second: 'calls per second',
 }
 
-type Counts = Map<QuotaName, bigint>
+/** Amounts that are held until `release`, which may be called more than once. */
+export class Charge {
+  readonly #books: Books
+  readonly #identity: string
+  #amounts: Amounts | undefined
+
+  constructor(books: Books, identity: string, amounts: Amounts) {
+    this.#books = books
+    this.#identity = identity
+    this.#amounts = amounts
+    books.add(identity, amounts)
+  }
+
+  release(): void {
+    if (this.#amounts !== undefined) this.#books.add(this.#identity, this.#amounts, -1n)
+    this.#amounts = undefined
+  }
+}
 
 export class Quotas {
+  readonly #state: State
   readonly #total: () => Quota
-  readonly #counts = new Map<string, Counts>()
-  readonly #totals: Counts = new Map()
+  readonly #held = new Books()
 
   /** `total` is asked at each call: a policy may be reloaded. */
-  constructor(total: () => Quota) {
+  constructor(state: State, total: () => Quota) {
+    this.#state = state
     this.#total = () => ({ ...UNSAID_TOTAL, ...total() })
   }
 
-  /** Take all of the amounts, or throw LIMIT_REACHED and take none. */
-  take(payer: Payer, amounts: Amounts): void {
-    const counts = this.#countsOf(payer)
-    const [own, total] = [quotaOf(payer), this.#total()]
-    for (const [name, needed] of entries(amounts)) {
-      check({ name, needed, counts, quota: own, of: payer.identity })
-      check({ name, needed, counts: this.#totals, quota: total, of: 'everybody' })
-    }
-    for (const [name, amount] of entries(amounts)) {
-      add(counts, name, amount)
-      add(this.#totals, name, amount)
-    }
+  /** Hold all of the amounts, or throw LIMIT_REACHED and hold none. */
+  charge(payer: Payer, amounts: Amounts): Charge {
+    this.#requireRoom(payer, amounts, { isNew: true })
+    return new Charge(this.#held, payer.identity, amounts)
   }
 
-  give(payer: Payer, amounts: Amounts): void {
-    const counts = this.#countsOf(payer)
-    for (const [name, amount] of entries(amounts)) {
-      add(counts, name, -amount)
-      add(this.#totals, name, -amount)
-    }
-    if ([...counts.values()].every((count) => count === 0n)) this.#counts.delete(payer.identity)
-  }
-
-  /** Charge another identity for the same things; LIMIT_REACHED when it has no room for them. */
-  move(from: Payer, to: Payer, amounts: Amounts): void {
-    if (from.identity === to.identity) return
-    // Given first: the whole must not count them twice for a moment.
-    this.give(from, amounts)
-    try {
-      this.take(to, amounts)
-    } catch (error) {
-      const counts = this.#countsOf(from)
-      for (const [name, amount] of entries(amounts)) {
-        add(counts, name, amount)
-        add(this.#totals, name, amount)
-      }
-      throw error
-    }
+  /** Throw LIMIT_REACHED unless the payer may take over from another what the amounts say. */
+  requireRoomToAdopt(from: Payer['identity'], to: Payer, amounts: Amounts): void {
+    if (from !== to.identity) this.#requireRoom(to, amounts, { isNew: false })
   }
 
   /** What its identity uses, by quota. */
   usage(payer: Payer): Usage[] {
-    return usageOf(this.#countsOf(payer), quotaOf(payer))
+    return this.#usage((name) => this.#usedBy(payer.identity, name), quotaOf(payer))
   }
 
   /** What all identities use together. */
   totalUsage(): Usage[] {
-    return usageOf(this.#totals, this.#total())
+    return this.#usage((name) => this.#usedByAll(name), this.#total())
   }
 
-  #countsOf(payer: Payer): Counts {
-    const known = this.#counts.get(payer.identity)
-    if (known !== undefined) return known
-    const made: Counts = new Map()
-    this.#counts.set(payer.identity, made)
-    return made
+  /** What moves from one identity to another is not new to all together. */
+  #requireRoom(payer: Payer, amounts: Amounts, { isNew }: { readonly isNew: boolean }): void {
+    const { identity } = payer
+    const [own, total] = [quotaOf(payer), this.#total()]
+    for (const [name, needed] of amountsOf(amounts)) {
+      const current = this.#usedBy(identity, name)
+      requireBelow({ name, needed, current, max: own[name], of: identity })
+      if (!isNew) continue
+      const all = this.#usedByAll(name)
+      requireBelow({ name, needed, current: all, max: total[name], of: 'everybody' })
+    }
   }
-}
 
-/** What several things cost together. */
-export function sum(prices: readonly Amounts[]): Amounts {
-  const total: Counts = new Map()
-  for (const price of prices) for (const [name, amount] of entries(price)) add(total, name, amount)
-  return Object.fromEntries(total)
+  #usedBy(identity: string, name: QuotaName): bigint {
+    return this.#state.usageOf(identity).of(name) + this.#held.of(identity).of(name)
+  }
+
+  #usedByAll(name: QuotaName): bigint {
+    return this.#state.totalUsage().of(name) + this.#held.total.of(name)
+  }
+
+  #usage(used: (name: QuotaName) => bigint, quota: Quota): Usage[] {
+    return QUOTAS.map((name) => ({ name, current: used(name), max: quota[name] }))
+  }
 }
 
 const quotaOf = ({ grant }: Payer): Quota => ({ ...UNSAID, ...grant.quota })
 
-const entries = (amounts: Amounts): [QuotaName, bigint][] =>
-  Object.entries(amounts) as [QuotaName, bigint][]
-
-const add = (counts: Counts, name: QuotaName, amount: bigint): void => {
-  counts.set(name, (counts.get(name) ?? 0n) + amount)
-}
-
-const usageOf = (counts: Counts, quota: Quota): Usage[] =>
-  QUOTAS.map((name) => ({ name, current: counts.get(name) ?? 0n, max: quota[name] }))
-
-function check(on: {
+function requireBelow(on: {
   readonly name: QuotaName
   readonly needed: bigint
-  readonly counts: Counts
-  readonly quota: Quota
+  readonly current: bigint
+  readonly max: bigint | undefined
   readonly of: string
 }): void {
-  const { name, needed, of } = on
-  const max = on.quota[name]
-  const current = on.counts.get(name) ?? 0n
+  const { name, needed, current, max, of } = on
   if (max === undefined || current + needed <= max) return
   throw new VfiodError(
     'LIMIT_REACHED',

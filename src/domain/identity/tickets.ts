@@ -6,6 +6,7 @@
 import { randomBytes } from 'node:crypto'
 import { VfiodError } from '../../base/error.ts'
 import { LIMITS } from '../../base/limits.ts'
+import type { OwnerRecord } from '../state/records.ts'
 import type { Client } from './clients.ts'
 
 /** What redeeming a ticket gives: an answer, and fds for the client (the caller closes them). */
@@ -43,7 +44,7 @@ export class Tickets {
 
   /** A ticket that lets `client`, and nobody else, run `redeem` once. */
   issue(client: Client, redeem: Redeem): Ticket {
-    if (client.remote !== undefined) {
+    if (client.origin.kind === 'remote') {
       throw new VfiodError(
         'UNSUPPORTED',
         'Cannot issue a ticket: file descriptors do not pass to another host; call from a process of this one',
@@ -86,7 +87,7 @@ export class Tickets {
   }
 
   /** Forget what a client has not used. */
-  releaseClient(client: Client): void {
+  releaseClient(client: OwnerRecord): void {
     for (const [ticket, entry] of this.#entries) {
       if (entry.client.id === client.id) this.#drop(ticket, entry)
     }

@@ -1,95 +1,140 @@
 /**
  * Memory that clients registered or had allocated. It is fd-backed, so the daemon always has a
  * vaddr of its own for it, and the client may come and go.
- *
- * A *window* is one mmap of the whole memory. Mappings of address spaces hold the window they were
- * made through; a remap makes a new window, and the old one goes when no mapping holds it.
  */
 
 import { errnoName } from '../../base/errno.ts'
 import { VfiodError } from '../../base/error.ts'
 import { LIMITS } from '../../base/limits.ts'
-import { hex, PAGE_SIZE, type Vaddr, vaddr } from '../../base/units.ts'
+import { hex, PAGE_SIZE } from '../../base/units.ts'
 import { isErrno, refusal } from '../../kernel/refusal.ts'
 import { sys } from '../../os/libc.ts'
 import {
   addSeals,
   type FileIdentity,
   fileIdentity,
-  freeSegment,
   mapFd,
   memfdCreate,
   SEALS,
   type Segment,
 } from '../../os/memory.ts'
-import { type Client, requireOwner } from '../identity/clients.ts'
+import { type Client, ownerOf } from '../identity/clients.ts'
 import { requireId } from '../identity/ids.ts'
-import { requireRoom } from '../identity/limits.ts'
-import { type Amounts, type Quotas, sum } from '../identity/quotas.ts'
+import { requireBelowLimit } from '../identity/limits.ts'
+import type { Quotas } from '../identity/quotas.ts'
 import { type Redeemed, requireNoFds, type Ticket, type Tickets } from '../identity/tickets.ts'
+import type { Change } from '../state/changes.ts'
+import { requireOwner } from '../state/owner.ts'
+import type { HugePage, MappingRecord, MemoryRecord, OwnerRecord } from '../state/records.ts'
+import type { State } from '../state/state.ts'
+import { memoryPrice } from '../state/usage.ts'
+import { Window } from './window.ts'
 
-/** One mmap of a memory, held by the memory while it is current and by each mapping through it. */
-export class Window {
-  readonly #segment: Segment
-  #holders = 0
-
-  constructor(segment: Segment) {
-    this.#segment = segment
-  }
-
-  at(offset: bigint): Vaddr {
-    return vaddr(this.#segment.address + offset)
-  }
-
-  hold(): this {
-    this.#holders += 1
-    return this
-  }
-
-  /** The last holder unmaps it. */
-  drop(): void {
-    this.#holders -= 1
-    if (this.#holders === 0) freeSegment(this.#segment)
-  }
-}
-
-export interface Memory {
+/** The runtime of a memory: its fd and its windows. What is true of it is in its record. */
+export class Memory {
   readonly id: string
-  /** Changes hands by handover only. */
-  owner: Client
   readonly fd: number
   readonly length: bigint
-  /** What `length`, and the length of its mappings, must be a multiple of. */
   readonly pageSize: bigint
-  readonly isAllocated: boolean
-  readonly isSealed: boolean
-  readonly file: { readonly dev: bigint; readonly inode: bigint }
-  /** How it was allocated; a repeated call with the same arguments gets the same memory. */
-  readonly hugePage: HugePage | undefined
+  readonly file: MemoryRecord['file']
+  /** Calls that are mapping it at this moment. */
+  #users = 0
+  readonly #windows = new Map<number, Window>()
+  #current: Window
+  #windowsMade = 0
+
+  constructor(fd: number, record: MemoryRecord, segment: Segment) {
+    this.id = record.id
+    this.fd = fd
+    this.length = record.length
+    this.pageSize = record.pageSize
+    this.file = record.file
+    this.#current = this.#newWindow(segment)
+  }
+
   /** Through which new mappings are made. */
-  window: Window
-  /** Mappings that refer to it. */
-  mappings: number
+  get window(): Window {
+    return this.#current
+  }
+
+  get isInUse(): boolean {
+    return this.#users > 0
+  }
+
+  /** Hold the current window and keep the memory from being released, until `drop` is called. */
+  use(): { readonly window: Window; drop(): void } {
+    const window = this.#current.hold()
+    this.#users += 1
+    return {
+      window,
+      drop: () => {
+        this.#users -= 1
+        window.drop()
+      },
+    }
+  }
+
+  /** A window that a mapping holds. */
+  windowOf(id: number): Window {
+    const window = this.#windows.get(id)
+    if (window === undefined) throw new Error(`memory "${this.id}" has no window ${id}`)
+    return window
+  }
+
+  /** Map the memory once more, at another address; the caller holds the new window. */
+  async mapAgain(): Promise<Window> {
+    const { fd, length } = this
+    const segment = await mapFd(fd, { offset: 0n, length, access: 'read-write' })
+    if (typeof segment === 'number') throw cannotHold('map again', length, segment)
+    return this.#newWindow(segment)
+  }
+
+  /** New mappings go through this window from now on. */
+  replaceWindow(window: Window): void {
+    const old = this.#current
+    this.#current = window.hold()
+    old.drop()
+  }
+
+  /** Unmap it here and close its fd: no mapping refers to it. */
+  close(): void {
+    this.#current.drop()
+    sys.closeSync(this.fd)
+  }
+
+  #newWindow(segment: Segment): Window {
+    this.#windowsMade += 1
+    const id = this.#windowsMade
+    const window = new Window(id, segment, () => this.#windows.delete(id))
+    this.#windows.set(id, window)
+    return window.hold()
+  }
 }
 
-export type HugePage = '2M' | '1G'
 const HUGE_BYTES: Record<HugePage, bigint> = { '2M': 1n << 21n, '1G': 1n << 30n }
 
 export class Memories {
   readonly #tickets: Tickets
   readonly #quotas: Quotas
+  readonly #state: State
   readonly #memories = new Map<string, Memory>()
 
-  constructor(parts: { readonly tickets: Tickets; readonly quotas: Quotas }) {
+  constructor(parts: {
+    readonly tickets: Tickets
+    readonly quotas: Quotas
+    readonly state: State
+  }) {
     this.#tickets = parts.tickets
     this.#quotas = parts.quotas
+    this.#state = parts.state
+    parts.state.listen((change) => this.#follow(change))
   }
 
   /** A ticket for which the fd channel takes the memory's fd. */
   register(client: Client, wanted: string): { id: string; ticket: Ticket } {
     const id = requireId('memory_id', wanted)
     this.#requireFreeId(client, id)
-    this.#requireRoom(client)
+    this.#requireBelowLimit(client)
     return { id, ticket: this.#tickets.issue(client, (fds) => this.#take(client, id, fds)) }
   }
 
@@ -101,7 +146,7 @@ export class Memories {
       readonly length: bigint
       readonly hugePage: HugePage | undefined
     },
-  ): Promise<Memory> {
+  ): Promise<MemoryRecord> {
     const id = requireId('memory_id', wanted.id)
     const { length, hugePage } = wanted
     const pageSize = hugePage === undefined ? PAGE_SIZE : HUGE_BYTES[hugePage]
@@ -115,7 +160,7 @@ export class Memories {
     const same = this.#same(client, wanted)
     if (same !== undefined) return same
     this.#requireFreeId(client, id)
-    this.#requireRoom(client)
+    this.#requireBelowLimit(client)
     const fd = memfdCreate(`vfiod:${id}`, length, hugePage === undefined ? {} : { hugePage })
     if (fd < 0) throw cannotHold('allocate', length, fd)
     try {
@@ -145,74 +190,72 @@ export class Memories {
 
   /** The caller's memory of that id, or NO_SUCH_MEMORY or NOT_MM_OWNER. */
   get(client: Client, id: string): Memory {
-    const memory = this.#memories.get(id)
-    if (memory === undefined) {
+    const record = this.#state.memory(id)
+    if (record === undefined) {
       throw new VfiodError('NO_SUCH_MEMORY', `Cannot find memory "${id}": it is not registered`, {
         resource: { type: 'memory', name: id },
       })
     }
-    requireOwner(client, memory.owner, { type: 'memory', name: id })
+    requireOwner(client, record.owner, { type: 'memory', name: id })
+    return this.runtime(id)
+  }
+
+  /** The runtime of a memory that has a record. */
+  runtime(id: string): Memory {
+    const memory = this.#memories.get(id)
+    if (memory === undefined) throw new Error(`memory "${id}" has no runtime`)
     return memory
   }
 
-  list(client: Client): Memory[] {
-    return this.#of(client)
-  }
-
-  /** Every memory of every client. */
-  all(): Memory[] {
-    return [...this.#memories.values()]
-  }
-
-  /** Give every memory of a client to another; the caller moved what they cost. */
-  transfer(from: Client, to: Client): number {
-    const memories = this.#of(from)
-    for (const memory of memories) memory.owner = to
-    return memories.length
-  }
-
-  /** What the memories of a client cost. */
-  priceOf(client: Client): Amounts {
-    return sum(this.#of(client).map(priceOf))
+  list(client: OwnerRecord): MemoryRecord[] {
+    return this.#state.memoriesOf(client.id)
   }
 
   release(client: Client, id: string): void {
-    const memory = this.get(client, id)
-    if (memory.mappings > 0) {
+    const { isInUse } = this.get(client, id)
+    const mappings = this.#state.mappingsOfMemory(id)
+    if (mappings > 0 || isInUse) {
+      const users = mappings > 0 ? `${mappings} mappings refer to it` : 'a call is mapping it'
       throw new VfiodError(
         'MEMORY_IN_USE',
-        `Cannot release memory "${id}": ${memory.mappings} mappings refer to it; unmap them first`,
+        `Cannot release memory "${id}": ${users}; unmap them first`,
         { resource: { type: 'memory', name: id } },
       )
     }
-    this.#forget(memory)
+    this.#state.apply({ kind: 'memory-released', memoryId: id })
   }
 
   /** Forget everything of a client; its address spaces are gone by then. */
-  releaseClient(client: Client): void {
-    for (const memory of this.#of(client)) this.#forget(memory)
+  releaseClient(client: OwnerRecord): void {
+    for (const { id } of this.list(client)) {
+      this.#state.apply({ kind: 'memory-released', memoryId: id })
+    }
   }
 
-  /** Map the memory once more, at another address; the caller holds the new window. */
-  async renew(memory: Memory): Promise<Window> {
-    const segment = await mapFd(memory.fd, {
-      offset: 0n,
-      length: memory.length,
-      access: 'read-write',
-    })
-    if (typeof segment === 'number') throw cannotHold('map again', memory.length, segment)
-    return new Window(segment).hold()
+  /** Each mapping holds the window that it goes through. */
+  #follow(change: Change): void {
+    switch (change.kind) {
+      case 'mapped':
+        for (const mapping of change.mappings) this.#windowOf(mapping).hold()
+        return
+      case 'unmapped':
+        for (const mapping of change.mappings) this.#windowOf(mapping).drop()
+        return
+      case 'remapped':
+        for (const { before, after } of change.mappings) {
+          this.#windowOf(after).hold()
+          this.#windowOf(before).drop()
+        }
+        return
+      case 'memory-released':
+        this.runtime(change.memoryId).close()
+        this.#memories.delete(change.memoryId)
+        return
+    }
   }
 
-  #of(client: Client): Memory[] {
-    return this.all().filter((memory) => memory.owner.id === client.id)
-  }
-
-  #forget(memory: Memory): void {
-    this.#memories.delete(memory.id)
-    this.#quotas.give(memory.owner, priceOf(memory))
-    memory.window.drop()
-    sys.closeSync(memory.fd)
+  #windowOf({ memoryId, windowId }: MappingRecord): Window {
+    return this.runtime(memoryId).windowOf(windowId)
   }
 
   async #take(client: Client, id: string, fds: readonly number[]): Promise<Redeemed> {
@@ -225,7 +268,7 @@ export class Memories {
       )
     }
     this.#requireFreeId(client, id)
-    this.#requireRoom(client)
+    this.#requireBelowLimit(client)
     const memory = await this.#add({ id, client, fd, hugePage: undefined, isAllocated: false })
     return { reply: { memoryId: id, length: memory.length.toString() }, fds: [] }
   }
@@ -236,62 +279,64 @@ export class Memories {
     readonly fd: number
     readonly hugePage: HugePage | undefined
     readonly isAllocated: boolean
-  }): Promise<Memory> {
+  }): Promise<MemoryRecord> {
     const { id, client, fd, hugePage, isAllocated } = from
-    const sealed = addSeals(fd, SEALS.SHRINK) >= 0
-    const file = requireMappable(id, fd)
-    const segment = await mapFd(fd, { offset: 0n, length: file.size, access: 'read-write' })
-    if (typeof segment === 'number') throw cannotHold('map', file.size, segment)
-    const memory: Memory = {
-      id,
-      owner: client,
-      fd,
-      length: file.size,
-      pageSize: file.pageSize,
-      isAllocated,
-      isSealed: sealed || (file.seals & SEALS.SHRINK) !== 0,
-      file: { dev: file.dev, inode: file.inode },
-      hugePage,
-      window: new Window(segment).hold(),
-      mappings: 0,
-    }
+    const { size: length } = requireMappable(id, fd)
+    this.#requireFreeId(client, id)
+    const charge = this.#quotas.charge(client, memoryPrice({ length, isAllocated }))
     try {
-      // Somebody may have taken the id while the file was mapped.
-      this.#requireFreeId(client, id)
-      this.#quotas.take(client, priceOf(memory))
-    } catch (error) {
-      memory.window.drop()
-      throw error
+      // Nothing but the file itself can refuse from here on: a seal cannot be taken back.
+      const sealed = addSeals(fd, SEALS.SHRINK) >= 0
+      const file = requireMappable(id, fd)
+      const record: MemoryRecord = {
+        id,
+        owner: ownerOf(client),
+        length,
+        pageSize: file.pageSize,
+        isAllocated,
+        isSealed: sealed || (file.seals & SEALS.SHRINK) !== 0,
+        file: { dev: file.dev, inode: file.inode },
+        hugePage,
+      }
+      const segment = await mapFd(fd, { offset: 0n, length, access: 'read-write' })
+      if (typeof segment === 'number') throw cannotHold('map', length, segment)
+      const memory = new Memory(fd, record, segment)
+      try {
+        // Another call may have taken the id while the file was mapped.
+        this.#requireFreeId(client, id)
+      } catch (error) {
+        memory.window.drop()
+        throw error
+      }
+      this.#memories.set(id, memory)
+      this.#state.apply({ kind: 'memory-added', memory: record })
+      return record
+    } finally {
+      charge.release()
     }
-    this.#memories.set(id, memory)
-    return memory
   }
 
   /** What the client has allocated by the same call. */
   #same(
     client: Client,
-    { id, length, hugePage }: Pick<Memory, 'id' | 'length' | 'hugePage'>,
-  ): Memory | undefined {
-    const memory = this.#memories.get(id)
+    { id, length, hugePage }: Pick<MemoryRecord, 'id' | 'length' | 'hugePage'>,
+  ): MemoryRecord | undefined {
+    const memory = this.#state.memory(id)
     if (memory?.owner.id !== client.id || !memory.isAllocated) return undefined
     return memory.length === length && memory.hugePage === hugePage ? memory : undefined
   }
 
   #requireFreeId(client: Client, id: string): void {
-    const taken = this.#memories.get(id)
+    const taken = this.#state.memory(id)
     if (taken === undefined) return
     requireOwner(client, taken.owner, { type: 'memory', name: id })
     throw idInUse(id)
   }
 
-  #requireRoom(client: Client): void {
-    requireRoom('memory objects', this.#of(client).length)
+  #requireBelowLimit(client: Client): void {
+    requireBelowLimit('memory objects', this.list(client).length)
   }
 }
-
-/** What a memory costs its owner. */
-export const priceOf = ({ length, isAllocated }: Memory): Amounts =>
-  isAllocated ? { memories: 1n, allocated_bytes: length } : { memories: 1n }
 
 const idInUse = (id: string): VfiodError =>
   new VfiodError('ID_IN_USE', `Cannot add memory "${id}": the id is in use with other arguments`, {

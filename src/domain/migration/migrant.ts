@@ -3,7 +3,10 @@
 import { VfiodError } from '../../base/error.ts'
 import { isSaving, type MigState, sessionEffect } from '../../rules/mig-arcs.ts'
 import type { OpenDevice } from '../device/device.ts'
+import type { Client } from '../identity/clients.ts'
 import type { Quotas } from '../identity/quotas.ts'
+import type { State } from '../state/state.ts'
+import { SESSION_PRICE } from '../state/usage.ts'
 import type { MigrationDriver, StateStream } from './driver.ts'
 import { brokenSession, dropSession, Session, type SessionHolder } from './session.ts'
 
@@ -13,9 +16,11 @@ export class Migrant implements SessionHolder {
   /** Sessions that were opened, for their numbers. */
   #opened = 0
   #session: Session | undefined
+  readonly #state: State
 
   /** A reset and the close of the device end its session. */
-  constructor(device: OpenDevice, driver: MigrationDriver) {
+  constructor(device: OpenDevice, driver: MigrationDriver, state: State) {
+    this.#state = state
     this.device = device
     this.driver = driver
     const drop = () => dropSession(this)
@@ -31,38 +36,39 @@ export class Migrant implements SessionHolder {
   }
 
   set session(session: Session | undefined) {
+    const device = this.name
+    if (this.#session !== undefined) this.#state.apply({ kind: 'session-ended', device })
     this.#session = session
-    this.device.isInSession = session !== undefined
+    if (session === undefined) return
+    const { id, isSaving } = session
+    this.#state.apply({ kind: 'session-opened', session: { device, id, isSaving } })
   }
 
-  /** Move the device to a state, or refuse. Runs in the lane of the device. */
-  async move(quotas: Quotas, target: MigState): Promise<void> {
+  /** Move the device to a state for a client, or refuse. Runs in the lane of the device. */
+  async move(client: Client, quotas: Quotas, target: MigState): Promise<void> {
     const current = await this.driver.state()
     requireWay(this, current, target)
     if (current === 'RESUMING' && target !== 'RESUMING') requireWhole(this, target)
-    const { owner } = this.device.space
     const opens = opensSession(this.driver, current, target)
-    if (opens) quotas.take(owner, { sessions: 1n })
-    let stream: StateStream | undefined
+    const charge = opens ? quotas.charge(client, SESSION_PRICE) : undefined
     try {
-      stream = await this.driver.set(target)
+      const stream = await this.#set(current, target)
+      const isSame = current === target || (isSaving(current) && isSaving(target))
+      if (!isSame || stream !== undefined) await dropSession(this)
+      if (stream === undefined) return
+      this.#opened += 1
+      this.session = new Session({ id: this.#opened, stream, isSaving: isSaving(target) })
+    } finally {
+      charge?.release()
+    }
+  }
+
+  async #set(current: MigState, target: MigState): Promise<StateStream | undefined> {
+    try {
+      return await this.driver.set(target)
     } catch (error) {
-      if (opens) quotas.give(owner, { sessions: 1n })
       throw await this.#failed({ current, target, error })
     }
-    const isSame = current === target || (isSaving(current) && isSaving(target))
-    if (!isSame || stream !== undefined) await dropSession(this)
-    if (stream === undefined) {
-      if (opens) quotas.give(owner, { sessions: 1n })
-      return
-    }
-    this.#opened += 1
-    this.session = new Session({
-      id: this.#opened,
-      stream,
-      isSaving: isSaving(target),
-      onEnd: () => quotas.give(this.device.space.owner, { sessions: 1n }),
-    })
   }
 
   /** The error of a move that failed. A failed arc may have led elsewhere, so the device is asked. */

@@ -8,7 +8,8 @@ import type { MigFeatures, MigState } from '../../rules/mig-arcs.ts'
 import { notOpen, type OpenDevice } from '../device/device.ts'
 import type { Devices } from '../device/devices.ts'
 import type { Client } from '../identity/clients.ts'
-import type { Quotas } from '../identity/quotas.ts'
+import type { Charge, Quotas } from '../identity/quotas.ts'
+import type { State } from '../state/state.ts'
 import type { PrecopyInfo } from './driver.ts'
 import { Migrant } from './migrant.ts'
 import { type Reader, readChunks, type Session, startOf, takeSession, writeAll } from './session.ts'
@@ -53,16 +54,19 @@ export class Migration {
   readonly #kernel: Kernel
   readonly #devices: Devices
   readonly #quotas: Quotas
+  readonly #state: State
   readonly #migrants = new WeakMap<OpenDevice, Migrant>()
 
   constructor(parts: {
     readonly kernel: Kernel
     readonly devices: Devices
     readonly quotas: Quotas
+    readonly state: State
   }) {
     this.#kernel = parts.kernel
     this.#devices = parts.devices
     this.#quotas = parts.quotas
+    this.#state = parts.state
   }
 
   async capabilities(client: Client, name: string): Promise<Capabilities> {
@@ -86,7 +90,7 @@ export class Migration {
   async setState(client: Client, name: string, target: MigState): Promise<StateView> {
     const migrant = await this.#migrantOf(client, name)
     return migrant.device.run(client, async () => {
-      await migrant.move(this.#quotas, target)
+      await migrant.move(client, this.#quotas, target)
       return { state: target, session: migrant.session }
     })
   }
@@ -130,11 +134,10 @@ export class Migration {
     const { device, driver } = migrant
     const session = takeSession(migrant, { direction: 'saving', id: request.sessionId })
     const ends = device.until(signal)
-    let hasStream = false
+    let charge: Charge | undefined
     try {
       let from = startOf(migrant, session, request)
-      this.#quotas.take(client, { streams: 1n })
-      hasStream = true
+      charge = this.#quotas.charge(client, { streams: 1n })
       for (;;) {
         // Asked before reading: an empty read is the end only if the device was in STOP_COPY by then.
         const state = await device.run(client, () => driver.state())
@@ -155,7 +158,7 @@ export class Migration {
       }
     } finally {
       session.leave()
-      if (hasStream) this.#quotas.give(client, { streams: 1n })
+      charge?.release()
     }
   }
 
@@ -163,7 +166,7 @@ export class Migration {
   async write(client: Client, messages: AsyncIterable<WriteMessage>): Promise<SessionTotal> {
     let migrant: Migrant | undefined
     let session: Session | undefined
-    this.#quotas.take(client, { streams: 1n })
+    const charge = this.#quotas.charge(client, { streams: 1n })
     try {
       for await (const message of messages) {
         if (migrant === undefined || session === undefined) {
@@ -179,7 +182,7 @@ export class Migration {
       throw error
     } finally {
       session?.leave()
-      this.#quotas.give(client, { streams: 1n })
+      charge.release()
     }
     if (session !== undefined) return totalOf(session)
     throw new VfiodError('BAD_ARGUMENT', 'Cannot write a session: no message arrived', {
@@ -201,7 +204,7 @@ export class Migration {
           { op: 'VFIO_DEVICE_FEATURE_MIGRATION', errno: 'ENOTTY' },
         )
       }
-      const migrant = this.#migrants.get(device) ?? new Migrant(device, driver)
+      const migrant = this.#migrants.get(device) ?? new Migrant(device, driver, this.#state)
       this.#migrants.set(device, migrant)
       return migrant
     })

@@ -41,19 +41,16 @@ export class Session {
   #kept: KeptWindow | undefined
   /** Reads, writes and the close: an fd that is closed while it is read could be another's by then. */
   readonly #io = new Lane()
-  readonly #onEnd: () => void
   #isEnded = false
 
   constructor(parts: {
     readonly id: number
     readonly stream: StateStream
     readonly isSaving: boolean
-    readonly onEnd?: () => void
   }) {
     this.id = parts.id
     this.#stream = parts.stream
     this.isSaving = parts.isSaving
-    this.#onEnd = parts.onEnd ?? (() => {})
   }
 
   /** The bytes of a saving session that are kept; made for its first reader. */
@@ -84,7 +81,6 @@ export class Session {
     return this.use((stream) => {
       this.#isEnded = true
       if (!this.isBusy) this.#kept?.free()
-      this.#onEnd()
       return stream.close()
     })
   }

@@ -9,18 +9,18 @@ export interface BatchResult {
   readonly bytes: bigint
 }
 
-/** Wraps the error that undid a batch, so that it fails the call and not only its item. */
-export class Undone extends Error {
-  constructor(cause: unknown) {
-    super('undone', { cause })
-  }
-}
-
 /** Items between two turns of the event loop: a few milliseconds where a kernel answers at once. */
 const ITEMS_PER_TURN = 64
 
 /** Other calls go on between the items: awaiting alone would let none of them in. */
 const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
+
+async function* paced<Item>(items: readonly Item[]): AsyncGenerator<Item, void> {
+  for (const [index, item] of items.entries()) {
+    if (index > 0 && index % ITEMS_PER_TURN === 0) await nextTurn()
+    yield item
+  }
+}
 
 /** One item after another; each fails for itself. */
 export async function inTurn<Item>(
@@ -29,18 +29,59 @@ export async function inTurn<Item>(
 ): Promise<BatchResult> {
   const errors: (VfiodError | undefined)[] = []
   let bytes = 0n
-  for (const [index, item] of items.entries()) {
-    if (index > 0 && index % ITEMS_PER_TURN === 0) await nextTurn()
+  for await (const item of paced(items)) {
     try {
       bytes += await operation(item)
       errors.push(undefined)
     } catch (error) {
-      if (error instanceof Undone) throw error.cause
       if (!(error instanceof VfiodError)) throw error
       errors.push(error)
     }
   }
   return { errors, bytes }
+}
+
+/** One item after another; the first failure is thrown, and it is for the caller to undo the rest. */
+export async function inTurnOrNone<Item>(
+  items: readonly Item[],
+  operation: (item: Item) => Promise<bigint>,
+): Promise<BatchResult> {
+  let bytes = 0n
+  for await (const item of paced(items)) bytes += await operation(item)
+  return { errors: items.map(() => undefined), bytes }
+}
+
+/** What could not be undone, and why. */
+export interface UndoFailure<Done> {
+  readonly done: Done
+  readonly error: unknown
+}
+
+/** Undo steps in the given order. One that cannot be undone does not stop the others. */
+export async function undo<Done>(
+  steps: readonly Done[],
+  undoOne: (done: Done) => Promise<void>,
+): Promise<UndoFailure<Done>[]> {
+  const left: UndoFailure<Done>[] = []
+  for (const done of steps) {
+    try {
+      await undoOne(done)
+    } catch (error) {
+      left.push({ done, error })
+    }
+  }
+  return left
+}
+
+/** The error that undid a batch, with what could not be undone. */
+export function undone(cause: unknown, left: readonly string[]): unknown {
+  if (left.length === 0 || !(cause instanceof VfiodError)) return cause
+  return new VfiodError(
+    cause.reason,
+    `${cause.message}; could not be undone for ${left.join(', ')}`,
+    cause.details,
+    cause,
+  )
 }
 
 /** Throw unless the batch has items, and not too many. */

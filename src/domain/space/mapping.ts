@@ -1,14 +1,22 @@
 /** Mapping and unmapping in one address space: everything is checked before the kernel is asked. */
 
 import { VfiodError } from '../../base/error.ts'
-import { type Access, hex, iova, rangeOf } from '../../base/units.ts'
+import { type Access, hex, iova, rangeOf, rangeText } from '../../base/units.ts'
 import { wasErrno } from '../../kernel/refusal.ts'
+import type { RangeMap } from '../../rules/range-map.ts'
 import type { Client } from '../identity/clients.ts'
+import type { Quotas } from '../identity/quotas.ts'
 import type { Memories, Memory } from '../memory/memories.ts'
-import { type Mapping, mappingText } from './mapping-table.ts'
-import type { Pinning } from './memlock.ts'
+import { requireOwner } from '../state/owner.ts'
+import type { MappingRecord } from '../state/records.ts'
+import type { State } from '../state/state.ts'
+import type { Memlock } from './memlock.ts'
 import { type Piece, requireInside, requireRange } from './ranges.ts'
 import type { AddressSpace } from './space.ts'
+
+/** `0x1000..0x1fff of memory "ram"`: how a mapping reads in messages. */
+export const mappingText = (mapping: MappingRecord): string =>
+  `${rangeText(mapping)} of memory "${mapping.memoryId}"`
 
 export interface MapItem extends Piece {
   readonly memoryId: string
@@ -17,19 +25,33 @@ export interface MapItem extends Piece {
   readonly access: Access
 }
 
-/** Map one range; answers the bytes mapped. The kernel maps all of it or nothing. */
+/** The mappings that one call makes, until they are recorded all at once. */
+export interface MapBatch {
+  readonly space: AddressSpace
+  readonly client: Client
+  readonly made: RangeMap<MadeMapping>
+}
+
+/** A mapping that the kernel has and the state does not yet; it holds its memory and its charge. */
+export interface MadeMapping {
+  readonly mapping: MappingRecord
+  readonly drop: () => void
+}
+
+/** Map one range as a part of a batch. The kernel maps all of it or nothing. */
 export async function mapOne(
-  parts: { readonly memories: Memories; readonly pinning: Pinning },
-  at: { readonly space: AddressSpace; readonly client: Client },
+  parts: { readonly memories: Memories; readonly memlock: Memlock; readonly quotas: Quotas },
+  { space, client, made }: MapBatch,
   item: MapItem,
-): Promise<bigint> {
-  const { space, client } = at
+): Promise<void> {
+  // The space may have been handed over since the item before.
+  requireOwner(client, space.owner, { type: 'address space', name: space.id })
   const range = requireRange('map', item, space.alignment)
   // Before the rest, because it waits: the memory may be released meanwhile.
-  if (space.pins) await parts.pinning.requireRoom(item.length)
+  if (space.pins) await parts.memlock.requireAvailable(item.length)
   const memory = parts.memories.get(client, item.memoryId)
   requireInMemory(item, memory)
-  const taken = space.ledger.conflict(range)
+  const taken = space.mappings.conflict(range) ?? made.firstOverlap(range)?.value.mapping
   if (taken !== undefined) {
     throw new VfiodError(
       'IOVA_IN_USE',
@@ -39,28 +61,40 @@ export async function mapOne(
   }
   requireInside('map', range, space.apertures)
   for (const { onMapping } of space.hooks) onMapping?.(item)
-  requireSlot(space)
-  const mapping: Mapping = {
-    ...range,
-    length: item.length,
-    memory,
-    offset: item.offset,
-    access: item.access,
-    window: memory.window,
-    isVaddrValid: true,
-  }
+  requireSlot(space, made.size)
   // Held from before the call: releasing the memory meanwhile must not unmap it under the kernel.
-  space.ledger.add(mapping)
+  const charge = parts.quotas.charge(client, { mappings: 1n, locked_bytes: item.length })
+  const use = memory.use()
+  const drop = () => {
+    charge.release()
+    use.drop()
+  }
   try {
-    await space.iommu.map(range, {
-      vaddr: memory.window.at(item.offset),
-      access: item.access,
-    })
+    await space.iommu.map(range, { vaddr: use.window.at(item.offset), access: item.access })
   } catch (error) {
-    space.ledger.remove(mapping)
+    drop()
     throw wasErrno(error, 'ENOMEM') ? memlockExceeded(item, error) : error
   }
-  return item.length
+  const { offset, access } = item
+  const record = { memoryId: memory.id, offset, access, windowId: use.window.id }
+  const mapping = { ...range, ...record, isVaddrValid: true }
+  made.insert(range, { mapping, drop })
+}
+
+/** The kernel has mapped them: record those that were made and are still there. */
+export function recordMapped(state: State, { space, made }: MapBatch): void {
+  const entries = [...made].map(({ value }) => value)
+  if (entries.length === 0) return
+  const mappings = entries.map(({ mapping }) => mapping)
+  state.apply({ kind: 'mapped', spaceId: space.id, mappings })
+  for (const { drop } of entries) drop()
+}
+
+/** Take back a mapping of a batch that is not recorded yet. */
+export async function unmapMade({ space, made }: MapBatch, one: MadeMapping): Promise<void> {
+  await space.iommu.unmap(one.mapping)
+  made.remove(one.mapping.start)
+  one.drop()
 }
 
 function requireInMemory(item: MapItem, memory: Memory): void {
@@ -79,17 +113,18 @@ function requireInMemory(item: MapItem, memory: Memory): void {
   )
 }
 
-function requireSlot(space: AddressSpace): void {
+function requireSlot(space: AddressSpace, madeMeanwhile: number): void {
   const max = space.mappingsMax
-  if (max === undefined || space.ledger.size < max) return
+  const current = space.mappings.size + madeMeanwhile
+  if (max === undefined || current < max) return
   throw new VfiodError(
     'TOO_MANY_MAPPINGS',
-    `Cannot map one more range: address space "${space.id}" has ${space.ledger.size} of ${max}; map larger ranges, or raise dma_entry_limit of vfio_iommu_type1`,
+    `Cannot map one more range: address space "${space.id}" has ${current} of ${max}; map larger ranges, or raise dma_entry_limit of vfio_iommu_type1`,
     {
       quota: {
         limit: 'mappings of one address space (dma_entry_limit)',
         max: BigInt(max),
-        current: BigInt(space.ledger.size),
+        current: BigInt(current),
         needed: 1n,
       },
     },
@@ -105,24 +140,25 @@ const memlockExceeded = (item: MapItem, cause: unknown): VfiodError =>
   )
 
 /** Unmap every mapping inside a piece, or every one there is; answers the bytes unmapped. */
-export async function unmapOne(space: AddressSpace, piece: Piece | 'all'): Promise<bigint> {
-  const found = piece === 'all' ? space.ledger.all() : insideOf(space, piece, 'unmap')
-  const range = piece === 'all' ? piece : rangeOf(iova(piece.iova), piece.length)
+export async function unmapOne(
+  state: State,
+  space: AddressSpace,
+  piece: Piece | 'all',
+): Promise<bigint> {
+  const mappings = piece === 'all' ? space.mappings.all() : insideOf(space, piece, 'unmap')
   // Where nothing is mapped, some kernels say ENOENT.
-  if (found.length === 0) return 0n
+  if (mappings.length === 0) return 0n
+  const range = piece === 'all' ? piece : rangeOf(iova(piece.iova), piece.length)
   const bytes = await space.iommu.unmap(range)
-  for (const mapping of found) {
-    space.ledger.remove(mapping)
-    for (const { onUnmapped } of space.hooks) onUnmapped?.(mapping)
-  }
+  state.apply({ kind: 'unmapped', spaceId: space.id, mappings })
   return bytes
 }
 
 /** The mappings inside a piece; MAPPING_STRADDLES when it would cut one. */
-export function insideOf(space: AddressSpace, piece: Piece, act: string): Mapping[] {
+export function insideOf(space: AddressSpace, piece: Piece, act: string): MappingRecord[] {
   const range = requireRange(act, piece, space.alignment)
-  const cut = space.ledger.straddling(range)
-  if (cut === undefined) return space.ledger.inside(range)
+  const cut = space.mappings.straddling(range)
+  if (cut === undefined) return space.mappings.inside(range)
   throw new VfiodError(
     'MAPPING_STRADDLES',
     `Cannot ${act} ${hex(piece.length)} bytes at iova ${hex(piece.iova)}: ${mappingText(cut)} reaches beyond; name whole mappings`,

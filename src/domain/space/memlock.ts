@@ -7,7 +7,7 @@ import { hex } from '../../base/units.ts'
 import { memlockOf } from '../../kernel/own-limits.ts'
 import type { Kernel } from '../../kernel/port.ts'
 
-export class Pinning {
+export class Memlock {
   readonly #kernel: Kernel
   /** False once it is known that nothing limits the daemon: capabilities do not come or go. */
   #isLimited = true
@@ -17,7 +17,7 @@ export class Pinning {
   }
 
   /** Throw MEMLOCK_EXCEEDED when so many bytes more would exceed the limit. */
-  async requireRoom(needed: bigint): Promise<void> {
+  async requireAvailable(needed: bigint): Promise<void> {
     if (!this.#isLimited) return
     const memlock = await memlockOf(this.#kernel)
     this.#isLimited = memlock !== undefined

@@ -9,13 +9,15 @@
 
 import { type Blocker, VfiodError } from '../../base/error.ts'
 import { LIMITS } from '../../base/limits.ts'
-import { hex, iova, rangeOf } from '../../base/units.ts'
+import { hex, iova, lengthOf, rangeOf } from '../../base/units.ts'
 import { Deadline } from '../../os/deadline.ts'
 import type { Client } from '../identity/clients.ts'
 import type { Remap } from '../iommu/backend.ts'
-import type { Memories, Memory, Window } from '../memory/memories.ts'
-import { insideOf } from './mapping.ts'
-import { type Mapping, mappingText } from './mapping-table.ts'
+import type { Memories, Memory } from '../memory/memories.ts'
+import type { Window } from '../memory/window.ts'
+import type { MappingRecord } from '../state/records.ts'
+import type { State } from '../state/state.ts'
+import { insideOf, mappingText } from './mapping.ts'
 import { type Piece, requireRange } from './ranges.ts'
 import type { AddressSpace } from './space.ts'
 
@@ -27,14 +29,17 @@ export interface UpdateItem extends Piece {
 
 export class Remaps {
   readonly #memories: Memories
+  readonly #state: State
   readonly #deadlines = new Map<AddressSpace, Deadline>()
   readonly #log: (event: string, fields: Record<string, unknown>) => void
 
   constructor(parts: {
     readonly memories: Memories
+    readonly state: State
     readonly log: (event: string, fields: Record<string, unknown>) => void
   }) {
     this.#memories = parts.memories
+    this.#state = parts.state
     this.#log = parts.log
   }
 
@@ -45,7 +50,7 @@ export class Remaps {
   ): Promise<{ bytes: bigint; deadlineMs: number }> {
     const remap = requireRemappable(space)
     const { piece } = what
-    const found = piece === 'all' ? space.ledger.all() : insideOf(space, piece, 'invalidate')
+    const found = piece === 'all' ? space.mappings.all() : insideOf(space, piece, 'invalidate')
     if (found.length === 0) throw notMapped(piece)
     const invalid = found.find((mapping) => !mapping.isVaddrValid)
     if (invalid !== undefined) {
@@ -56,7 +61,8 @@ export class Remaps {
     }
     const range = piece === 'all' ? piece : rangeOf(iova(piece.iova), piece.length)
     const bytes = await remap.invalidate(range)
-    for (const mapping of found) space.ledger.invalidate(mapping)
+    const mappings = found.map((before) => ({ before, after: { ...before, isVaddrValid: false } }))
+    this.#state.apply({ kind: 'remapped', spaceId: space.id, mappings })
     const deadlineMs = Math.min(what.deadlineMs || LIMITS.vaddrInvalidMs, LIMITS.vaddrInvalidMs)
     this.#startDeadline(space, deadlineMs)
     return { bytes, deadlineMs }
@@ -67,18 +73,26 @@ export class Remaps {
     requireRemappable(space)
     const mapping = exactlyAt(space, item)
     requireInvalid(mapping)
-    const memory = item.memoryId === '' ? mapping.memory : this.#memories.get(client, item.memoryId)
-    requireSameBytes(mapping, memory, item.memoryId === '' ? mapping.offset : item.offset)
-    const isOther = memory.window !== mapping.window
-    const window = isOther ? memory.window.hold() : await this.#memories.renew(memory)
+    const isOwn = item.memoryId === ''
+    const was = this.#memories.runtime(mapping.memoryId)
+    const memory = isOwn ? was : this.#memories.get(client, item.memoryId)
+    requireSameBytes(mapping, { was, memory, offset: isOwn ? mapping.offset : item.offset })
+    // The memory must not be released while the kernel is asked.
+    const use = memory.use()
+    const isOther = mapping.memoryId !== memory.id || use.window.id !== mapping.windowId
     try {
-      await this.#point(space, mapping, { memory, window })
-      if (!isOther) replaceWindow(memory, window)
+      const window = isOther ? use.window.hold() : await memory.mapAgain()
+      try {
+        await this.#point(space, mapping, { memory, window })
+        if (!isOther) memory.replaceWindow(window)
+      } finally {
+        window.drop()
+      }
     } finally {
-      window.drop()
+      use.drop()
     }
     this.#endDeadline(space)
-    return mapping.length
+    return lengthOf(mapping)
   }
 
   /** Update every invalid mapping with its own memory, one new window for each memory. */
@@ -87,14 +101,14 @@ export class Remaps {
     const windows = new Map<Memory, Window>()
     let bytes = 0n
     try {
-      for (const mapping of space.ledger.all().filter(({ isVaddrValid }) => !isVaddrValid)) {
-        const { memory } = mapping
-        const window = windows.get(memory) ?? (await this.#memories.renew(memory))
+      for (const mapping of invalidIn(space)) {
+        const memory = this.#memories.runtime(mapping.memoryId)
+        const window = windows.get(memory) ?? (await memory.mapAgain())
         windows.set(memory, window)
         await this.#point(space, mapping, { memory, window })
-        bytes += mapping.length
+        bytes += lengthOf(mapping)
       }
-      for (const [memory, window] of windows) replaceWindow(memory, window)
+      for (const [memory, window] of windows) memory.replaceWindow(window)
     } finally {
       for (const window of windows.values()) window.drop()
     }
@@ -110,12 +124,14 @@ export class Remaps {
 
   async #point(
     space: AddressSpace,
-    mapping: Mapping,
+    before: MappingRecord,
     through: { readonly memory: Memory; readonly window: Window },
   ): Promise<void> {
-    const vaddr = through.window.at(mapping.offset)
-    await requireRemappable(space).update(mapping, vaddr)
-    space.ledger.renew(mapping, through)
+    const { memory, window } = through
+    await requireRemappable(space).update(before, window.at(before.offset))
+    const after = { ...before, memoryId: memory.id, windowId: window.id, isVaddrValid: true }
+    const mappings = [{ before, after }]
+    this.#state.apply({ kind: 'remapped', spaceId: space.id, mappings })
   }
 
   #startDeadline(space: AddressSpace, ms: number): void {
@@ -128,28 +144,32 @@ export class Remaps {
   }
 
   #endDeadline(space: AddressSpace): void {
-    if (space.ledger.invalid === 0) this.forget(space)
+    if (space.mappings.invalid === 0) this.forget(space)
   }
 
   async #restore(space: AddressSpace): Promise<void> {
     if (space.isClosed) return
-    const overdue = space.ledger.all().filter(({ isVaddrValid }) => !isVaddrValid)
+    const overdue = invalidIn(space)
+    if (overdue.length === 0) return
+    let failed = 0
     for (const mapping of overdue) {
-      const { memory, window } = mapping
-      await this.#point(space, mapping, { memory, window }).catch((error: unknown) =>
-        this.#log('vaddr-not-restored', { space: space.id, mapping: mappingText(mapping), error }),
-      )
+      const memory = this.#memories.runtime(mapping.memoryId)
+      try {
+        await this.#point(space, mapping, { memory, window: memory.windowOf(mapping.windowId) })
+      } catch (error) {
+        failed += 1
+        const fields = { space: space.id, mapping: mappingText(mapping), error }
+        this.#log('vaddr-not-restored', fields)
+      }
     }
-    this.#log('vaddr-restored', { space: space.id, mappings: overdue.length })
+    const { owner, id: spaceId } = space
+    const restored = overdue.length - failed
+    this.#state.apply({ kind: 'vaddr-restored', spaceId, owner, restored, failed })
   }
 }
 
-/** New mappings go through the new window; the old one goes with its last holder. */
-function replaceWindow(memory: Memory, window: Window): void {
-  const old = memory.window
-  memory.window = window.hold()
-  old.drop()
-}
+const invalidIn = (space: AddressSpace): MappingRecord[] =>
+  space.mappings.all().filter(({ isVaddrValid }) => !isVaddrValid)
 
 function requireRemappable(space: AddressSpace): Remap {
   const { remap } = space.iommu
@@ -182,11 +202,11 @@ const remapBlockers = (space: AddressSpace): Blocker[] => {
   }))
 }
 
-function exactlyAt(space: AddressSpace, item: Piece): Mapping {
+function exactlyAt(space: AddressSpace, item: Piece): MappingRecord {
   const range = requireRange('update the vaddr of', item, space.alignment)
-  const mapping = space.ledger.exact(range)
+  const mapping = space.mappings.exact(range)
   if (mapping !== undefined) return mapping
-  const near = space.ledger.conflict(range)
+  const near = space.mappings.conflict(range)
   throw near === undefined
     ? notMapped(item)
     : new VfiodError(
@@ -196,7 +216,7 @@ function exactlyAt(space: AddressSpace, item: Piece): Mapping {
       )
 }
 
-function requireInvalid(mapping: Mapping): void {
+function requireInvalid(mapping: MappingRecord): void {
   if (!mapping.isVaddrValid) return
   throw new VfiodError(
     'VADDR_VALID',
@@ -204,8 +224,11 @@ function requireInvalid(mapping: Mapping): void {
   )
 }
 
-function requireSameBytes(mapping: Mapping, memory: Memory, offset: bigint): void {
-  const was = mapping.memory
+function requireSameBytes(
+  mapping: MappingRecord,
+  wanted: { readonly was: Memory; readonly memory: Memory; readonly offset: bigint },
+): void {
+  const { was, memory, offset } = wanted
   const isSameFile = was.file.dev === memory.file.dev && was.file.inode === memory.file.inode
   if (isSameFile && offset === mapping.offset) return
   throw new VfiodError(

@@ -15,43 +15,21 @@ import { type DeviceFd, type IovaRange, PAGE_SIZE } from '../../base/units.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import { wasErrno } from '../../kernel/refusal.ts'
 import { commandOf, holdersOf } from '../../kernel/sysfs.ts'
-import type { Uses } from '../host/claims.ts'
 import type { GroupView, Inventory } from '../host/inventory.ts'
-import { type Client, clientText } from '../identity/clients.ts'
-import type { Quotas } from '../identity/quotas.ts'
+import type { Client } from '../identity/clients.ts'
 import type { IommuBackend, Limits } from '../iommu/backend.ts'
-import { openBackend } from '../iommu/modes.ts'
-import { Ledger, type Mapping } from './mapping-table.ts'
+import type { Mappings } from '../state/mapping-table.ts'
+import { ownerText } from '../state/owner.ts'
+import type { MemberRecord, OwnerRecord } from '../state/records.ts'
+import type { State } from '../state/state.ts'
 import type { Piece } from './ranges.ts'
 
 export type SpaceState = 'empty' | 'pending' | 'ready'
 
-interface Member {
-  readonly group: number
-  /** Whether the IOMMU serves it: the kernel pins what is mapped. A group of mdevs asks later. */
-  readonly pins: boolean
-  isAttached: boolean
-  /** Why it is not, when it is not. */
-  blockers: readonly Blocker[]
-}
-
-/** An open device, as the space that it is open in knows it. */
-export interface SpaceDevice {
-  readonly name: string
-  readonly group: number
-  readonly isInSession: boolean
-  /** The space has a new owner. */
-  handOn(): void
-}
-
-/** What a higher room wants to hear of a space. Each is called in the lane of the space. */
+/** What a higher room wants of a space. Each is called in the lane of the space. */
 export interface SpaceHooks {
   /** A range is about to be mapped; throws where it must not be. */
   readonly onMapping?: (piece: Piece) => void
-  /** The kernel has unmapped it. */
-  readonly onUnmapped?: (mapping: Mapping) => void
-  /** The space has a new owner. */
-  readonly onHandedOver?: () => void
   /** The last group has left, or the space is being released: the hooks are removed. */
   readonly onDetached?: () => void
 }
@@ -59,59 +37,61 @@ export interface SpaceHooks {
 export interface SpaceParts {
   readonly kernel: Kernel
   readonly inventory: Inventory
-  readonly uses: Uses
-  readonly quotas: Quotas
+  readonly state: State
 }
 
+/** The runtime of an address space; what is true of it is in its records. */
 export class AddressSpace {
   readonly id: string
-  /** Changes hands by handover only. */
-  owner: Client
+  /** The owner as a client: asked what the policy grants it. Changes hands by handover only. */
+  client: Client
   readonly iommu: IommuBackend
-  readonly ledger: Ledger
   /** Operations on the space and its devices run one after another. */
   readonly lane = new Lane()
-  /** The devices that are open in it, by name. */
-  readonly devices = new Map<string, SpaceDevice>()
   readonly hooks = new Set<SpaceHooks>()
-  /** Set by Destroy and by the release of the owner: whoever waited in the lane finds it gone. */
+  /** Set by Destroy and by the release of the owner: a call that waited in the lane finds it gone. */
   isClosed = false
   readonly #parts: SpaceParts
-  readonly #members = new Map<number, Member>()
+  /** Why members are not attached, by group. */
+  readonly #blockers = new Map<number, readonly Blocker[]>()
   #limits: Limits | undefined
 
-  private constructor(id: string, owner: Client, parts: SpaceParts, iommu: IommuBackend) {
+  constructor(id: string, client: Client, parts: SpaceParts, iommu: IommuBackend) {
     this.id = id
-    this.owner = owner
+    this.client = client
     this.#parts = parts
     this.iommu = iommu
-    this.ledger = new Ledger({
-      take: (amounts) => parts.quotas.take(this.owner, amounts),
-      give: (amounts) => parts.quotas.give(this.owner, amounts),
-    })
   }
 
-  static async create(id: string, owner: Client, parts: SpaceParts): Promise<AddressSpace> {
-    parts.quotas.take(owner, { address_spaces: 1n })
-    try {
-      return new AddressSpace(id, owner, parts, await openBackend(parts.kernel))
-    } catch (error) {
-      parts.quotas.give(owner, { address_spaces: 1n })
-      throw error
-    }
+  get owner(): OwnerRecord {
+    return this.#state.space(this.id)?.owner ?? this.client
+  }
+
+  get mappings(): Mappings {
+    return this.#state.mappings(this.id)
+  }
+
+  get members(): MemberRecord[] {
+    return this.#state.membersOf(this.id)
   }
 
   get state(): SpaceState {
-    if (this.#members.size === 0) return 'empty'
-    return [...this.#members.values()].every(({ isAttached }) => isAttached) ? 'ready' : 'pending'
+    const { members } = this
+    if (members.length === 0) return 'empty'
+    return members.every(({ isAttached }) => isAttached) ? 'ready' : 'pending'
   }
 
   get groups(): number[] {
-    return [...this.#members.keys()].sort((a, b) => a - b)
+    return this.members.map(({ group }) => group)
+  }
+
+  /** Names of the devices that are open in it. */
+  get devices(): string[] {
+    return this.#state.devicesOf(this.id).map(({ name }) => name)
   }
 
   get blockers(): Blocker[] {
-    return [...this.#members.values()].flatMap((member) => member.blockers)
+    return this.groups.flatMap((group) => this.#blockers.get(group) ?? [])
   }
 
   /** Where mappings may lie; undefined where nothing limits them. */
@@ -130,19 +110,19 @@ export class AddressSpace {
 
   /** Whether mapping pins memory, which counts against the daemon's RLIMIT_MEMLOCK. */
   get pins(): boolean {
-    return [...this.#members.values()].some(({ pins }) => pins)
+    return this.members.some(({ pins }) => pins)
   }
 
   /** Member groups that no IOMMU serves: their drivers look memory up by vaddr. */
   get emulatedGroups(): number[] {
-    return [...this.#members.values()].filter(({ pins }) => !pins).map(({ group }) => group)
+    return this.members.filter(({ pins }) => !pins).map(({ group }) => group)
   }
 
   /** Mappings that can be made in all; undefined on kernels that do not say. */
   mappingsMax: number | undefined
 
   has(group: number): boolean {
-    return this.#members.has(group)
+    return this.#state.member(group)?.spaceId === this.id
   }
 
   /** Open a device of a member group; the caller closes the fd, while the space is open. */
@@ -159,72 +139,75 @@ export class AddressSpace {
   }
 
   /** Add a group, viable or not. */
-  async addGroup(number: number): Promise<void> {
-    if (this.#members.has(number)) {
+  async addGroup(group: number): Promise<void> {
+    if (this.has(group)) {
       await this.settle()
       return
     }
-    const view = await this.#parts.inventory.group(number)
-    this.#requireFree(number)
-    if (this.ledger.invalid > 0) {
+    const view = await this.#parts.inventory.group(group)
+    this.#requireFree(group)
+    const { invalid } = this.mappings
+    if (invalid > 0) {
       throw new VfiodError(
         'REMAP_BLOCKED',
-        `Cannot add group ${number} to "${this.id}": the vaddr of ${this.ledger.invalid} mappings is invalid; update them first`,
+        `Cannot add group ${group} to "${this.id}": the vaddr of ${invalid} mappings is invalid; update them first`,
       )
     }
     const pins = view.devices.length === 0 || view.devices.some(({ bus }) => bus !== 'mdev')
-    const member: Member = { group: number, pins, isAttached: false, blockers: [] }
-    await this.#tryAttach(member, view)
-    this.#members.set(number, member)
-    this.#parts.uses.takeGroup(number, this)
-    this.#parts.inventory.nudge()
+    const isAttached = await this.#tryAttach(group, view)
+    try {
+      // Another space may have taken it while it was looked at.
+      this.#requireFree(group)
+    } catch (error) {
+      if (isAttached) await this.iommu.detach(group)
+      this.#blockers.delete(group)
+      throw error
+    }
+    const member = { spaceId: this.id, group, pins, isAttached }
+    this.#state.apply({ kind: 'member-set', member })
   }
 
   /** Remove a group that has no open devices; with the last one every mapping goes. */
-  async removeGroup(number: number): Promise<void> {
-    const member = this.#members.get(number)
-    if (member === undefined) {
+  async removeGroup(group: number): Promise<void> {
+    if (!this.has(group)) {
       throw new VfiodError(
         'NO_SUCH_GROUP',
-        `Cannot remove group ${number} from "${this.id}": it is not a member; members are ${this.groups.join(', ') || 'none'}`,
-        { resource: { type: 'group', name: String(number) } },
+        `Cannot remove group ${group} from "${this.id}": it is not a member; members are ${this.groups.join(', ') || 'none'}`,
+        { resource: { type: 'group', name: String(group) } },
       )
     }
-    const openHere = [...this.devices.values()]
-      .filter(({ group }) => group === number)
+    const openHere = this.#state
+      .devicesOf(this.id)
+      .filter((device) => device.group === group)
       .map(({ name }) => name)
     if (openHere.length > 0) {
       throw new VfiodError(
         'SPACE_IN_USE',
-        `Cannot remove group ${number} from "${this.id}": ${openHere.join(', ')} is open; close it first`,
+        `Cannot remove group ${group} from "${this.id}": ${openHere.join(', ')} is open; close it first`,
         {
           blockers: openHere.map((subject) => ({ subject, found: 'open', fix: 'close it' })),
         },
       )
     }
-    if (member.isAttached) await this.iommu.detach(number)
-    this.#members.delete(number)
-    this.#parts.uses.dropGroup(number)
-    if (this.#attached().length === 0) this.#emptied()
-    else await this.#refresh()
-    this.#parts.inventory.nudge()
+    if (this.#state.member(group)?.isAttached) await this.iommu.detach(group)
+    this.#blockers.delete(group)
+    this.#state.apply({ kind: 'member-removed', spaceId: this.id, group })
+    if (this.members.some(({ isAttached }) => isAttached)) await this.#refresh()
+    else this.#emptied()
   }
 
   /** Take the pending members that have become viable. */
   async settle(): Promise<void> {
-    for (const member of this.#members.values()) {
-      if (member.isAttached) continue
+    for (const member of this.members) {
+      const { group, isAttached } = member
+      if (isAttached) continue
       try {
-        await this.#tryAttach(member, await this.#parts.inventory.group(member.group))
+        if (!(await this.#tryAttach(group, await this.#parts.inventory.group(group)))) continue
+        this.#state.apply({ kind: 'member-set', member: { ...member, isAttached: true } })
       } catch (error) {
         if (!(error instanceof VfiodError)) throw error
-        member.blockers = [
-          {
-            subject: `group ${member.group}`,
-            found: error.message,
-            fix: 'remove the group, or free it',
-          },
-        ]
+        const fix = 'remove the group, or free it'
+        this.#blockers.set(group, [{ subject: `group ${group}`, found: error.message, fix }])
       }
     }
   }
@@ -243,15 +226,14 @@ export class AddressSpace {
 
   /** Release everything in the legal order; the devices are closed by then. */
   async close(): Promise<void> {
-    const { uses, inventory } = this.#parts
     this.isClosed = true
     await this.iommu.close()
-    for (const group of this.#members.keys()) uses.dropGroup(group)
-    this.#members.clear()
     // Only after the kernel let go of the pages may their memory be unmapped here.
     this.#emptied()
-    this.#parts.quotas.give(this.owner, { address_spaces: 1n })
-    inventory.nudge()
+    for (const group of this.groups) {
+      this.#state.apply({ kind: 'member-removed', spaceId: this.id, group })
+    }
+    this.#state.apply({ kind: 'space-closed', spaceId: this.id })
   }
 
   /** The mappings are gone or about to go: nobody follows them any longer. */
@@ -260,19 +242,20 @@ export class AddressSpace {
     this.hooks.clear()
   }
 
-  #attached(): Member[] {
-    return [...this.#members.values()].filter(({ isAttached }) => isAttached)
+  get #state(): State {
+    return this.#parts.state
   }
 
-  async #tryAttach(member: Member, view: GroupView): Promise<void> {
+  /** False, with the blockers noted, for a group that is not viable. */
+  async #tryAttach(group: number, view: GroupView): Promise<boolean> {
     if (view.viability !== 'viable') {
-      member.blockers = view.blockers.length > 0 ? view.blockers : [notBound(view)]
-      return
+      this.#blockers.set(group, view.blockers.length > 0 ? view.blockers : [notBound(view)])
+      return false
     }
-    await this.#attach(member.group)
-    this.#parts.uses.clearExports(member.group)
-    member.isAttached = true
-    member.blockers = []
+    await this.#attach(group)
+    this.#blockers.delete(group)
+    this.#state.apply({ kind: 'exports-closed', group })
+    return true
   }
 
   /** Attach a group and learn the limits that it brings, or leave it out of the space again. */
@@ -309,7 +292,7 @@ export class AddressSpace {
     const { kernel } = this.#parts
     const pids = await holdersOf(kernel, `/dev/vfio/${group}`)
     if (pids.length === 0) {
-      const exported = this.#parts.uses.exportsOf(group)
+      const exported = this.#state.exportsOf(group)
       return exported.length > 0 ? `the fd of ${exported.join(' and ')}` : 'another process'
     }
     const named = pids.map(
@@ -319,23 +302,24 @@ export class AddressSpace {
   }
 
   #requireFree(group: number): void {
-    const user = this.#parts.uses.groupUser(group)
+    const user = this.#state.userOfGroup(group)
     if (user === undefined) return
     throw new VfiodError(
       'GROUP_IN_USE',
-      `Cannot add group ${group} to "${this.id}": it is a member of "${user.id}" of ${clientText(user.owner)}; remove it there first`,
-      { resource: { type: 'group', name: String(group), owner: clientText(user.owner) } },
+      `Cannot add group ${group} to "${this.id}": it is a member of "${user.id}" of ${ownerText(user.owner)}; remove it there first`,
+      { resource: { type: 'group', name: String(group), owner: ownerText(user.owner) } },
     )
   }
 
   async #refresh(): Promise<void> {
     this.#limits = await this.iommu.limits()
     const available = this.#limits?.mappingsAvailable
-    this.mappingsMax = available === undefined ? undefined : available + this.ledger.size
+    this.mappingsMax = available === undefined ? undefined : available + this.mappings.size
   }
 
   #emptied(): void {
-    this.ledger.clear()
+    const mappings = this.mappings.all()
+    if (mappings.length > 0) this.#state.apply({ kind: 'unmapped', spaceId: this.id, mappings })
     this.detachHooks()
     this.#limits = undefined
     this.mappingsMax = undefined

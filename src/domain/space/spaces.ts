@@ -1,66 +1,78 @@
 /** The address spaces there are: one verb per promise, each in the lane of its space. */
 
 import { VfiodError } from '../../base/error.ts'
-import { type Iova, iova } from '../../base/units.ts'
+import { iova } from '../../base/units.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import { hasRole } from '../../rules/policy.ts'
-import type { Uses } from '../host/claims.ts'
+import { RangeMap } from '../../rules/range-map.ts'
 import type { Inventory } from '../host/inventory.ts'
-import { type Client, requireOwner } from '../identity/clients.ts'
+import { type Client, ownerOf } from '../identity/clients.ts'
 import { requireId } from '../identity/ids.ts'
-import { requireRoom } from '../identity/limits.ts'
+import { requireBelowLimit } from '../identity/limits.ts'
 import { requireAllowed } from '../identity/permission.ts'
-import { type Amounts, type Quotas, sum } from '../identity/quotas.ts'
+import type { Quotas } from '../identity/quotas.ts'
+import { openBackend } from '../iommu/modes.ts'
 import type { Memories } from '../memory/memories.ts'
-import { type BatchResult, inTurn, requireBatch, Undone } from './batch.ts'
-import { type MapItem, mapOne, unmapOne } from './mapping.ts'
-import type { Mapping } from './mapping-table.ts'
-import { Pinning } from './memlock.ts'
+import { requireOwner } from '../state/owner.ts'
+import type { MappingRecord, OwnerRecord } from '../state/records.ts'
+import type { State } from '../state/state.ts'
+import { SPACE_PRICE } from '../state/usage.ts'
+import { type BatchResult, inTurn, inTurnOrNone, requireBatch, undo, undone } from './batch.ts'
+import {
+  type MadeMapping,
+  type MapItem,
+  mapOne,
+  mappingText,
+  recordMapped,
+  unmapMade,
+  unmapOne,
+} from './mapping.ts'
+import { Memlock } from './memlock.ts'
 import type { Piece } from './ranges.ts'
 import { Remaps, type UpdateItem } from './remap.ts'
 import { AddressSpace } from './space.ts'
 
+interface Parts {
+  readonly kernel: Kernel
+  readonly state: State
+  readonly inventory: Inventory
+  readonly memories: Memories
+  readonly quotas: Quotas
+  readonly log: (event: string, fields: Record<string, unknown>) => void
+}
+
 export class Spaces {
-  readonly #parts: {
-    readonly kernel: Kernel
-    readonly inventory: Inventory
-    readonly uses: Uses
-    readonly memories: Memories
-    readonly quotas: Quotas
-    readonly log: (event: string, fields: Record<string, unknown>) => void
-    readonly pinning: Pinning
-  }
+  readonly #parts: Parts & { readonly memlock: Memlock }
   readonly #remaps: Remaps
   readonly #spaces = new Map<string, AddressSpace>()
 
-  constructor(parts: {
-    readonly kernel: Kernel
-    readonly inventory: Inventory
-    readonly uses: Uses
-    readonly memories: Memories
-    readonly quotas: Quotas
-    readonly log: (event: string, fields: Record<string, unknown>) => void
-  }) {
-    this.#parts = { ...parts, pinning: new Pinning(parts.kernel) }
+  constructor(parts: Parts) {
+    this.#parts = { ...parts, memlock: new Memlock(parts.kernel) }
     this.#remaps = new Remaps(parts)
   }
 
   /** Create an address space; the same client asking again gets the same one. */
   async create(client: Client, wanted: string): Promise<AddressSpace> {
     const id = requireId('space_id', wanted)
-    const taken = this.#spaces.get(id)
-    if (taken?.owner.id === client.id) return taken
-    if (taken !== undefined) requireOwner(client, taken.owner, { type: 'address space', name: id })
-    requireRoom('address spaces', this.of(client).length)
-    const space = await AddressSpace.create(id, client, this.#parts)
-    const raced = this.#spaces.get(id)
-    if (raced === undefined) {
+    const taken = this.#taken(client, id)
+    if (taken !== undefined) return taken
+    const { kernel, state, quotas } = this.#parts
+    requireBelowLimit('address spaces', state.spacesOf(client.id).length)
+    const charge = quotas.charge(client, SPACE_PRICE)
+    try {
+      const iommu = await openBackend(kernel)
+      // Another call may have taken the id meanwhile.
+      const raced = this.#spaces.get(id)
+      if (raced !== undefined) await iommu.close()
+      const other = this.#taken(client, id)
+      if (other !== undefined) return other
+      const space = new AddressSpace(id, client, this.#parts, iommu)
       this.#spaces.set(id, space)
+      state.apply({ kind: 'space-created', space: { id, owner: ownerOf(client) } })
       return space
+    } finally {
+      charge.release()
     }
-    await space.close()
-    requireOwner(client, raced.owner, { type: 'address space', name: id })
-    return raced
   }
 
   /** One space, of any owner, with pending groups taken if they have become viable. */
@@ -104,7 +116,7 @@ export class Spaces {
   async addGroup(client: Client, id: string, group: number): Promise<AddressSpace> {
     return this.inLane(this.#adder(client, id), id, async (space) => {
       const { devices } = await this.#parts.inventory.group(group)
-      for (const device of devices) requireAllowed(space.owner, device, 'add its group')
+      for (const device of devices) requireAllowed(space.client, device, 'add its group')
       await space.addGroup(group)
       return space
     })
@@ -129,19 +141,23 @@ export class Spaces {
     requireBatch('map', batch.items)
     return this.inLane(client, id, async (space) => {
       await space.requireReady('map into')
-      const done: Piece[] = []
-      const result = await inTurn(batch.items, async (item) => {
-        try {
-          const bytes = await mapOne(this.#parts, { space, client }, item)
-          done.push(item)
-          return bytes
-        } catch (error) {
-          if (!batch.allOrNothing) throw error
-          for (const piece of done.reverse()) await unmapOne(space, piece)
-          throw new Undone(error)
-        }
-      })
-      return result
+      const made = new RangeMap<MadeMapping>()
+      const into = { space, client, made }
+      const map = async (item: MapItem) => {
+        await mapOne(this.#parts, into, item)
+        return item.length
+      }
+      try {
+        return await (batch.allOrNothing
+          ? inTurnOrNone(batch.items, map)
+          : inTurn(batch.items, map))
+      } catch (error) {
+        const left = await undo([...made].reverse(), ({ value }) => unmapMade(into, value))
+        const texts = left.map(({ done }) => mappingText(done.value.mapping))
+        throw undone(error, texts)
+      } finally {
+        recordMapped(this.#parts.state, into)
+      }
     })
   }
 
@@ -151,7 +167,7 @@ export class Spaces {
       // Without a group nothing is mapped, and the kernel knows no range to look at.
       if (space.state === 'empty') return nothingMapped(items)
       const result = await inTurn<Piece | 'all'>(items === 'all' ? [items] : items, (item) =>
-        unmapOne(space, item),
+        unmapOne(this.#parts.state, space, item),
       )
       return result
     })
@@ -183,55 +199,21 @@ export class Spaces {
     client: Client,
     id: string,
     page: { readonly from: bigint; readonly count: number },
-  ): { mappings: Mapping[]; more: boolean } {
-    const { ledger } = this.owned(client, id)
-    const found: Iova = iova(page.from)
-    const mappings = ledger.page(found, page.count + 1)
+  ): { mappings: MappingRecord[]; more: boolean } {
+    const mappings = this.owned(client, id).mappings.page(iova(page.from), page.count + 1)
     return { mappings: mappings.slice(0, page.count), more: mappings.length > page.count }
   }
 
-  /** Give every space of a client to another; the caller moved what they cost. */
-  transfer(from: Client, to: Client): number {
-    const spaces = this.of(from)
-    for (const space of spaces) {
-      space.owner = to
-      for (const { onHandedOver } of space.hooks) onHandedOver?.()
-      for (const device of space.devices.values()) device.handOn()
+  of(client: OwnerRecord): AddressSpace[] {
+    return this.#parts.state.spacesOf(client.id).map((id) => this.#find(id))
+  }
+
+  /** Throw DEVICE_NOT_ALLOWED unless a client may use every device of these spaces. */
+  async requireAllowed(client: Client, spaces: readonly AddressSpace[]): Promise<void> {
+    for (const group of spaces.flatMap(({ groups }) => groups)) {
+      const { devices } = await this.#parts.inventory.group(group)
+      for (const device of devices) requireAllowed(client, device, `adopt group ${group}`)
     }
-    return spaces.length
-  }
-
-  /** What the spaces of a client cost, with all that is in them. */
-  priceOf(client: Client): Amounts {
-    const prices = this.of(client).map((space) => ({
-      ...space.ledger.price,
-      address_spaces: 1n,
-      devices: BigInt(space.devices.size),
-      sessions: BigInt([...space.devices.values()].filter(({ isInSession }) => isInSession).length),
-    }))
-    return sum(prices)
-  }
-
-  /** Who adds a group: the owner itself, or the owner on behalf of whom an admin does. */
-  #adder(client: Client, id: string): Client {
-    const { owner } = this.#find(id)
-    if (owner.id !== client.id && hasRole(client.grant, 'admin')) return owner
-    requireOwner(client, owner, { type: 'address space', name: id })
-    if (client.grant.addsGroups) return client
-    throw new VfiodError(
-      'ROLE_NEEDED',
-      `Cannot add a group to "${id}": the policy lets ${client.identity} use groups that an admin adds, not add them; ask an admin`,
-    )
-  }
-
-  #find(id: string): AddressSpace {
-    const space = this.#spaces.get(id)
-    if (space !== undefined) return space
-    throw noSuchSpace(id)
-  }
-
-  of(client: Client): AddressSpace[] {
-    return this.list().filter((space) => space.owner.id === client.id)
   }
 
   /** Close a space whose devices are closed; called in its lane. */
@@ -239,6 +221,31 @@ export class Spaces {
     this.#remaps.forget(space)
     await space.close()
     this.#spaces.delete(space.id)
+  }
+
+  /** Who adds a group: the owner itself, or the owner on behalf of whom an admin does. */
+  #adder(client: Client, id: string): Client {
+    const space = this.#find(id)
+    if (space.owner.id !== client.id && hasRole(client.grant, 'admin')) return space.client
+    requireOwner(client, space.owner, { type: 'address space', name: id })
+    if (client.grant.addsGroups) return client
+    throw new VfiodError(
+      'ROLE_NEEDED',
+      `Cannot add a group to "${id}": the policy lets ${client.identity} use groups that an admin adds, not add them; ask an admin`,
+    )
+  }
+
+  /** The space of that id where the client has it; NOT_MM_OWNER where another client has. */
+  #taken(client: Client, id: string): AddressSpace | undefined {
+    const space = this.#spaces.get(id)
+    if (space !== undefined) requireOwner(client, space.owner, { type: 'address space', name: id })
+    return space
+  }
+
+  #find(id: string): AddressSpace {
+    const space = this.#spaces.get(id)
+    if (space !== undefined) return space
+    throw noSuchSpace(id)
   }
 }
 

@@ -1,10 +1,15 @@
 /**
- * What happened to things without their owner asking: released and why, handed over, adopted,
- * restored. A watcher sees what concerns it; an admin sees everything.
+ * What happened to the objects of clients without their asking: a filter of the changes. A watcher
+ * sees what concerns it; an admin sees everything.
  */
 
 import { VfiodError } from '../../base/error.ts'
 import { LIMITS } from '../../base/limits.ts'
+import { Mailbox } from '../../base/mailbox.ts'
+import type { Change, Counts } from './changes.ts'
+import { ownerText } from './owner.ts'
+import type { OwnerRecord } from './records.ts'
+import type { State } from './state.ts'
 
 export const EVENT_KINDS = [
   'released',
@@ -16,65 +21,71 @@ export const EVENT_KINDS = [
 ] as const
 export type EventKind = (typeof EVENT_KINDS)[number]
 
-export interface Event {
+export interface Event extends Counts {
   readonly kind: EventKind
-  /** Ids of the clients it concerns; whoever else watches does not see it. */
+  /** Ids of the clients it concerns; others do not see it. */
   readonly clients: readonly string[]
   /** For people: `pid 812 (qemu), uid 1000`. */
   readonly client: string
   readonly why: string
-  /** How many of each it was about. */
-  readonly spaces: number
-  readonly memories: number
 }
 
-export class Events {
-  readonly #listeners = new Set<(event: Event) => void>()
-
-  publish(event: Event): void {
-    for (const listener of this.#listeners) listener(event)
-  }
-
-  /** Events from this call on, until the signal; a watcher that lags too far behind is ended. */
-  watch(isWanted: (event: Event) => boolean, signal: AbortSignal): AsyncGenerator<Event, void> {
-    const waiting: Event[] = []
-    const watcher = { wake: () => {} }
-    const listener = (event: Event) => {
-      if (isWanted(event)) waiting.push(event)
-      watcher.wake()
+/** The event that a change is, if it is one. */
+export function eventOf(change: Change): Event | undefined {
+  switch (change.kind) {
+    case 'released':
+    case 'handover-expired':
+      return about(change.kind, [change.owner], change.why, change.counts)
+    case 'handover-offered': {
+      const { owner, deadlineMs } = change.offer
+      return about(change.kind, [owner], `for ${deadlineMs} ms`, change.counts)
     }
-    const end = () => {
-      this.#listeners.delete(listener)
-      watcher.wake()
+    case 'adopted':
+      return about(change.kind, [change.to, change.from], `from ${ownerText(change.from)}`, {
+        spaces: change.spaceIds.length,
+        memories: change.memoryIds.length,
+      })
+    case 'lease-expired':
+      return about(change.kind, [change.owner], 'nothing was heard of it in time', change.counts)
+    case 'vaddr-restored': {
+      const { spaceId, restored, failed } = change
+      const left = failed === 0 ? '' : `; ${failed} could not be restored`
+      const why = `vaddrs of "${spaceId}" were not updated in time: ${restored} have their former memory again${left}`
+      return about(change.kind, [change.owner], why, { spaces: 1, memories: 0 })
     }
-    this.#listeners.add(listener)
-    signal.addEventListener('abort', end, { once: true })
-    return drainInto(waiting, watcher, signal, end)
+    default:
+      return undefined
   }
 }
 
-async function* drainInto(
-  waiting: Event[],
-  watcher: { wake: () => void },
+/** Events from this call on, until the signal; a watcher that lags too far behind is ended. */
+export function watchEvents(
+  state: State,
+  isWanted: (event: Event) => boolean,
   signal: AbortSignal,
-  end: () => void,
 ): AsyncGenerator<Event, void> {
-  try {
-    while (!signal.aborted) {
-      if (waiting.length > LIMITS.eventBacklog) throw laggard(waiting.length)
-      const next = waiting.shift()
-      if (next !== undefined) yield next
-      else {
-        await new Promise<void>((resolve) => {
-          watcher.wake = resolve
-        })
-      }
-    }
-  } finally {
-    signal.removeEventListener('abort', end)
-    end()
-  }
+  const mailbox = new Mailbox<Event>({ limit: LIMITS.eventBacklog, overflow: laggard })
+  const unlisten = state.listen((change) => {
+    const event = eventOf(change)
+    if (event !== undefined && isWanted(event)) mailbox.push(event)
+  })
+  signal.addEventListener('abort', unlisten, { once: true })
+  return mailbox.read(signal)
 }
+
+const about = (
+  kind: EventKind,
+  owners: readonly [OwnerRecord, ...OwnerRecord[]],
+  why: string,
+  { spaces, memories }: Counts,
+): Event => ({
+  kind,
+  clients: owners.map(({ id }) => id),
+  client: ownerText(owners[0]),
+  why,
+  spaces,
+  memories,
+})
 
 const laggard = (behind: number): VfiodError =>
   new VfiodError(

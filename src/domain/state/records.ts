@@ -1,0 +1,102 @@
+/**
+ * What is true, as plain values: each can be written down and read back. Records name each other by
+ * id and hold no live object; fds, mmaps and lanes live beside them, in maps by the same ids.
+ */
+
+import type { Access, IovaRange } from '../../base/units.ts'
+
+/** Where a client calls from: a process of this host, or another host by the name in its certificate. */
+export type Origin =
+  | {
+      readonly kind: 'process'
+      readonly pid: number
+      readonly uid: number
+      readonly gid: number
+      /** The command name of the process when it connected. */
+      readonly command: string
+    }
+  | { readonly kind: 'remote'; readonly name: string }
+
+/** Who owns an object: enough to charge the owner, and to name it when it is no longer there. */
+export interface OwnerRecord {
+  /** The id of the client. */
+  readonly id: string
+  /** Whose quota it uses: `uid 1000`, or `remote NAME`. */
+  readonly identity: string
+  readonly origin: Origin
+}
+
+export interface SpaceRecord {
+  readonly id: string
+  readonly owner: OwnerRecord
+}
+
+/** A member group of an address space. */
+export interface MemberRecord {
+  readonly spaceId: string
+  readonly group: number
+  /** Whether the IOMMU serves it: the kernel pins what is mapped. A group of mdevs asks later. */
+  readonly pins: boolean
+  /** Whether the kernel has it in the space; false until the group is viable. */
+  readonly isAttached: boolean
+}
+
+/** One mapping of an address space. */
+export interface MappingRecord extends IovaRange {
+  readonly memoryId: string
+  /** Where in the memory it starts, in bytes. */
+  readonly offset: bigint
+  readonly access: Access
+  /** Which mmap of the memory gave it its vaddr. */
+  readonly windowId: number
+  /** The device goes on with DMA while it is invalid. */
+  readonly isVaddrValid: boolean
+}
+
+export type HugePage = '2M' | '1G'
+
+/** Memory that a client registered, or had allocated. */
+export interface MemoryRecord {
+  readonly id: string
+  readonly owner: OwnerRecord
+  /** Bytes. */
+  readonly length: bigint
+  /** What `length`, and the length of its mappings, must be a multiple of. */
+  readonly pageSize: bigint
+  readonly isAllocated: boolean
+  readonly isSealed: boolean
+  readonly file: { readonly dev: bigint; readonly inode: bigint }
+  /** How it was allocated; a repeated call with the same arguments gets the same memory. */
+  readonly hugePage: HugePage | undefined
+}
+
+/** An open device. */
+export interface DeviceRecord {
+  readonly name: string
+  readonly group: number
+  readonly spaceId: string
+}
+
+/** The data transfer session of a device. */
+export interface SessionRecord {
+  readonly device: string
+  /** Counts the sessions of the open device. */
+  readonly id: number
+  /** Saving, or else resuming. */
+  readonly isSaving: boolean
+}
+
+/** Dirty tracking of an address space. */
+export interface TrackingRecord {
+  readonly spaceId: string
+  /** Whether the container tracks. */
+  readonly isIommu: boolean
+  /** Devices that log their own DMA, by name. */
+  readonly devices: readonly string[]
+}
+
+/** A handover that was offered and not taken yet. */
+export interface OfferRecord {
+  readonly owner: OwnerRecord
+  readonly deadlineMs: number
+}

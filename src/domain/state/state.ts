@@ -1,0 +1,397 @@
+/**
+ * The state of the daemon: records, their indexes, and what they cost, changed by one function.
+ *
+ *     const change = decide(state, request)     pure; may throw a refusal
+ *     await act(kernel, change)                 the kernel
+ *     state.apply(change)                       indexes, usage, and every listener
+ *
+ * A listener is told after the change, in the order of the changes; it must not throw and must not
+ * apply another change. What cannot be written down lives in the runtime objects of the other folders.
+ */
+
+import type { Change } from './changes.ts'
+import { type Mappings, MappingTable } from './mapping-table.ts'
+import { Multimap } from './multimap.ts'
+import type {
+  DeviceRecord,
+  MemberRecord,
+  MemoryRecord,
+  OfferRecord,
+  SessionRecord,
+  SpaceRecord,
+  TrackingRecord,
+} from './records.ts'
+import {
+  type Amounts,
+  Books,
+  DEVICE_PRICE,
+  mappingsPrice,
+  memoryPrice,
+  SESSION_PRICE,
+  SPACE_PRICE,
+  sum,
+  type Tally,
+} from './usage.ts'
+
+type Adopted = Extract<Change, { kind: 'adopted' }>
+
+export type Listener = (change: Change) => void
+
+export class State {
+  readonly #spaces = new Map<string, SpaceRecord>()
+  readonly #mappings = new Map<string, MappingTable>()
+  /** By group. */
+  readonly #members = new Map<number, MemberRecord>()
+  readonly #membersOf = new Multimap<string, number>()
+  readonly #memories = new Map<string, MemoryRecord>()
+  /** Mappings that refer to a memory. */
+  readonly #mappingsOfMemory = new Map<string, number>()
+  readonly #devices = new Map<string, DeviceRecord>()
+  readonly #devicesOf = new Multimap<string, string>()
+  /** By device. */
+  readonly #sessions = new Map<string, SessionRecord>()
+  /** By space. */
+  readonly #trackings = new Map<string, TrackingRecord>()
+  /** By the id of the owner. */
+  readonly #offers = new Map<string, OfferRecord>()
+  readonly #exports = new Map<number, readonly string[]>()
+  readonly #spacesOf = new Multimap<string, string>()
+  readonly #memoriesOf = new Multimap<string, string>()
+  readonly #books = new Books()
+  readonly #listeners = new Set<Listener>()
+
+  /** Be told of every change from now on; the answer ends that. */
+  listen(listener: Listener): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
+  }
+
+  apply(change: Change): void {
+    this.#change(change)
+    for (const listener of this.#listeners) listener(change)
+  }
+
+  space(id: string): SpaceRecord | undefined {
+    return this.#spaces.get(id)
+  }
+
+  /** The mappings of a space that is there. */
+  mappings(spaceId: string): Mappings {
+    return this.#tableOf(spaceId)
+  }
+
+  /** Ids of the spaces of a client, in the order of their making. */
+  spacesOf(ownerId: string): readonly string[] {
+    return this.#spacesOf.of(ownerId)
+  }
+
+  member(group: number): MemberRecord | undefined {
+    return this.#members.get(group)
+  }
+
+  /** The members of a space, by number. */
+  membersOf(spaceId: string): MemberRecord[] {
+    const groups = this.#membersOf.of(spaceId).toSorted((a, b) => a - b)
+    return groups.map((group) => this.#members.get(group) as MemberRecord)
+  }
+
+  memory(id: string): MemoryRecord | undefined {
+    return this.#memories.get(id)
+  }
+
+  memories(): MemoryRecord[] {
+    return [...this.#memories.values()]
+  }
+
+  memoriesOf(ownerId: string): MemoryRecord[] {
+    const ids = this.#memoriesOf.of(ownerId)
+    return ids.map((id) => this.#memories.get(id) as MemoryRecord)
+  }
+
+  /** How many mappings refer to a memory. */
+  mappingsOfMemory(memoryId: string): number {
+    return this.#mappingsOfMemory.get(memoryId) ?? 0
+  }
+
+  device(name: string): DeviceRecord | undefined {
+    return this.#devices.get(name)
+  }
+
+  /** The open devices of a space, in the order of their opening. */
+  devicesOf(spaceId: string): DeviceRecord[] {
+    const names = this.#devicesOf.of(spaceId)
+    return names.map((name) => this.#devices.get(name) as DeviceRecord)
+  }
+
+  session(device: string): SessionRecord | undefined {
+    return this.#sessions.get(device)
+  }
+
+  tracking(spaceId: string): TrackingRecord | undefined {
+    return this.#trackings.get(spaceId)
+  }
+
+  offer(ownerId: string): OfferRecord | undefined {
+    return this.#offers.get(ownerId)
+  }
+
+  /** Device fds of the group that clients have, as far as is known. */
+  exportsOf(group: number): readonly string[] {
+    return this.#exports.get(group) ?? []
+  }
+
+  /** Who owns the space that has the group. */
+  userOfGroup(group: number): SpaceRecord | undefined {
+    const member = this.#members.get(group)
+    return member && this.#spaces.get(member.spaceId)
+  }
+
+  /** Who owns the space in which the device is open. */
+  userOfDevice(name: string): SpaceRecord | undefined {
+    const device = this.#devices.get(name)
+    return device && this.#spaces.get(device.spaceId)
+  }
+
+  /** What the records of an identity cost. */
+  usageOf(identity: string): Tally {
+    return this.#books.of(identity)
+  }
+
+  totalUsage(): Tally {
+    return this.#books.total
+  }
+
+  /** What everything of one client costs. */
+  priceOf(ownerId: string): Amounts {
+    const spaces = this.spacesOf(ownerId).map((id) => this.#priceOfSpace(id))
+    return sum([...spaces, ...this.memoriesOf(ownerId).map(memoryPrice)])
+  }
+
+  /** Every record, as one plain value: two states are the same when these are. */
+  snapshot(): object {
+    return {
+      spaces: [...this.#spaces.values()].map((space) => ({
+        ...space,
+        members: this.membersOf(space.id),
+        mappings: this.mappings(space.id).all(),
+      })),
+      memories: this.memories(),
+      devices: [...this.#devices.values()],
+      sessions: [...this.#sessions.values()],
+      trackings: [...this.#trackings.values()],
+      offers: [...this.#offers.values()],
+      exports: [...this.#exports],
+      usage: [...this.#books].sort(([a], [b]) => (a < b ? -1 : 1)),
+    }
+  }
+
+  /** What the records cost, added up anew: it equals the running sums. */
+  recount(): Books {
+    const books = new Books()
+    for (const { id, owner } of this.#spaces.values()) {
+      books.add(owner.identity, SPACE_PRICE)
+      books.add(owner.identity, mappingsPrice(this.mappings(id).all()))
+    }
+    for (const memory of this.#memories.values()) {
+      books.add(memory.owner.identity, memoryPrice(memory))
+    }
+    for (const { spaceId } of this.#devices.values()) {
+      books.add(this.#payerOf(spaceId), DEVICE_PRICE)
+    }
+    for (const { device } of this.#sessions.values()) {
+      books.add(this.#payerOfDevice(device), SESSION_PRICE)
+    }
+    return books
+  }
+
+  #change(change: Change): void {
+    switch (change.kind) {
+      case 'space-created':
+        this.#addSpace(change.space)
+        return
+      case 'space-closed':
+        this.#removeSpace(change.spaceId)
+        return
+      case 'member-set':
+        this.#members.set(change.member.group, change.member)
+        this.#membersOf.add(change.member.spaceId, change.member.group)
+        return
+      case 'member-removed':
+        this.#members.delete(change.group)
+        this.#membersOf.delete(change.spaceId, change.group)
+        return
+      case 'mapped':
+        for (const mapping of change.mappings) {
+          this.#tableOf(change.spaceId).add(mapping)
+          this.#countMapping(mapping.memoryId, 1)
+        }
+        this.#books.add(this.#payerOf(change.spaceId), mappingsPrice(change.mappings))
+        return
+      case 'unmapped':
+        for (const { start, memoryId } of change.mappings) {
+          this.#tableOf(change.spaceId).remove(start)
+          this.#countMapping(memoryId, -1)
+        }
+        this.#books.add(this.#payerOf(change.spaceId), mappingsPrice(change.mappings), -1n)
+        return
+      case 'remapped':
+        for (const { before, after } of change.mappings) {
+          const table = this.#tableOf(change.spaceId)
+          table.remove(before.start)
+          table.add(after)
+          this.#countMapping(before.memoryId, -1)
+          this.#countMapping(after.memoryId, 1)
+        }
+        return
+      case 'memory-added':
+        this.#addMemory(change.memory)
+        return
+      case 'memory-released':
+        this.#removeMemory(change.memoryId)
+        return
+      case 'device-opened':
+        this.#devices.set(change.device.name, change.device)
+        this.#devicesOf.add(change.device.spaceId, change.device.name)
+        this.#books.add(this.#payerOf(change.device.spaceId), DEVICE_PRICE)
+        return
+      case 'device-closed':
+        this.#removeDevice(change.name)
+        return
+      case 'session-opened':
+        this.#endSession(change.session.device)
+        this.#sessions.set(change.session.device, change.session)
+        this.#books.add(this.#payerOfDevice(change.session.device), SESSION_PRICE)
+        return
+      case 'session-ended':
+        this.#endSession(change.device)
+        return
+      case 'tracking-started':
+        this.#trackings.set(change.tracking.spaceId, change.tracking)
+        return
+      case 'tracking-stopped':
+        this.#trackings.delete(change.spaceId)
+        return
+      case 'device-exported':
+        this.#exports.set(change.group, [...this.exportsOf(change.group), change.what])
+        return
+      case 'exports-closed':
+        this.#exports.delete(change.group)
+        return
+      case 'handover-offered':
+        this.#offers.set(change.offer.owner.id, change.offer)
+        return
+      case 'handover-expired':
+        this.#offers.delete(change.owner.id)
+        return
+      case 'adopted':
+        this.#adopt(change)
+        return
+      case 'released':
+        this.#offers.delete(change.owner.id)
+        return
+      case 'lease-expired':
+      case 'vaddr-restored':
+      case 'drivers-changed':
+        return
+      default:
+        // A change that the compiler does not know has nothing to do here.
+        change satisfies never
+    }
+  }
+
+  #addSpace(space: SpaceRecord): void {
+    this.#spaces.set(space.id, space)
+    this.#mappings.set(space.id, new MappingTable())
+    this.#spacesOf.add(space.owner.id, space.id)
+    this.#books.add(space.owner.identity, SPACE_PRICE)
+  }
+
+  #removeSpace(id: string): void {
+    const { owner } = this.#require(this.#spaces, id)
+    if (this.#tableOf(id).size > 0) throw new Error(`space "${id}" still has mappings`)
+    this.#books.add(owner.identity, SPACE_PRICE, -1n)
+    this.#mappings.delete(id)
+    this.#spaces.delete(id)
+    this.#spacesOf.delete(owner.id, id)
+  }
+
+  #addMemory(memory: MemoryRecord): void {
+    this.#memories.set(memory.id, memory)
+    this.#memoriesOf.add(memory.owner.id, memory.id)
+    this.#books.add(memory.owner.identity, memoryPrice(memory))
+  }
+
+  #removeMemory(id: string): void {
+    const memory = this.#require(this.#memories, id)
+    this.#memories.delete(id)
+    this.#memoriesOf.delete(memory.owner.id, id)
+    this.#books.add(memory.owner.identity, memoryPrice(memory), -1n)
+  }
+
+  #removeDevice(name: string): void {
+    const { spaceId } = this.#require(this.#devices, name)
+    this.#endSession(name)
+    this.#books.add(this.#payerOf(spaceId), DEVICE_PRICE, -1n)
+    this.#devices.delete(name)
+    this.#devicesOf.delete(spaceId, name)
+  }
+
+  #endSession(device: string): void {
+    if (!this.#sessions.has(device)) return
+    this.#books.add(this.#payerOfDevice(device), SESSION_PRICE, -1n)
+    this.#sessions.delete(device)
+  }
+
+  #adopt({ from, to, spaceIds, memoryIds }: Adopted): void {
+    const price = this.priceOf(from.id)
+    this.#books.add(from.identity, price, -1n)
+    this.#books.add(to.identity, price)
+    for (const id of spaceIds) {
+      this.#spaces.set(id, { ...this.#require(this.#spaces, id), owner: to })
+      this.#spacesOf.delete(from.id, id)
+      this.#spacesOf.add(to.id, id)
+    }
+    for (const id of memoryIds) {
+      this.#memories.set(id, { ...this.#require(this.#memories, id), owner: to })
+      this.#memoriesOf.delete(from.id, id)
+      this.#memoriesOf.add(to.id, id)
+    }
+    this.#offers.delete(from.id)
+  }
+
+  #priceOfSpace(id: string): Amounts {
+    const devices = this.devicesOf(id)
+    const sessions = devices.filter(({ name }) => this.#sessions.has(name))
+    return sum([
+      SPACE_PRICE,
+      this.mappings(id).price,
+      ...devices.map(() => DEVICE_PRICE),
+      ...sessions.map(() => SESSION_PRICE),
+    ])
+  }
+
+  #countMapping(memoryId: string, by: 1 | -1): void {
+    const count = this.mappingsOfMemory(memoryId) + by
+    if (count === 0) this.#mappingsOfMemory.delete(memoryId)
+    else this.#mappingsOfMemory.set(memoryId, count)
+  }
+
+  #payerOf(spaceId: string): string {
+    return this.#require(this.#spaces, spaceId).owner.identity
+  }
+
+  #payerOfDevice(name: string): string {
+    return this.#payerOf(this.#require(this.#devices, name).spaceId)
+  }
+
+  #tableOf(spaceId: string): MappingTable {
+    return this.#require(this.#mappings, spaceId)
+  }
+
+  /** A change that names what is not there is a bug of the daemon. */
+  #require<Value>(records: ReadonlyMap<string, Value>, id: string): Value {
+    const found = records.get(id)
+    if (found === undefined) throw new Error(`the state has no record of "${id}"`)
+    return found
+  }
+}

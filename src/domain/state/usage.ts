@@ -1,0 +1,80 @@
+/** What records cost, and the sums of it. */
+
+import { lengthOf } from '../../base/units.ts'
+import type { QuotaName } from '../../rules/policy.ts'
+import type { MappingRecord, MemoryRecord } from './records.ts'
+
+/** How much of each quota. */
+export type Amounts = Readonly<Partial<Record<QuotaName, bigint>>>
+
+export const SPACE_PRICE: Amounts = { address_spaces: 1n }
+export const DEVICE_PRICE: Amounts = { devices: 1n }
+export const SESSION_PRICE: Amounts = { sessions: 1n }
+
+export const memoryPrice = ({
+  length,
+  isAllocated,
+}: Pick<MemoryRecord, 'length' | 'isAllocated'>): Amounts =>
+  isAllocated ? { memories: 1n, allocated_bytes: length } : { memories: 1n }
+
+export function mappingsPrice(mappings: readonly MappingRecord[]): Amounts {
+  const locked = mappings.reduce((sum, mapping) => sum + lengthOf(mapping), 0n)
+  return { mappings: BigInt(mappings.length), locked_bytes: locked }
+}
+
+export const amountsOf = (amounts: Amounts): [QuotaName, bigint][] =>
+  Object.entries(amounts) as [QuotaName, bigint][]
+
+/** What several things cost together. */
+export function sum(prices: Iterable<Amounts>): Amounts {
+  const total = new Tally()
+  for (const price of prices) total.add(price)
+  return total.amounts
+}
+
+/** A running sum. */
+export class Tally {
+  readonly #counts = new Map<QuotaName, bigint>()
+
+  get isZero(): boolean {
+    return [...this.#counts.values()].every((count) => count === 0n)
+  }
+
+  /** Those that are not zero. */
+  get amounts(): Amounts {
+    return Object.fromEntries([...this.#counts].filter(([, count]) => count !== 0n))
+  }
+
+  of(name: QuotaName): bigint {
+    return this.#counts.get(name) ?? 0n
+  }
+
+  add(amounts: Amounts, sign: 1n | -1n = 1n): void {
+    for (const [name, amount] of amountsOf(amounts)) {
+      this.#counts.set(name, this.of(name) + sign * amount)
+    }
+  }
+}
+
+/** Running sums by identity, and over all of them. */
+export class Books {
+  readonly #byIdentity = new Map<string, Tally>()
+  readonly total = new Tally()
+
+  of(identity: string): Tally {
+    return this.#byIdentity.get(identity) ?? new Tally()
+  }
+
+  add(identity: string, amounts: Amounts, sign: 1n | -1n = 1n): void {
+    const tally = this.of(identity)
+    tally.add(amounts, sign)
+    this.total.add(amounts, sign)
+    if (tally.isZero) this.#byIdentity.delete(identity)
+    else this.#byIdentity.set(identity, tally)
+  }
+
+  /** Every identity that uses something. */
+  *[Symbol.iterator](): Generator<[string, Amounts], undefined> {
+    for (const [identity, tally] of this.#byIdentity) yield [identity, tally.amounts]
+  }
+}
