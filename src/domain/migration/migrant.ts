@@ -127,6 +127,13 @@ function requireWay({ name, driver }: Migrant, current: MigState, target: MigSta
 function requireWhole(migrant: Migrant, target: MigState): void {
   const { session, name } = migrant
   if (session?.broken !== undefined) throw brokenSession(migrant, session.broken)
+  if (session?.isBusy) {
+    throw new VfiodError(
+      'SESSION_BUSY',
+      `Cannot set ${target} on ${name}: a writer of session ${session.id} is still at work after ${session.bytes} bytes; wait for it or cancel it`,
+      { resource: { type: 'session', name } },
+    )
+  }
   if (!session?.isInterrupted) return
   throw new VfiodError(
     'ARC_BLOCKED',
