@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { createSecureContext } from 'node:tls'
 import { credentials } from '@grpc/grpc-js'
+import type { Patience } from '../client/calls.ts'
 import { connect, DEFAULT_SOCKET, type VfiodClient } from '../client/client.ts'
 import { CliError, fileError, usageError } from './failure.ts'
 
@@ -25,7 +26,11 @@ const read = (path: string): Buffer => {
   }
 }
 
-const remoteClient = (address: string, options: ConnectionOptions): VfiodClient => {
+const remoteClient = (
+  address: string,
+  options: ConnectionOptions,
+  patience: Patience,
+): VfiodClient => {
   if (options.socket !== undefined)
     throw usageError('--address and --socket are two daemons; name one of them')
   if (!options.ca || !options.cert || !options.key)
@@ -36,15 +41,15 @@ const remoteClient = (address: string, options: ConnectionOptions): VfiodClient 
   } catch (error) {
     throw new CliError(`Cannot use the certificates: ${(error as Error).message}`)
   }
-  return connect({ address, credentials: credentials.createSsl(ca, key, cert) })
+  return connect({ address, patience, credentials: credentials.createSsl(ca, key, cert) })
 }
 
-export const connectTo = (options: ConnectionOptions): VfiodClient => {
+export const connectTo = (options: ConnectionOptions, patience: Patience): VfiodClient => {
   const { address, ca, cert, key } = options
-  if (address !== undefined) return remoteClient(address, options)
+  if (address !== undefined) return remoteClient(address, options, patience)
   if ((ca ?? cert ?? key) !== undefined)
     throw usageError('--ca, --cert and --key are for a daemon on another host; add --address')
-  return connect({ socket: placeOf(options) })
+  return connect({ socket: placeOf(options), patience })
 }
 
 /** Renewed this many times before it would run out. */

@@ -14,10 +14,15 @@ export class CliError extends Error {
   override readonly name = 'CliError'
   /** What else there is to say. */
   readonly note: string
+  readonly exitCode: number
 
-  constructor(message: string, note = '', cause?: unknown) {
-    super(message, cause === undefined ? undefined : { cause })
-    this.note = note
+  constructor(
+    message: string,
+    options: { readonly note?: string; readonly exitCode?: number; readonly cause?: unknown } = {},
+  ) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause })
+    this.note = options.note ?? ''
+    this.exitCode = options.exitCode ?? EXIT_FAILED
   }
 }
 
@@ -31,6 +36,8 @@ export const fileError = (verb: 'read' | 'write', path: string, error: unknown):
 /** Stopped by Ctrl-C before the end: as the shell says of a process that SIGINT ended. */
 const EXIT_INTERRUPTED = 130
 export const EXIT_USAGE = 2
+/** The daemon did not answer in time: as timeout(1) says of a process that it ended. */
+export const EXIT_NO_ANSWER = 124
 const EXIT_FAILED = 1
 
 /** Arguments that contradict each other: what commander cannot see by itself. */
@@ -90,6 +97,11 @@ const unreachable = (error: RpcError, place: string): Failure => {
   }
 }
 
+const exitCodeOf = ({ status, reason }: RpcError): number => {
+  if (status === 'CANCELLED') return EXIT_INTERRUPTED
+  return status === 'DEADLINE_EXCEEDED' && reason === '' ? EXIT_NO_ANSWER : EXIT_FAILED
+}
+
 const refusedCall = (error: RpcError, place: string): Failure => {
   const { message, reason, status, method, details } = error
   if (reason === '' && status === 'UNAVAILABLE') return unreachable(error, place)
@@ -98,7 +110,7 @@ const refusedCall = (error: RpcError, place: string): Failure => {
   if (advice !== '') lines.push(['to do', advice])
   if (reason !== '') lines.push(['reason', `${reason}${kernelText(details)}`])
   return {
-    exitCode: status === 'CANCELLED' ? EXIT_INTERRUPTED : EXIT_FAILED,
+    exitCode: exitCodeOf(error),
     message,
     lines,
     json: { message, reason, status, method, advice, details },
@@ -125,7 +137,7 @@ const own = (error: CliError, place: string): Failure => {
   const lines: Line[] = [...(refused?.lines ?? [])]
   if (note !== '') lines.push(['note', note])
   return {
-    exitCode: refused?.exitCode ?? EXIT_FAILED,
+    exitCode: refused?.exitCode ?? error.exitCode,
     message,
     lines,
     json: { ...refused?.json, message, note },

@@ -69,5 +69,5 @@ const afterReset = async ({ client, name }: BorrowedDevice, error: unknown): Pro
     () => `vfioctl reset ${name}: it is RUNNING, with nothing of the file`,
     (failed: Error) => `${name} could not be reset: ${failed.message}`,
   )
-  return new CliError(error.message, note, error)
+  return new CliError(error.message, { note, cause: error })
 }

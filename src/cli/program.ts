@@ -12,6 +12,7 @@ import { addMigrateCommands } from './commands/migrate.ts'
 import { addOwnershipCommands } from './commands/ownership.ts'
 import { addRegionCommands } from './commands/region.ts'
 import { addSpacesCommands } from './commands/spaces.ts'
+import { parseDuration } from './numbers.ts'
 
 const ABOUT = `
 Numbers may be decimal or 0x, with K, M, G or T for powers of 1024.
@@ -19,7 +20,8 @@ Numbers may be decimal or 0x, with K, M, G or T for powers of 1024.
 Everything in vfiod belongs to the process that made it. A command that needs a device or an
 address space takes it, acts, and gives it back when it ends, however it ends.
 
-Exit status: 0 done, 1 refused or failed, 2 wrong usage, 130 stopped by Ctrl-C.`
+Exit status: 0 done, 1 refused or failed, 2 wrong usage, 124 the daemon did not
+answer in time, 130 stopped by Ctrl-C.`
 
 const version = (): string =>
   JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')).version
@@ -33,6 +35,11 @@ export const buildProgram = (): Command => {
     .option('--ca <file>', 'PEM: who signed the certificate of that daemon')
     .option('--cert <file>', 'PEM: the certificate that says who this is')
     .option('--key <file>', 'PEM: its private key')
+    .option(
+      '--timeout <duration>',
+      'how long to wait for an answer (default: 10s; 0 waits without end)',
+      parseDuration,
+    )
     .option('--json', "print the API's messages; errors are JSON on stderr as well")
     .version(version(), '--version', 'print the version')
     .addHelpText('after', ABOUT)

@@ -1,15 +1,21 @@
 /** What every command works with: a connection, an output, and the wish of the user to stop. */
 import type { Command } from 'commander'
+import type { Patience } from '../client/calls.ts'
 import type { VfiodClient } from '../client/client.ts'
-import { type ConnectionOptions, connectTo, keepLease } from './connection.ts'
+import { type ConnectionOptions, connectTo, keepLease, placeOf } from './connection.ts'
+import { DEFAULT_TIMEOUT_MS, Deadline } from './deadline.ts'
 import { Output } from './output.ts'
 
 export interface GlobalOptions extends ConnectionOptions {
   readonly json?: boolean
+  /** Milliseconds; 0 for no limit. */
+  readonly timeout?: number
 }
 
 export interface Session {
   readonly client: VfiodClient
+  /** What the client has as well, for calls on its channel that are not vfiod's. */
+  readonly patience: Patience
   readonly output: Output
   /** Aborted by Ctrl-C, SIGTERM or the end of the terminal: calls end, and what was taken is given back. */
   readonly signal: AbortSignal
@@ -23,19 +29,29 @@ const abortOnSignals = (): AbortSignal => {
   return abort.signal
 }
 
-/** An action for commander: connects, works, and closes the connection in any case. */
+/**
+ * An action for commander: connects, works, and closes the connection in any case. The time-out is
+ * for each call; for a command that moves the state of a device, for the first one.
+ */
 export const action = <Args extends unknown[]>(
   work: (session: Session, ...args: Args) => Promise<void>,
+  { isTransfer = false }: { readonly isTransfer?: boolean } = {},
 ) =>
   async function (this: Command, ...args: [...Args, Command]): Promise<void> {
     const options = this.optsWithGlobals<GlobalOptions>()
-    const client = connectTo(options)
+    const { timeout: ms = DEFAULT_TIMEOUT_MS } = options
+    const deadline = new Deadline({ ms, isForFirst: isTransfer })
+    const client = connectTo(options, deadline)
+    const signal = abortOnSignals()
+    signal.addEventListener('abort', () => deadline.renew(), { once: true })
     const output = new Output({ isJson: options.json === true })
     const done = new AbortController()
     try {
       const own = args.slice(0, -1) as unknown as Args
       if (options.address !== undefined) keepLease(client, done.signal).catch(() => {})
-      await work({ client, output, signal: abortOnSignals() }, ...own)
+      await work({ client, patience: deadline, output, signal }, ...own)
+    } catch (error) {
+      throw deadline.explained(error, placeOf(options))
     } finally {
       done.abort()
       client.close()

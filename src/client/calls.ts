@@ -13,7 +13,7 @@ import type {
 import { Metadata } from '@grpc/grpc-js'
 import type { MethodDefinition } from '@grpc/proto-loader'
 import type { Chunk } from '../base/chunk.ts'
-import { toRpcError } from './rpc-error.ts'
+import { deadlineExceeded, type RpcError, toRpcError } from './rpc-error.ts'
 
 export interface CallOptions {
   /** Cancels the call; it then rejects with status CANCELLED. */
@@ -23,6 +23,20 @@ export interface CallOptions {
   /** Headers, for tests: the daemon reads none. */
   readonly headers?: Readonly<Record<string, string>>
 }
+
+/** How long calls wait for the daemon where their options do not say. */
+export interface Patience {
+  /**
+   * Milliseconds until the answer to a call, or until the first message of its stream; undefined for
+   * no limit. An upload is not limited: it takes as long as it has bytes.
+   */
+  answerMs(): number | undefined
+  /** Called for each answer and each first message. */
+  answered(): void
+}
+
+/** Waits as long as it takes. */
+export const ENDLESS: Patience = { answerMs: () => undefined, answered: () => {} }
 
 /** The messages of a server stream. Leaving the loop cancels the call. */
 export interface Messages<Message> extends AsyncIterable<Message> {
@@ -67,7 +81,7 @@ const metadataOf = ({ headers = {} }: CallOptions): Metadata => {
   return metadata
 }
 
-const grpcOptions = ({ timeoutMs }: CallOptions): GrpcCallOptions =>
+const grpcOptions = (timeoutMs: number | undefined): GrpcCallOptions =>
   timeoutMs === undefined ? {} : { deadline: Date.now() + timeoutMs }
 
 /** Cancels with the signal, and leaves the signal without a listener once the call is over. */
@@ -83,7 +97,7 @@ const cancelWith = (
 }
 
 export const unaryCall =
-  (client: Client, method: Definition) =>
+  (client: Client, method: Definition, patience = ENDLESS) =>
   (request: object = {}, options: CallOptions = {}): Promise<object> =>
     new Promise((resolve, reject) => {
       const call = client.makeUnaryRequest<object, object>(
@@ -92,8 +106,9 @@ export const unaryCall =
         method.responseDeserialize,
         request,
         metadataOf(options),
-        grpcOptions(options),
+        grpcOptions(options.timeoutMs ?? patience.answerMs()),
         (error, response) => {
+          if (!error) patience.answered()
           if (error) reject(toRpcError(method.path.slice(1), error))
           else resolve(response as object)
         },
@@ -101,8 +116,35 @@ export const unaryCall =
       cancelWith(options.signal, call)
     })
 
+/** The messages of a call, which is cancelled when the first one takes too long. */
+async function* firstInTime(
+  call: ClientReadableStream<object>,
+  method: string,
+  patience: Patience,
+): AsyncGenerator<object, void> {
+  const ms = patience.answerMs()
+  let late: RpcError | undefined
+  const tooLate = () => {
+    late = deadlineExceeded(method, ms ?? 0)
+    call.cancel()
+  }
+  const timer = ms === undefined ? undefined : setTimeout(tooLate, ms)
+  try {
+    for await (const message of call as AsyncIterable<object>) {
+      clearTimeout(timer)
+      patience.answered()
+      yield message
+    }
+  } catch (error) {
+    throw late ?? error
+  } finally {
+    clearTimeout(timer)
+  }
+  if (late !== undefined) throw late
+}
+
 export const serverStreamCall =
-  (client: Client, method: Definition) =>
+  (client: Client, method: Definition, patience = ENDLESS) =>
   (request: object = {}, options: CallOptions = {}): Messages<object> => {
     const call = client.makeServerStreamRequest<object, object>(
       method.path,
@@ -110,8 +152,9 @@ export const serverStreamCall =
       method.responseDeserialize,
       request,
       metadataOf(options),
-      grpcOptions(options),
+      grpcOptions(options.timeoutMs),
     )
+    const name = method.path.slice(1)
     // Until it is first read, grpc-js takes in whatever arrives; from then on it holds the sender back.
     call.read(0)
     // The call may fail before anyone iterates, and an unheard 'error' would end the process.
@@ -124,10 +167,10 @@ export const serverStreamCall =
       cancel: () => call.cancel(),
       async *[Symbol.asyncIterator]() {
         try {
-          yield* call as AsyncIterable<object>
+          yield* firstInTime(call, name, patience)
           if (failure !== undefined) throw failure
         } catch (error) {
-          throw toRpcError(method.path.slice(1), error)
+          throw toRpcError(name, error)
         } finally {
           call.cancel()
         }
@@ -164,7 +207,7 @@ export const clientStreamCall =
         method.requestSerialize,
         method.responseDeserialize,
         metadataOf(options),
-        grpcOptions(options),
+        grpcOptions(options.timeoutMs),
         (error, response) => {
           over.abort()
           if (error) reject(toRpcError(method.path.slice(1), error))

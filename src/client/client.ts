@@ -11,7 +11,14 @@ import type { MigrationServiceClient } from '../proto/vfiod/v1/MigrationService.
 import type { OwnershipServiceClient } from '../proto/vfiod/v1/OwnershipService.ts'
 import type { SimulatorServiceClient } from '../proto/vfiod/v1/SimulatorService.ts'
 import { methodsOf, type ServiceName } from '../wire/protos.ts'
-import { type Calls, clientStreamCall, serverStreamCall, unaryCall } from './calls.ts'
+import {
+  type Calls,
+  clientStreamCall,
+  ENDLESS,
+  type Patience,
+  serverStreamCall,
+  unaryCall,
+} from './calls.ts'
 
 /** Where the daemon listens unless its configuration says otherwise. */
 export const DEFAULT_SOCKET = '/run/vfiod/vfiod.sock'
@@ -45,24 +52,21 @@ export interface ConnectOptions {
   readonly address?: string
   /** The certificates to show and to trust; the daemon takes no connection over TCP without. */
   readonly credentials?: ChannelCredentials
+  /** How long calls wait for an answer; as long as it takes if unset. */
+  readonly patience?: Patience
 }
 
-const callOf = (channel: Client, [, method]: ReturnType<typeof methodsOf>[number]) => {
-  if (method.responseStream) return serverStreamCall(channel, method)
+type Method = ReturnType<typeof methodsOf>[number][1]
+
+const callOf = (channel: Client, method: Method, patience: Patience) => {
+  if (method.responseStream) return serverStreamCall(channel, method, patience)
   if (method.requestStream) return clientStreamCall(channel, method)
-  return unaryCall(channel, method)
+  return unaryCall(channel, method, patience)
 }
-
-const callsOf = <GeneratedClient>(channel: Client, service: ServiceName): Calls<GeneratedClient> =>
-  Object.fromEntries(
-    methodsOf(service).map((method) => [
-      method[0].charAt(0).toLowerCase() + method[0].slice(1),
-      callOf(channel, method),
-    ]),
-  ) as Calls<GeneratedClient>
 
 /** Connects when the first call is made; each client has a connection of its own. */
 export const connect = (options: ConnectOptions = {}): VfiodClient => {
+  const { patience = ENDLESS } = options
   const address = options.address ?? `unix:${options.socket ?? DEFAULT_SOCKET}`
   const channel = new Client(address, options.credentials ?? credentials.createInsecure(), {
     'grpc-node.flow_control_window': FLOW_CONTROL_WINDOW,
@@ -75,16 +79,23 @@ export const connect = (options: ConnectOptions = {}): VfiodClient => {
     'grpc.enable_channelz': 0,
     'grpc.service_config_disable_resolution': 1,
   })
+  const callsOf = <GeneratedClient>(service: ServiceName): Calls<GeneratedClient> =>
+    Object.fromEntries(
+      methodsOf(service).map(([name, method]) => [
+        name.charAt(0).toLowerCase() + name.slice(1),
+        callOf(channel, method, patience),
+      ]),
+    ) as Calls<GeneratedClient>
   return {
-    inventory: callsOf(channel, 'inventory'),
-    memory: callsOf(channel, 'memory'),
-    addressSpace: callsOf(channel, 'addressSpace'),
-    device: callsOf(channel, 'device'),
-    dirty: callsOf(channel, 'dirty'),
-    migration: callsOf(channel, 'migration'),
-    ownership: callsOf(channel, 'ownership'),
-    admin: callsOf(channel, 'admin'),
-    simulator: callsOf(channel, 'simulator'),
+    inventory: callsOf('inventory'),
+    memory: callsOf('memory'),
+    addressSpace: callsOf('addressSpace'),
+    device: callsOf('device'),
+    dirty: callsOf('dirty'),
+    migration: callsOf('migration'),
+    ownership: callsOf('ownership'),
+    admin: callsOf('admin'),
+    simulator: callsOf('simulator'),
     channel,
     close: () => channel.close(),
   }

@@ -30,6 +30,16 @@ export class RpcError extends Error {
   }
 }
 
+/** As grpc-js says it of a call that has a deadline. */
+export const deadlineExceeded = (method: string, ms: number): RpcError =>
+  new RpcError({
+    method,
+    status: 'DEADLINE_EXCEEDED',
+    reason: '',
+    message: `Deadline exceeded after ${ms / 1000}s`,
+    details: {},
+  })
+
 const statusName = (code: number): StatusName =>
   (status[code] as StatusName | undefined) ?? 'UNKNOWN'
 
@@ -43,6 +53,7 @@ const isServiceError = (error: unknown): error is ServiceError =>
 
 /** What grpc-js reports, with the reason and the details that the daemon sent along. */
 export const toRpcError = (method: string, error: unknown): RpcError => {
+  if (error instanceof RpcError) return error
   if (!isServiceError(error)) {
     const message = error instanceof Error ? error.message : String(error)
     return new RpcError({ method, status: 'UNKNOWN', reason: '', message, details: {} })

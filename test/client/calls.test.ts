@@ -38,6 +38,11 @@ afterEach(() => {
   rmSync(directory, { recursive: true })
 })
 
+const first = async (messages: AsyncIterable<unknown>): Promise<unknown> => {
+  for await (const message of messages) return message
+  return undefined
+}
+
 describe('the client', () => {
   test('has every method of every service, in lower camel case', () => {
     for (const service of Object.keys(services) as ServiceName[]) {
@@ -71,6 +76,29 @@ describe('a refused call', () => {
 
     expect(error).toMatchObject({ status: 'UNAVAILABLE', reason: '' })
     nobody.close()
+  })
+
+  test('by the patience of the client is DEADLINE_EXCEEDED, unless its stream has begun', async () => {
+    const impatient = connect({
+      socket: join(directory, 'socket'),
+      patience: { answerMs: () => 50, answered: () => undefined },
+    })
+    behaviour.ListGroups = () => undefined
+    behaviour.WatchGroups = () => undefined
+    const late = { status: 'DEADLINE_EXCEEDED', reason: '' }
+
+    expect(await refusal(impatient.inventory.listGroups())).toMatchObject(late)
+    expect(await refusal(first(impatient.inventory.watchGroups()))).toMatchObject(late)
+
+    behaviour.WatchGroups = (call: { write(message: object): void; end(): void }) => {
+      call.write({ presentSent: {} })
+      // Longer than the patience: it is for the first message alone.
+      setTimeout(() => call.end(), 100)
+    }
+    const seen: unknown[] = []
+    for await (const message of impatient.inventory.watchGroups()) seen.push(message)
+    expect(seen).toHaveLength(1)
+    impatient.close()
   })
 
   test('by its own time-out is DEADLINE_EXCEEDED', async () => {

@@ -61,8 +61,11 @@ const showConfiguration = async ({ client, output, signal }: Session): Promise<v
 const SERVING = 1
 
 /** Needs no role, so that a supervisor of the daemon may ask. */
-const requireServing = async ({ client, signal }: Session, timeoutMs?: number): Promise<void> => {
-  const ask = unaryCall(client.channel, healthCheck)
+const requireServing = async (
+  { client, patience, signal }: Session,
+  timeoutMs?: number,
+): Promise<void> => {
+  const ask = unaryCall(client.channel, healthCheck, patience)
   const options = { signal, ...(timeoutMs === undefined ? {} : { timeoutMs }) }
   const { status } = (await ask({ service: '' }, options)) as { readonly status: number }
   if (status !== SERVING) throw new CliError('The daemon takes no new calls: it is shutting down')

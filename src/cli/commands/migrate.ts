@@ -93,12 +93,12 @@ export const addMigrateCommands = (program: Command): void => {
     .argument('<file>', 'where to; - is standard output')
     .option('--force', 'replace a file that exists')
     .addHelpText('after', ABOUT_SAVE)
-    .action(action(save))
+    .action(action(save, { isTransfer: true }))
   migrate
     .command('load')
     .description('load the state of a device from a file')
     .argument('<device>', 'a PCI address or an mdev UUID')
     .argument('<file>', 'where from; - is standard input')
     .addHelpText('after', ABOUT_LOAD)
-    .action(action(load))
+    .action(action(load, { isTransfer: true }))
 }

@@ -60,10 +60,9 @@ const readIn = (path: string): Buffer => {
 /** A value in the byte order of PCI registers. */
 const littleEndian = (value: bigint, width: Width): Buffer => {
   if (value >> BigInt(8 * width) !== 0n)
-    throw new CliError(
-      `Cannot write ${hex(value)} in ${width} bytes: it is too large`,
-      'give a larger --width',
-    )
+    throw new CliError(`Cannot write ${hex(value)} in ${width} bytes: it is too large`, {
+      note: 'give a larger --width',
+    })
   const bytes = Buffer.alloc(8)
   bytes.writeBigUInt64LE(value)
   return bytes.subarray(0, width)
