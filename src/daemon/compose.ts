@@ -6,9 +6,11 @@ import { loadMachineFile, MachineFileError } from '../backends/sim/machine-file/
 import { createSim, type Sim } from '../backends/sim/sim.ts'
 import { defaultMachine } from '../backends/sim/spec/default-machine.ts'
 import type { Kernel } from '../kernel/port.ts'
+import { TracedKernel } from '../kernel/trace.ts'
 import type { Config } from './config.ts'
 import { ConfigError } from './config-error.ts'
 import { simulatorOf } from './simulator.ts'
+import { openTrace } from './trace-file.ts'
 
 export interface Ground {
   readonly kernel: Kernel
@@ -16,7 +18,15 @@ export interface Ground {
   readonly simulator?: Simulator
 }
 
-export const groundOf = async ({ backend, machine }: Config): Promise<Ground> => {
+export const groundOf = async (config: Config): Promise<Ground> => {
+  const ground = await untraced(config)
+  if (config.trace === undefined) return ground
+  const trace = openTrace(config.trace)
+  process.once('exit', () => trace.flush())
+  return { ...ground, kernel: new TracedKernel(ground.kernel, (line) => trace.write(line)) }
+}
+
+const untraced = async ({ backend, machine }: Config): Promise<Ground> => {
   switch (backend) {
     case 'linux':
       return { kernel: await linuxKernel() }

@@ -40,6 +40,13 @@ export const configSchema = z.strictObject({
       'With `sim`: the TOML file that describes the machine; a small default one if unset.',
     ),
   log_level: z.enum(LOG_LEVELS).default('info').describe('The least level that is logged.'),
+  trace: z
+    .string()
+    .refine((where) => where === 'stderr' || where.startsWith('/'), 'a path or "stderr" is needed')
+    .optional()
+    .describe(
+      'Where every call to the kernel is written, decoded: an absolute path, or `stderr`; nowhere if unset.',
+    ),
   policy: path
     .optional()
     .describe('The policy file (docs/policy.md); the built-in policy if unset.'),
@@ -77,6 +84,8 @@ export interface Overrides {
   /** True for the default machine, else its file. */
   readonly sim: string | boolean | undefined
   readonly logLevel: string | undefined
+  /** True for stderr, else a file. */
+  readonly trace: string | boolean | undefined
 }
 
 /** The environment variable of each override. */
@@ -85,6 +94,7 @@ export const ENVIRONMENT = {
   socket: 'VFIOD_SOCKET',
   sim: 'VFIOD_SIM',
   logLevel: 'VFIOD_LOG_LEVEL',
+  trace: 'VFIOD_TRACE',
 } as const satisfies Record<keyof Overrides, string>
 
 /** Read when nothing else is named, and only if it is there. */
@@ -94,11 +104,13 @@ type Environment = Readonly<Record<string, string | undefined>>
 
 const fromEnvironment = (env: Environment): Overrides => {
   const sim = env[ENVIRONMENT.sim]
+  const trace = env[ENVIRONMENT.trace]
   return {
     config: env[ENVIRONMENT.config],
     socket: env[ENVIRONMENT.socket],
     sim: sim === '1' ? true : sim,
     logLevel: env[ENVIRONMENT.logLevel],
+    trace: trace === '1' ? true : trace,
   }
 }
 
@@ -118,9 +130,17 @@ const readTable = (file: string, isRequired: boolean): Record<string, unknown> =
   }
 }
 
+const isOff = (value: string | boolean | undefined): value is undefined | false | '' | '0' =>
+  value === undefined || value === false || value === '' || value === '0'
+
 const simTable = (sim: string | boolean | undefined): Record<string, unknown> => {
-  if (sim === undefined || sim === false || sim === '' || sim === '0') return {}
+  if (isOff(sim)) return {}
   return sim === true ? { backend: 'sim' } : { backend: 'sim', machine: resolve(sim) }
+}
+
+const traceTable = (trace: string | boolean | undefined): Record<string, unknown> => {
+  if (isOff(trace)) return {}
+  return { trace: trace === true || trace === 'stderr' ? 'stderr' : resolve(`${trace}`) }
 }
 
 const given = (table: Record<string, unknown>): Record<string, unknown> =>
@@ -132,8 +152,8 @@ export const loadConfig = (flags: Overrides, env: Environment): Config => {
   const named = flags.config ?? environment.config
   const file = named ?? DEFAULT_FILE
   const table: Record<string, unknown> = readTable(file, named !== undefined)
-  for (const { socket, sim, logLevel } of [environment, flags]) {
-    Object.assign(table, simTable(sim))
+  for (const { socket, sim, logLevel, trace } of [environment, flags]) {
+    Object.assign(table, simTable(sim), traceTable(trace))
     Object.assign(table, given({ socket: socket && resolve(socket), log_level: logLevel }))
   }
   const parsed = configSchema.safeParse(table)

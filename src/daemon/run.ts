@@ -32,6 +32,7 @@ const flagsOf = (argv: readonly string[]): Overrides =>
     .option('--socket <path>', 'the Unix socket that gRPC is served on')
     .option('--sim [machine.toml]', 'serve a simulated machine instead of this host')
     .option('--log-level <level>', 'debug, info, warn or error')
+    .option('--trace [file]', 'write every call to the kernel to stderr, or to a file')
     .exitOverride()
     .parse(argv)
     .opts<Overrides>()

@@ -361,6 +361,7 @@ describe('constants', () => {
   test('nothing else leaves the room but its tools', () => {
     expect([...new Set(others)].sort()).toEqual([
       'PROPOSED_NDMA',
+      'REQUESTS',
       'Struct',
       'capHeader',
       'capabilities',

@@ -28,7 +28,13 @@ const waitsForStep = async (time: string): Promise<boolean> => {
   const machineFile = join(directory, 'machine.toml')
   writeFileSync(machineFile, time + file)
   const config = loadConfig(
-    { config: undefined, socket: undefined, sim: machineFile, logLevel: undefined },
+    {
+      config: undefined,
+      socket: undefined,
+      sim: machineFile,
+      logLevel: undefined,
+      trace: undefined,
+    },
     {},
   )
   const { kernel, simulator } = await groundOf(config)

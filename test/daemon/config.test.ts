@@ -24,6 +24,7 @@ const NO_FLAGS: Overrides = {
   socket: undefined,
   sim: undefined,
   logLevel: undefined,
+  trace: undefined,
 }
 
 const load = (
@@ -99,6 +100,16 @@ describe('the configuration', () => {
     expect(load('', flags, env)).toMatchObject({ backend: 'sim', machine: '/m.toml' })
   })
 
+  test.each([
+    ['--trace', { trace: true }, {}, 'stderr'],
+    ['--trace=FILE', { trace: '/t.txt' }, { VFIOD_TRACE: '1' }, '/t.txt'],
+    ['VFIOD_TRACE=1', {}, { VFIOD_TRACE: '1' }, 'stderr'],
+    ['VFIOD_TRACE=FILE', {}, { VFIOD_TRACE: '/t.txt' }, '/t.txt'],
+    ['VFIOD_TRACE=0', {}, { VFIOD_TRACE: '0' }, undefined],
+  ])('of %s is a trace of the calls to the kernel', (_name, flags, env, trace) => {
+    expect(load('', flags, env).trace).toBe(trace)
+  })
+
   test('does without a file when none is named and the default one is not there', () => {
     expect(DEFAULT_FILE).toBe('/etc/vfiod/vfiod.toml')
     expect(loadConfig(NO_FLAGS, {}).backend).toBe('linux')
@@ -111,6 +122,7 @@ describe('a refused configuration', () => {
     ['a relative socket', 'socket = "x.sock"', 'absolute'],
     ['a mode that is not octal', 'socket_mode = "0680"', 'octal'],
     ['an unknown backend', 'backend = "windows"', 'backend'],
+    ['a trace that is nowhere', 'trace = "here.txt"', 'trace'],
     ['a negative time', 'drain_ms = -1', 'drain_ms'],
     ['TOML that is none', 'socket = ', 'vfiod.toml'],
   ])('names %s', (_name, toml, named) => {

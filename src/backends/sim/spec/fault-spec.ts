@@ -1,12 +1,6 @@
 /** How a fault is described: in which calls it strikes, at which of them, and what it does. */
 
-import * as container from '../../../abi/container.ts'
-import * as device from '../../../abi/device.ts'
-import * as feature from '../../../abi/feature.ts'
-import * as group from '../../../abi/group.ts'
-import * as iommufd from '../../../abi/iommufd.ts'
-import * as iommufdLater from '../../../abi/iommufd-later.ts'
-import * as migV2 from '../../../abi/mig-v2.ts'
+import { REQUESTS } from '../../../abi/requests.ts'
 import type { ErrnoName } from '../../../base/errno.ts'
 
 export const FAULT_CALLS = [
@@ -60,10 +54,5 @@ export interface FaultSpec {
 
 /** Requests by their C names; one number may have several, on different files. */
 export const FAULT_REQUESTS: ReadonlyMap<string, number> = new Map(
-  [container, device, feature, group, iommufd, iommufdLater, migV2]
-    .flatMap((room) => Object.values(room as Readonly<Record<string, unknown>>))
-    .flatMap((value) => {
-      const { cName, number } = (value ?? {}) as { readonly cName?: unknown; number?: unknown }
-      return typeof cName === 'string' && typeof number === 'number' ? [[cName, number]] : []
-    }),
+  REQUESTS.map(({ cName, number }) => [cName, number]),
 )
