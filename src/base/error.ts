@@ -86,7 +86,7 @@ export interface Blocker {
 }
 
 /** A limit that was hit (google.rpc.QuotaFailure); all three in the same unit. */
-export interface Quota {
+export interface LimitHit {
   readonly limit: string
   readonly max: bigint
   readonly current: bigint
@@ -99,7 +99,7 @@ export interface Details {
   /** The name of the errno, when a kernel said no. */
   readonly errno?: string
   readonly blockers?: readonly Blocker[]
-  readonly quota?: Quota
+  readonly quota?: LimitHit
   /** The request field at fault (google.rpc.BadRequest). */
   readonly field?: string
   /** The object at fault and who owns it (google.rpc.ResourceInfo). */

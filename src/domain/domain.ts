@@ -8,7 +8,7 @@ import type { Quota } from '../rules/policy.ts'
 import { Devices } from './device/devices.ts'
 import { Irqs } from './device/irqs.ts'
 import { Dirty } from './dirty/dirty.ts'
-import { Binding } from './host/binding.ts'
+import { DriverBinding } from './host/binding.ts'
 import { Inventory } from './host/inventory.ts'
 import { type Client, ownerOf } from './identity/clients.ts'
 import { Handovers } from './identity/handover.ts'
@@ -23,13 +23,13 @@ import type { OwnerRecord } from './state/records.ts'
 import { State } from './state/state.ts'
 import { Teardown } from './teardown.ts'
 
-export type Log = (event: string, fields: Record<string, unknown>) => void
+export type EventLog = (event: string, fields: Record<string, unknown>) => void
 
 export interface Domain {
   /** The records, and the stream of their changes. */
   readonly state: State
   readonly inventory: Inventory
-  readonly binding: Binding
+  readonly binding: DriverBinding
   readonly memories: Memories
   readonly spaces: Spaces
   readonly devices: Devices
@@ -62,7 +62,7 @@ export interface Domain {
 
 export function createDomain(parts: {
   readonly kernel: Kernel
-  readonly log?: Log
+  readonly log?: EventLog
   /** How often watchers look at sysfs. */
   readonly watchMs?: number
   /** What all clients may use together; asked at each call. */
@@ -73,7 +73,7 @@ export function createDomain(parts: {
   const quotas = new Quotas(state, totalQuota)
   const tickets = new Tickets()
   const inventory = new Inventory({ kernel, state, quotas, watchMs })
-  const binding = new Binding({ kernel, inventory, state })
+  const binding = new DriverBinding({ kernel, inventory, state })
   const memories = new Memories({ tickets, quotas, state })
   const spaces = new Spaces({ kernel, inventory, state, quotas, memories, log })
   const devices = new Devices({

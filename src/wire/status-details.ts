@@ -3,7 +3,7 @@
  * library decodes it from the `grpc-status-details-bin` trailer. Encoded by the daemon, decoded by
  * the client; what goes in comes out again, up to the bounds that keep it inside a header block.
  */
-import type { Blocker, Details, Quota, VfiodError } from '../base/error.ts'
+import type { Blocker, Details, LimitHit, VfiodError } from '../base/error.ts'
 import type { BadRequest, BadRequest__Output } from '../proto/google/rpc/BadRequest.ts'
 import type { ErrorInfo, ErrorInfo__Output } from '../proto/google/rpc/ErrorInfo.ts'
 import type {
@@ -84,7 +84,7 @@ const blockerViolations = (reason: string, blockers: readonly Blocker[]) => {
 
 const NOT_NAMED = `stand in the way too${FIX_SEPARATOR}clear those that are named first`
 
-const quotaMetadata = ({ limit, max, current, needed }: Quota): Record<string, string> => ({
+const quotaMetadata = ({ limit, max, current, needed }: LimitHit): Record<string, string> => ({
   limit: short(limit),
   max: String(max),
   current: String(current),
@@ -161,7 +161,7 @@ const blockerOf = (violation: { subject: string; description: string }): Blocker
 const count = (text: string | undefined): bigint | undefined =>
   text !== undefined && /^\d{1,20}$/.test(text) ? BigInt(text) : undefined
 
-const quotaOf = (metadata: Readonly<Record<string, string>>): Quota | undefined => {
+const quotaOf = (metadata: Readonly<Record<string, string>>): LimitHit | undefined => {
   const { limit } = metadata
   const max = count(metadata.max)
   const current = count(metadata.current)

@@ -20,7 +20,7 @@ import {
 import { ENGINE } from '../../src/backends/sim/devices/profiles/engine.ts'
 import { ERRNO } from '../../src/base/errno.ts'
 import type { Access } from '../../src/base/units.ts'
-import type { DirtyEvent, ReadRequest } from '../../src/domain/dirty/dirty.ts'
+import type { DirtyEvent, DirtyReadRequest } from '../../src/domain/dirty/dirty.ts'
 import type { TrackingRequest } from '../../src/domain/dirty/tracking.ts'
 import type { Client } from '../../src/domain/identity/clients.ts'
 import type { Piece } from '../../src/domain/space/ranges.ts'
@@ -144,7 +144,7 @@ const pagesOf = (events: readonly DirtyEvent[]): number[] =>
 
 const signal = new AbortController().signal
 
-const events = (request: Partial<ReadRequest> = {}, client: Client = alice) =>
+const events = (request: Partial<DirtyReadRequest> = {}, client: Client = alice) =>
   at.domain.dirty.read(
     client,
     {
@@ -164,7 +164,7 @@ const all = async (stream: AsyncIterable<DirtyEvent>): Promise<DirtyEvent[]> => 
   return seen
 }
 
-const read = async (request: Partial<ReadRequest> = {}, client: Client = alice) =>
+const read = async (request: Partial<DirtyReadRequest> = {}, client: Client = alice) =>
   pagesOf(await all(events(request, client)))
 
 const unmap = (items: readonly Piece[] | 'all') =>

@@ -2,7 +2,7 @@
 import type { Device__Output as Device } from '../../proto/vfiod/v1/Device.ts'
 import { EduDriver, TRANSFER_BYTES } from '../edu-driver.ts'
 import type { Stage } from '../stage.ts'
-import type { SharedMemory } from './memory.ts'
+import type { DemoMemory } from './memory.ts'
 
 const PAGE = 4096
 
@@ -13,7 +13,7 @@ export const pattern = (seed: number): Buffer =>
 export const copyByDma = async (
   { client, tell }: Stage,
   device: Device,
-  memory: SharedMemory,
+  memory: DemoMemory,
 ): Promise<EduDriver> => {
   const { name } = device
   tell.step(`Drive a device: ${name} copies memory by DMA and interrupts when it is done`)

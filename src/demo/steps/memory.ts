@@ -11,7 +11,7 @@ import { mapRange } from '../map-range.ts'
 import type { Stage } from '../stage.ts'
 
 /** What the client shares with its device. */
-export interface SharedMemory {
+export interface DemoMemory {
   readonly spaceId: string
   readonly memoryId: string
   readonly fd: number
@@ -37,7 +37,7 @@ export const registerMemory = async (
   return sendFds(ticket, [fd])
 }
 
-export const shareMemory = async (stage: Stage, device: Device): Promise<SharedMemory> => {
+export const shareMemory = async (stage: Stage, device: Device): Promise<DemoMemory> => {
   const { client, tell } = stage
   tell.step('Share memory: a memfd of this process, mapped for a device')
   const fd = memfdCreate('demo-memory', LENGTH)
@@ -80,4 +80,4 @@ export const shareMemory = async (stage: Stage, device: Device): Promise<SharedM
 }
 
 /** What the daemon has of it goes with the address space. */
-export const forgetMemory = ({ fd }: SharedMemory): void => closeSync(fd)
+export const forgetMemory = ({ fd }: DemoMemory): void => closeSync(fd)

@@ -1,9 +1,9 @@
 /** Step 6. A refusal says what was found and what to do, in words and as data. */
 import { mapRange } from '../map-range.ts'
 import { type Stage, startClient } from '../stage.ts'
-import type { SharedMemory } from './memory.ts'
+import type { DemoMemory } from './memory.ts'
 
-export const showRefusals = async (stage: Stage, memory: SharedMemory): Promise<void> => {
+export const showRefusals = async (stage: Stage, memory: DemoMemory): Promise<void> => {
   const { client, tell } = stage
   tell.step('Be refused: the daemon says who is in the way')
   const { spaceId, memoryId, iova } = memory

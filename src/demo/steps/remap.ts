@@ -5,11 +5,11 @@
 import { type EduDriver, TRANSFER_BYTES } from '../edu-driver.ts'
 import type { Stage } from '../stage.ts'
 import { pattern } from './dma.ts'
-import { registerMemory, type SharedMemory } from './memory.ts'
+import { type DemoMemory, registerMemory } from './memory.ts'
 
 const PAGE = 4096
 
-export const remap = async (stage: Stage, driver: EduDriver, memory: SharedMemory) => {
+export const remap = async (stage: Stage, driver: EduDriver, memory: DemoMemory) => {
   const { client, tell } = stage
   const { spaceId, segment, iova, length, fd } = memory
   tell.step('Remap: the memory gets a new vaddr between two transfers, the iova stays')

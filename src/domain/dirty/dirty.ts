@@ -36,7 +36,7 @@ import {
 } from './sync.ts'
 import {
   type Delivery,
-  type DmaLog,
+  type DeviceDmaLog,
   EVERYWHERE,
   Tracking,
   type TrackingRequest,
@@ -48,7 +48,7 @@ export type Precision = 'tracked-writes' | 'pinned-pages'
 
 export interface Source {
   /** The log of a device; undefined is the container. */
-  readonly log: DmaLog | undefined
+  readonly log: DeviceDmaLog | undefined
   readonly precision: Precision
   readonly pageSize: bigint
 }
@@ -71,7 +71,7 @@ export type DirtyEvent =
       readonly result: BatchResult | undefined
     }
 
-export interface ReadRequest {
+export interface DirtyReadRequest {
   readonly spaceId: string
   /** What to read; all of it when both are zero. */
   readonly piece: Piece
@@ -153,7 +153,7 @@ export class Dirty {
   /** What was written, by iova. It counts as told once the consumer came back for more after the end. */
   async *read(
     client: Client,
-    { spaceId, piece, isPeek, again, form }: ReadRequest,
+    { spaceId, piece, isPeek, again, form }: DirtyReadRequest,
     signal: AbortSignal,
   ): AsyncGenerator<DirtyEvent, void> {
     const space = this.#spaces.owned(client, spaceId)
@@ -302,7 +302,7 @@ export class Dirty {
   #startLog(
     device: OpenDevice,
     wanted: { readonly ranges: readonly IovaRange[]; readonly pageSize: bigint },
-  ): Promise<DmaLog> {
+  ): Promise<DeviceDmaLog> {
     return device.lane.run(async () => {
       const fine = widened(wanted.ranges, wanted.pageSize)
       const ranges = covered(fine, LOG_RANGES_MAX)

@@ -17,7 +17,7 @@ import type { AddressSpace } from '../space/space.ts'
 import type { MappingRecord } from '../state/records.ts'
 import type { State } from '../state/state.ts'
 import { requireDirtyBits } from './request.ts'
-import { type DmaLog, EVERYWHERE, type Tracking } from './tracking.ts'
+import { type DeviceDmaLog, EVERYWHERE, type Tracking } from './tracking.ts'
 
 /** Memory that the kernel writes bitmaps to, grown to the longest that is needed. */
 export class Scratch {
@@ -94,7 +94,7 @@ export async function syncContainer(
  */
 export function* logSlices(
   { tracking, space }: Pick<SyncContext, 'space' | 'tracking'>,
-  { ranges, pageSize }: DmaLog,
+  { ranges, pageSize }: DeviceDmaLog,
   range: IovaRange,
 ): Generator<IovaRange, void> {
   const window = WINDOW_PAGES * tracking.pageSize
@@ -115,7 +115,7 @@ export function* logSlices(
 /** Keep what a log knows of one slice. Runs in the lane of the device. */
 export async function syncLog(
   { kernel, space, tracking, scratch }: SyncContext,
-  log: DmaLog,
+  log: DeviceDmaLog,
   slice: IovaRange,
 ): Promise<void> {
   const bitmap = scratch.for(slice)
@@ -152,7 +152,7 @@ function markWritable(
  */
 export async function syncBeforeClose(
   at: Omit<SyncContext, 'scratch'>,
-  log: DmaLog,
+  log: DeviceDmaLog,
 ): Promise<void> {
   const { tracking } = at
   if (tracking.logs.get(log.device) !== log) return
@@ -205,7 +205,11 @@ async function unmapWindow(
 }
 
 /** Keep what a log knows of one slice, or all that is mapped there where it does not say. */
-async function syncLogAtLeast(context: SyncContext, log: DmaLog, slice: IovaRange): Promise<void> {
+async function syncLogAtLeast(
+  context: SyncContext,
+  log: DeviceDmaLog,
+  slice: IovaRange,
+): Promise<void> {
   try {
     await syncLog(context, log, slice)
   } catch {

@@ -38,7 +38,7 @@ export interface LogHolder {
 }
 
 /** The log of one device. */
-export interface DmaLog {
+export interface DeviceDmaLog {
   readonly device: LogHolder
   /** Invariant: ascending, apart from each other, aligned to `pageSize`. */
   readonly ranges: readonly IovaRange[]
@@ -58,7 +58,7 @@ export class Tracking {
   readonly pageSize: bigint
   /** Whether the container tracks. */
   readonly isIommu: boolean
-  readonly logs = new Map<LogHolder, DmaLog>()
+  readonly logs = new Map<LogHolder, DeviceDmaLog>()
   /** Pages of the next report, besides those the kernel still has. */
   readonly pending: DirtyPages
   /** Deliveries that reached their end. */

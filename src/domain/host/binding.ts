@@ -43,7 +43,7 @@ interface Former {
   readonly override: string | undefined
 }
 
-export class Binding {
+export class DriverBinding {
   readonly #kernel: Kernel
   readonly #inventory: Inventory
   readonly #state: State

@@ -8,12 +8,12 @@
 import type { Access, ContainerFd, DeviceFd, IovaRange, Vaddr } from '../../base/units.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import type { DirtyBits, IommuBackend, Limits, Offer, Remap } from './backend.ts'
-import { Container } from './container.ts'
+import { HostContainer } from './container.ts'
 
 /** What it says of the mappings that can still be made: there is no limit. */
 const UNLIMITED = 0xffff_ffff
 
-export class Compat implements IommuBackend {
+export class CompatBackend implements IommuBackend {
   readonly kind = 'iommufd-compat'
   readonly limitedBy = 'device'
   readonly remap: Offer<Remap> = {
@@ -23,10 +23,10 @@ export class Compat implements IommuBackend {
     missing:
       'the container of this host is the one of iommufd, which has no VFIO_IOMMU_DIRTY_PAGES',
   }
-  readonly #container: Container
+  readonly #container: HostContainer
 
   constructor(kernel: Kernel, fd: ContainerFd) {
-    this.#container = new Container(kernel, fd)
+    this.#container = new HostContainer(kernel, fd)
   }
 
   attach(group: number): Promise<void> {

@@ -17,7 +17,7 @@ import {
 import type { Kernel } from '../../kernel/port.ts'
 import type { Limits } from './backend.ts'
 
-export class Container {
+export class HostContainer {
   readonly kernel: Kernel
   readonly fd: ContainerFd
   readonly #groups = new Map<number, GroupFd>()

@@ -7,12 +7,12 @@ import type { ContainerFd } from '../../base/units.ts'
 import { isIommufd, openContainer } from '../../kernel/container-calls.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import type { BackendKind, IommuBackend } from './backend.ts'
-import { Compat } from './compat.ts'
-import { Type1 } from './type1.ts'
+import { CompatBackend } from './compat.ts'
+import { Type1Backend } from './type1.ts'
 
 const MODES: Readonly<Record<BackendKind, (kernel: Kernel, fd: ContainerFd) => IommuBackend>> = {
-  type1: (kernel, fd) => new Type1(kernel, fd),
-  'iommufd-compat': (kernel, fd) => new Compat(kernel, fd),
+  type1: (kernel, fd) => new Type1Backend(kernel, fd),
+  'iommufd-compat': (kernel, fd) => new CompatBackend(kernel, fd),
 }
 
 /** Open /dev/vfio/vfio, and ask whose container that is. */

@@ -12,21 +12,21 @@ import {
 } from '../../kernel/dirty-calls.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import type { DirtyBits, IommuBackend, Limits, Offer, Remap } from './backend.ts'
-import { Container } from './container.ts'
+import { HostContainer } from './container.ts'
 
 const NO_UPDATE_VADDR: Offer<Remap> = {
   missing: 'the container does not offer VFIO_UPDATE_VADDR',
 }
 
-export class Type1 implements IommuBackend {
+export class Type1Backend implements IommuBackend {
   readonly kind = 'type1'
   readonly limitedBy = 'group'
   remap: Offer<Remap> = NO_UPDATE_VADDR
   readonly dirty: Offer<DirtyBits>
-  readonly #container: Container
+  readonly #container: HostContainer
 
   constructor(kernel: Kernel, fd: ContainerFd) {
-    this.#container = new Container(kernel, fd)
+    this.#container = new HostContainer(kernel, fd)
     this.dirty = { offered: dirtyBits(kernel, fd) }
   }
 

@@ -13,7 +13,7 @@
 import type { MigFeatures, MigState } from '../../rules/mig-arcs.ts'
 
 /** What is left to read before the device is stopped, in bytes. */
-export interface PrecopyInfo {
+export interface PrecopyBytes {
   /** Of the initial part; pre-copy is worth nothing without it. */
   readonly initialBytes: bigint
   /** Estimate of the changed bytes that can be read besides. */
@@ -30,7 +30,7 @@ export interface StateStream {
   /** Give bytes to a resuming device; answers how many it took. They are loaded when it leaves RESUMING. */
   write(from: Uint8Array): Promise<number>
   /** Only in PRE_COPY and PRE_COPY_P2P. */
-  precopy(): Promise<PrecopyInfo>
+  precopy(): Promise<PrecopyBytes>
   /** Called once, with no other call under way. */
   close(): Promise<void>
 }

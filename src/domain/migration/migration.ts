@@ -10,7 +10,7 @@ import type { Devices } from '../device/devices.ts'
 import type { Client } from '../identity/clients.ts'
 import type { Charge, Quotas } from '../identity/quotas.ts'
 import type { State } from '../state/state.ts'
-import type { PrecopyInfo } from './driver.ts'
+import type { PrecopyBytes } from './driver.ts'
 import { Migrant } from './migrant.ts'
 import { type Reader, readChunks, type Session, startOf, takeSession, writeAll } from './session.ts'
 import { v2Driver } from './v2.ts'
@@ -26,7 +26,7 @@ export interface StateView {
   readonly session: Session | undefined
 }
 
-export interface ReadRequest extends Reader {
+export interface SessionReadRequest extends Reader {
   readonly name: string
   /** 0 is the session that the device is in. */
   readonly sessionId: bigint
@@ -109,7 +109,7 @@ export class Migration {
     })
   }
 
-  async precopyInfo(client: Client, name: string): Promise<PrecopyInfo> {
+  async precopyInfo(client: Client, name: string): Promise<PrecopyBytes> {
     const migrant = await this.#migrantOf(client, name)
     return migrant.device.run(client, async () => {
       const state = await migrant.driver.state()
@@ -127,7 +127,7 @@ export class Migration {
   /** The bytes of the saving session, from where the reader says. */
   async *read(
     client: Client,
-    request: ReadRequest,
+    request: SessionReadRequest,
     signal: AbortSignal,
   ): AsyncGenerator<ReadEvent, void> {
     const migrant = await this.#migrantOf(client, request.name)

@@ -100,13 +100,13 @@ export async function dropSession(holder: SessionHolder): Promise<void> {
 }
 
 /** Which session a call wants: one of a direction, and of an id unless that is 0. */
-export interface Wanted {
+export interface WantedSession {
   readonly direction: 'saving' | 'resuming'
   readonly id: bigint
 }
 
 /** The session of the device, for one exclusive user. */
-export function takeSession(device: SessionHolder, { direction, id }: Wanted): Session {
+export function takeSession(device: SessionHolder, { direction, id }: WantedSession): Session {
   const { session } = device
   const [verb, doing] = direction === 'saving' ? ['read', 'reading'] : ['write', 'writing']
   const resource = { type: 'session', name: device.name }

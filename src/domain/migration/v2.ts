@@ -19,7 +19,7 @@ import {
   type MigState,
   pathOf,
 } from '../../rules/mig-arcs.ts'
-import type { MigrationDriver, PrecopyInfo, StateStream } from './driver.ts'
+import type { MigrationDriver, PrecopyBytes, StateStream } from './driver.ts'
 
 /** The stream of a data_fd. A session that the device has left answers ENODEV. */
 export class DataFdStream implements StateStream {
@@ -39,7 +39,7 @@ export class DataFdStream implements StateStream {
     return writeData(this.#kernel, this.#fd, from)
   }
 
-  precopy(): Promise<PrecopyInfo> {
+  precopy(): Promise<PrecopyBytes> {
     return precopyInfo(this.#kernel, this.#fd)
   }
 

@@ -10,7 +10,7 @@ import type { Memories, Memory } from '../memory/memories.ts'
 import { requireOwner } from '../state/owner.ts'
 import type { MappingRecord } from '../state/records.ts'
 import type { State } from '../state/state.ts'
-import type { Memlock } from './memlock.ts'
+import type { MemlockCheck } from './memlock.ts'
 import { type Piece, requireInside, requireRange } from './ranges.ts'
 import type { AddressSpace } from './space.ts'
 
@@ -40,7 +40,7 @@ export interface MadeMapping {
 
 /** Map one range as a part of a batch. The kernel maps all of it or nothing. */
 export async function mapOne(
-  parts: { readonly memories: Memories; readonly memlock: Memlock; readonly quotas: Quotas },
+  parts: { readonly memories: Memories; readonly memlock: MemlockCheck; readonly quotas: Quotas },
   { space, client, made }: MapBatch,
   item: MapItem,
 ): Promise<void> {

@@ -7,7 +7,7 @@ import { hex } from '../../base/units.ts'
 import { memlockOf } from '../../kernel/own-limits.ts'
 import type { Kernel } from '../../kernel/port.ts'
 
-export class Memlock {
+export class MemlockCheck {
   readonly #kernel: Kernel
   /** False once it is known that nothing limits the daemon: capabilities do not come or go. */
   #isLimited = true

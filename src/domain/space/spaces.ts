@@ -27,7 +27,7 @@ import {
   unmapMade,
   unmapOne,
 } from './mapping.ts'
-import { Memlock } from './memlock.ts'
+import { MemlockCheck } from './memlock.ts'
 import type { Piece } from './ranges.ts'
 import { Remaps, type UpdateItem } from './remap.ts'
 import { AddressSpace } from './space.ts'
@@ -42,12 +42,12 @@ interface Parts {
 }
 
 export class Spaces {
-  readonly #parts: Parts & { readonly memlock: Memlock }
+  readonly #parts: Parts & { readonly memlock: MemlockCheck }
   readonly #remaps: Remaps
   readonly #spaces = new Map<string, AddressSpace>()
 
   constructor(parts: Parts) {
-    this.#parts = { ...parts, memlock: new Memlock(parts.kernel) }
+    this.#parts = { ...parts, memlock: new MemlockCheck(parts.kernel) }
     this.#remaps = new Remaps(parts)
   }
 
