@@ -11,7 +11,8 @@ import { SeqpacketListener } from '../os/fd-passing.ts'
 import type { ServiceName } from '../wire/protos.ts'
 import { type CallRules, implementation, unknownMethod } from './call/call.ts'
 import { deferring } from './call/decode.ts'
-import { Running } from './call/in-flight.ts'
+import { InFlightCalls } from './call/in-flight.ts'
+import { Pipeline } from './call/pipeline.ts'
 import { Rates } from './call/rate.ts'
 import type { GrantOf, Release } from './identity/connection-peer.ts'
 import type { Log } from './identity/log.ts'
@@ -21,7 +22,7 @@ import { addressSpaceHandlers } from './services/address-space.ts'
 import { type Administration, adminHandlers } from './services/admin.ts'
 import { deviceHandlers } from './services/device.ts'
 import { dirtyHandlers } from './services/dirty.ts'
-import { Observation } from './services/health-and-reflection.ts'
+import { HealthAndReflection } from './services/health-and-reflection.ts'
 import { inventoryHandlers } from './services/inventory.ts'
 import { memoryHandlers } from './services/memory.ts'
 import { migrationHandlers } from './services/migration.ts'
@@ -61,11 +62,11 @@ const CLOSE_MS = 500
 export class Api {
   readonly connections: Connections
   readonly #options: ApiOptions
-  readonly #running = new Running()
+  readonly #inFlight = new InFlightCalls()
   readonly #peers: Peers
-  readonly #rates = new Rates()
+  readonly #pipeline: Pipeline
   readonly #admission: Admission
-  readonly #observation: Observation
+  readonly #healthAndReflection: HealthAndReflection
   /** Releases that are under way: the daemon does not end in the middle of one. */
   readonly #releases = new Set<Promise<void>>()
   /** The sockets that are ours to remove; not those of whoever listens there already. */
@@ -82,19 +83,20 @@ export class Api {
     const { quotas } = options.domain
     this.#peers = new Peers({ release, grantOf, quotas, log })
     this.#admission = new Admission({ quotas, log })
+    const pipeline = new Pipeline({ inFlight: this.#inFlight, rates: new Rates(), log })
+    this.#pipeline = pipeline
     this.connections = new Connections({
       peers: this.#peers,
       admission: this.#admission,
-      rates: this.#rates,
+      pipeline,
       log,
     })
     const rules: CallRules = {
       peerOf: (token) => this.connections.peerOf(token),
-      running: this.#running,
-      log,
+      pipeline,
     }
     this.#addServices(rules)
-    this.#observation = new Observation(this.connections.grpc)
+    this.#healthAndReflection = new HealthAndReflection(this.connections.grpc)
   }
 
   /** Listens once everything is in place. */
@@ -105,8 +107,8 @@ export class Api {
       api.#fdChannel = new FdChannel(await api.#listenForFds(fdSocket), {
         peers: api.#peers,
         admission: api.#admission,
-        running: api.#running,
-        rates: api.#rates,
+        pipeline: api.#pipeline,
+        purposeOf: (client, ticket) => domain.tickets.purposeOf(client, ticket),
         redeem: (client, ticket, fds) => domain.tickets.redeem(client, ticket, fds),
         log,
       })
@@ -124,10 +126,10 @@ export class Api {
     this.connections.stopAccepting()
     this.#fdChannel?.stopAccepting()
     this.#remoteListener?.close()
-    this.#observation.notServing()
-    this.#running.drain()
-    await Promise.race([this.#running.idle(), delay(graceMs, undefined, { ref: false })])
-    this.#running.abortAll()
+    this.#healthAndReflection.notServing()
+    this.#inFlight.drain()
+    await Promise.race([this.#inFlight.idle(), delay(graceMs, undefined, { ref: false })])
+    this.#inFlight.abortAll()
   }
 
   /** Closes every connection and removes the sockets. Releases nothing: that is the domain's. */
@@ -175,9 +177,9 @@ export class Api {
     how: 'releaseClient' | 'expireLease',
   ): Promise<void> {
     const { domain } = this.#options
-    this.#running.abortClient(client, why)
+    this.#inFlight.abortClient(client, why)
     await domain[how](client, why)
-    await this.#running.idle(client)
+    await this.#inFlight.idle(client)
     await domain.releaseClient(client, why)
   }
 

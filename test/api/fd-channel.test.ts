@@ -1,6 +1,6 @@
 // The fd channel: what it passes, and everything that it refuses without losing an fd.
 
-import { readdirSync } from 'node:fs'
+import { closeSync, openSync, readdirSync } from 'node:fs'
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { ERRNO } from '../../src/base/errno.ts'
@@ -86,7 +86,10 @@ describe('a ticket', () => {
     const error = await refusal(sendFds(ticket, [memfd]))
 
     expect(error).toMatchObject({ reason: 'BAD_TICKET', status: 'PERMISSION_DENIED' })
-    expect(server.lines.at(-1)).toMatchObject({ level: 'warn', fields: { reason: 'BAD_TICKET' } })
+    expect(server.lines.at(-1)).toMatchObject({
+      message: 'call refused',
+      fields: { method: 'fd-channel/redeem', audit: true, reason: 'BAD_TICKET' },
+    })
   })
 
   test('of another process is refused, and logged with who tried', async () => {
@@ -194,7 +197,9 @@ describe('junk', () => {
     const served = sendFds(ticket, [memfd])
     await until(() => connection.send(Buffer.from('one more')) === -ERRNO.EPIPE)
 
-    const refused = server.lines.filter(({ message }) => message === 'fd channel refused')
+    const refused = server.lines.filter(
+      ({ fields }) => fields.method === 'fd-channel/redeem' && fields.reason !== undefined,
+    )
     expect(refused.map(({ fields }) => fields.reason)).toEqual(
       Array.from({ length: 4 }, () => 'BAD_TICKET'),
     )
@@ -284,5 +289,39 @@ describe('packets', () => {
 
     expect(error).toMatchObject({ reason: 'ROLE_NEEDED', status: 'PERMISSION_DENIED' })
     expect(server.domain.state.memories()).toEqual([])
+  })
+})
+
+describe('what happens on the fd channel', () => {
+  const audited = () =>
+    server.lines.filter(
+      ({ fields }) => fields.method === 'fd-channel/redeem' && fields.audit === true,
+    )
+
+  test('leaves an audit line: who, what, on what, and how many fds; never the ticket', async () => {
+    const ticket = await registration('m')
+
+    await sendFds(ticket, [memfd])
+
+    expect(audited().map(({ fields }) => fields)).toMatchObject([
+      {
+        client: expect.stringMatching(new RegExp(`^${process.pid}-`)),
+        identity: `uid ${process.getuid?.()}`,
+        object: { act: 'register memory', memoryId: 'm', fds: 1 },
+      },
+    ])
+    expect(JSON.stringify(server.lines)).not.toContain(ticket.ticket)
+  })
+
+  test('leaves one as well when it is refused, with the reason', async () => {
+    const ticket = await registration('m')
+    const pipe = openSync('/dev/null', 'r')
+
+    await refusal(sendFds(ticket, [pipe]))
+    closeSync(pipe)
+
+    expect(audited().map(({ fields }) => fields)).toMatchObject([
+      { object: { act: 'register memory', memoryId: 'm', fds: 1 }, reason: expect.any(String) },
+    ])
   })
 })

@@ -2,7 +2,7 @@
 // not refused for want of one. The cells are made from the loaded protos, so none can be forgotten.
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { ACCESS, type Access } from '../../src/api/call/method-policy.ts'
+import { METHOD_POLICIES, type MethodPolicy } from '../../src/api/call/method-policy.ts'
 import type { VfiodClient } from '../../src/client/client.ts'
 import { type Grant, ROLES, type Role } from '../../src/rules/policy.ts'
 import { methodsOf, type ServiceName, services } from '../../src/wire/protos.ts'
@@ -37,8 +37,8 @@ const cells = (Object.keys(services) as ServiceName[]).flatMap((service) =>
 
 describe.each(cells)('$service $name for role $role', ({ service, name, role }) => {
   test('is refused below the role that it needs, and only then', async () => {
-    const access = (ACCESS[service] as Readonly<Record<string, Access>>)[name]
-    const needed = ROLES.indexOf(access?.role as Role)
+    const policy = (METHOD_POLICIES[service] as Readonly<Record<string, MethodPolicy>>)[name]
+    const needed = ROLES.indexOf(policy?.role as Role)
     grant = { ...EVERYTHING, role }
 
     const reason = await reasonOf(service, name.charAt(0).toLowerCase() + name.slice(1))

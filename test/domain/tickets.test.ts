@@ -12,10 +12,12 @@ afterEach(() => {
 
 const answer = async (fds: readonly number[]) => ({ reply: { got: fds.length }, fds: [] })
 
+const PURPOSE = { act: 'try', object: { memoryId: 'm' } }
+
 describe('a ticket', () => {
   test('works once, for the client that asked', async () => {
     const tickets = new Tickets()
-    const { ticket } = tickets.issue(alice, answer)
+    const { ticket } = tickets.issue(alice, PURPOSE, answer)
 
     await expect(tickets.redeem(alice, ticket, [5, 6])).resolves.toEqual({
       reply: { got: 2 },
@@ -26,7 +28,7 @@ describe('a ticket', () => {
 
   test('is refused to another client, and stays good for its own', async () => {
     const tickets = new Tickets()
-    const { ticket } = tickets.issue(alice, answer)
+    const { ticket } = tickets.issue(alice, PURPOSE, answer)
 
     await expect(tickets.redeem(bob, ticket, [])).rejects.toMatchObject({ reason: 'BAD_TICKET' })
     await expect(tickets.redeem(alice, ticket, [])).resolves.toBeDefined()
@@ -34,7 +36,7 @@ describe('a ticket', () => {
 
   test('expires', async () => {
     const tickets = new Tickets()
-    const { ticket, expiresInMs } = tickets.issue(alice, answer)
+    const { ticket, expiresInMs } = tickets.issue(alice, PURPOSE, answer)
 
     vi.advanceTimersByTime(expiresInMs)
 
@@ -43,7 +45,7 @@ describe('a ticket', () => {
 
   test('goes with its client', async () => {
     const tickets = new Tickets()
-    const { ticket } = tickets.issue(alice, answer)
+    const { ticket } = tickets.issue(alice, PURPOSE, answer)
 
     tickets.releaseClient(alice)
 
@@ -52,9 +54,9 @@ describe('a ticket', () => {
 
   test('is refused over the limit, with limit, current and needed', () => {
     const tickets = new Tickets()
-    for (let n = 0; n < LIMITS.ticketsPerClient; n += 1) tickets.issue(alice, answer)
+    for (let n = 0; n < LIMITS.ticketsPerClient; n += 1) tickets.issue(alice, PURPOSE, answer)
 
-    expect(() => tickets.issue(alice, answer)).toThrow(
+    expect(() => tickets.issue(alice, PURPOSE, answer)).toThrow(
       expect.objectContaining({
         reason: 'LIMIT_REACHED',
         details: expect.objectContaining({
@@ -62,6 +64,6 @@ describe('a ticket', () => {
         }),
       }),
     )
-    expect(tickets.issue(bob, answer)).toBeDefined()
+    expect(tickets.issue(bob, PURPOSE, answer)).toBeDefined()
   })
 })

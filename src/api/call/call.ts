@@ -1,6 +1,6 @@
 /**
- * What happens around every call, in one place: who calls, is it cancelled, what does an error
- * become, one log line. A handler is what is left: `async (request, { client }) => response`.
+ * A call of gRPC on its way through the pipeline: its request, its cancellation, its answer, by the
+ * kind of its streams. A handler is what is left: `async (request, { client }) => response`.
  */
 import { setImmediate } from 'node:timers/promises'
 import {
@@ -18,26 +18,15 @@ import {
 import type { Chunk } from '../../base/chunk.ts'
 import { VfiodError } from '../../base/error.ts'
 import { LIMITS } from '../../base/limits.ts'
-import type { Client } from '../../domain/identity/clients.ts'
 import { methodsOf, type ServiceName, type Services } from '../../wire/protos.ts'
 import { sendable, TEXT_MAX } from '../../wire/status-details.ts'
 import type { ConnectionPeer } from '../identity/connection-peer.ts'
-import type { Log } from '../identity/log.ts'
 import { heardFrom, holdLease } from '../identity/remote.ts'
 import { decoded } from './decode.ts'
-import type { Running } from './in-flight.ts'
-import { type Access, accessOf, objectOf } from './method-policy.ts'
-import { logOutcome, type Method } from './outcome.ts'
+import { type MethodPolicy, methodPolicyOf, objectOf } from './method-policy.ts'
+import type { Method } from './outcome.ts'
+import { abortReason, type CallContext, type Pipeline } from './pipeline.ts'
 import { toStatusObject, toVfiodError } from './status.ts'
-
-/** What a handler knows besides the request. */
-export interface Caller {
-  readonly client: Client
-  /** Names the connection that the call came on. */
-  readonly connection: string
-  /** Aborted when the call is cancelled, its deadline passes, or the client is gone. */
-  readonly signal: AbortSignal
-}
 
 /** The handlers of a service, as its generated `Handlers` type demands them. */
 export type Handlers<Generated> = {
@@ -50,14 +39,14 @@ export type Handlers<Generated> = {
 
 type Handler<Generated> =
   Generated extends handleUnaryCall<infer Request, infer Response>
-    ? (request: Request, caller: Caller) => Response | Promise<Response>
+    ? (request: Request, context: CallContext) => Response | Promise<Response>
     : Generated extends handleServerStreamingCall<infer Request, infer Response>
-      ? (request: Request, caller: Caller) => AsyncIterable<Response | Chunk>
+      ? (request: Request, context: CallContext) => AsyncIterable<Response | Chunk>
       : Generated extends handleClientStreamingCall<infer Request, infer Response>
-        ? (requests: AsyncIterable<Request>, caller: Caller) => Promise<Response>
+        ? (requests: AsyncIterable<Request>, context: CallContext) => Promise<Response>
         : never
 
-type AnyHandler = (request: object, caller: Caller) => unknown
+type AnyHandler = (request: object, context: CallContext) => unknown
 
 /** What every kind of call has. */
 interface AnyCall {
@@ -68,48 +57,26 @@ interface AnyCall {
 export interface CallRules {
   /** The peer behind `call.getPeer()`; throws UNKNOWN_PEER. */
   readonly peerOf: (token: string) => ConnectionPeer
-  readonly running: Running
-  readonly log: Log
+  readonly pipeline: Pipeline
 }
 
-const cancelled = (): VfiodError => new VfiodError('CANCELLED', 'The call was cancelled')
-
-/** Why the signal was aborted: the daemon has its reasons (DRAINING), a client has none. */
-const abortReason = ({ reason }: AbortSignal): VfiodError =>
-  reason instanceof VfiodError ? reason : cancelled()
-
-/** Runs the work of one call; what it throws is always a VfiodError. */
-const runCall = async <Result>(
-  { peerOf, running, log }: CallRules,
+/** Runs the work of one call, which the interceptor has admitted. */
+const runCall = <Result>(
+  { peerOf, pipeline }: CallRules,
   method: Method,
   call: AnyCall,
-  /** What the call is about, for the audit; a client stream names it in its first message. */
-  object: () => Readonly<Record<string, unknown>>,
-  work: (caller: Caller) => Promise<Result>,
+  how: {
+    /** What the call is about; a client stream names it in its first message. */
+    readonly object: () => Readonly<Record<string, unknown>>
+    readonly holdsLease: boolean
+  },
+  work: (context: CallContext) => Promise<Result>,
 ): Promise<Result> => {
-  const started = performance.now()
   const abort = new AbortController()
   call.on('cancelled', () => abort.abort())
-  let peer: ConnectionPeer | undefined
-  let client: Client | undefined
-  let failure: VfiodError | undefined
-  try {
-    peer = peerOf(call.getPeer())
-    client = peer.current()
-    const leave = running.enter({ client, abort, isEndless: method.isEndless })
-    try {
-      return await work({ client, connection: call.getPeer(), signal: abort.signal })
-    } finally {
-      leave()
-    }
-  } catch (error) {
-    failure = abort.signal.aborted ? abortReason(abort.signal) : toVfiodError(error)
-    throw failure
-  } finally {
-    const ms = Math.round(performance.now() - started)
-    const who = { client: client?.id, identity: peer?.identity }
-    logOutcome(log, method, { ...who, object: object(), ms, failure })
-  }
+  const connection = call.getPeer()
+  const peer = () => peerOf(connection)
+  return pipeline.run({ method, peer, connection, abort, ...how }, work)
 }
 
 type Reply = sendUnaryData<object>
@@ -126,18 +93,10 @@ const respond = async (response: Promise<object>, reply: Reply): Promise<void> =
 const unary =
   (rules: CallRules, method: Method, handler: AnyHandler) =>
   (call: ServerUnaryCall<object, object>, reply: Reply): void => {
-    const work = async (caller: Caller) => {
-      const letGo = holdLease(caller.client)
-      try {
-        return (await handler(decoded(call.request), caller)) as object
-      } finally {
-        letGo()
-      }
-    }
-    void respond(
-      runCall(rules, method, call, () => objectOf(call.request), work),
-      reply,
-    )
+    const work = async (context: CallContext) =>
+      (await handler(decoded(call.request), context)) as object
+    const how = { object: () => objectOf(call.request), holdsLease: true }
+    void respond(runCall(rules, method, call, how, work), reply)
   }
 
 /**
@@ -148,7 +107,7 @@ const unary =
  */
 async function* received(
   call: ServerReadableStream<object, object>,
-  { client, signal }: Caller,
+  { client, signal }: CallContext,
 ): AsyncGenerator<object, void> {
   // A client that is gone sends neither a message nor an end: the daemon's own reasons end the wait.
   const giveUp = () => call.destroy(abortReason(signal))
@@ -172,17 +131,16 @@ const clientStream =
   (call: ServerReadableStream<object, object>, reply: Reply): void => {
     // The first message names what the call is about.
     let first: object | undefined
-    const requests = async function* (caller: Caller) {
-      for await (const request of received(call, caller)) {
+    const requests = async function* (context: CallContext) {
+      for await (const request of received(call, context)) {
         first ??= request
         yield request
       }
     }
-    const work = async (caller: Caller) => (await handler(requests(caller), caller)) as object
-    void respond(
-      runCall(rules, method, call, () => objectOf(first ?? {}), work),
-      reply,
-    )
+    const work = async (context: CallContext) =>
+      (await handler(requests(context), context)) as object
+    const how = { object: () => objectOf(first ?? {}), holdsLease: false }
+    void respond(runCall(rules, method, call, how, work), reply)
   }
 
 /** Resolves when the message is on its way: its buffer may be used again. Rejects when it never will. */
@@ -206,17 +164,18 @@ const written = (
 const serverStream =
   (rules: CallRules, method: Method, handler: AnyHandler) =>
   (call: ServerWritableStream<object, object>): void => {
-    const work = async (caller: Caller): Promise<void> => {
-      const messages = handler(decoded(call.request), caller) as AsyncIterable<object>
+    const work = async (context: CallContext): Promise<void> => {
+      const messages = handler(decoded(call.request), context) as AsyncIterable<object>
       // One message at a time: a client that does not read stops the source, and fills no memory.
       for await (const message of messages) {
-        await written(call, message, caller.signal)
+        await written(call, message, context.signal)
         // What a watch sends fits the buffers on the way: that it left tells nothing of the client.
-        if (!method.isEndless) heardFrom(caller.client)
+        if (!method.isEndless) heardFrom(context.client)
       }
-      if (caller.signal.aborted) throw abortReason(caller.signal)
+      if (context.signal.aborted) throw abortReason(context.signal)
     }
-    runCall(rules, method, call, () => objectOf(call.request), work).then(
+    const how = { object: () => objectOf(call.request), holdsLease: false }
+    runCall(rules, method, call, how, work).then(
       () => call.end(),
       (error: unknown) => {
         if (!call.cancelled) call.emit('error', toStatusObject(toVfiodError(error)))
@@ -245,9 +204,9 @@ export const implementation = <Name extends ServiceName>(
     methodsOf(service).map(([name, definition]) => {
       const handler = (handlers as Readonly<Record<string, AnyHandler>>)[name]
       if (handler === undefined) throw new Error(`${definition.path} has no handler`)
-      const access = accessOf(service, name)
+      const policy = methodPolicyOf(service, name)
       const isEndless = name.startsWith('Watch')
-      const method = { name: definition.path.slice(1), isEndless, access }
+      const method = { name: definition.path.slice(1), isEndless, policy }
       return [name, serve(rules, definition, method, handler)]
     }),
   )
@@ -262,7 +221,7 @@ export const unknownMethod = (rules: CallRules, wanted: string): UntypedHandleCa
       { resource: { type: 'rpc', name: path.slice(1) } },
     )
   }
-  const access: Access = { role: 'none', isAudited: false, maxBytes: LIMITS.requestBytes }
-  const method: Method = { name: path.slice(1), isEndless: false, access }
+  const policy: MethodPolicy = { role: 'none', isAudited: false, maxBytes: LIMITS.requestBytes }
+  const method: Method = { name: path.slice(1), isEndless: false, policy }
   return clientStream(rules, method, refuse) as UntypedHandleCall
 }

@@ -5,7 +5,7 @@
 import { VfiodError } from '../../base/error.ts'
 import type { Client } from '../../domain/identity/clients.ts'
 
-export interface RunningCall {
+export interface InFlightCall {
   readonly client: Client
   /** A watch: it goes on until somebody ends it. */
   readonly isEndless: boolean
@@ -15,13 +15,13 @@ export interface RunningCall {
 const draining = (): VfiodError =>
   new VfiodError('DRAINING', 'Cannot serve the call: the daemon is shutting down; reconnect later')
 
-export class Running {
-  readonly #calls = new Set<RunningCall>()
+export class InFlightCalls {
+  readonly #calls = new Set<InFlightCall>()
   readonly #waiters = new Set<() => void>()
   #isDraining = false
 
   /** Counts a call in; answers how to count it out. DRAINING when no new ones are taken. */
-  enter(call: RunningCall): () => void {
+  enter(call: InFlightCall): () => void {
     if (this.#isDraining) throw draining()
     this.#calls.add(call)
     return () => {

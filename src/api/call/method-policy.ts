@@ -7,7 +7,7 @@ import { LIMITS } from '../../base/limits.ts'
 import { type Grant, hasRole, type Role } from '../../rules/policy.ts'
 import { methodsOf, type ServiceName, type Services } from '../../wire/protos.ts'
 
-export interface Access {
+export interface MethodPolicy {
   readonly role: Role
   /** Whether it changes something, so that the log keeps who did it to what. */
   readonly isAudited: boolean
@@ -15,24 +15,24 @@ export interface Access {
   readonly maxBytes: number
 }
 
-const small = (role: Role, isAudited: boolean): Access => ({
+const small = (role: Role, isAudited: boolean): MethodPolicy => ({
   role,
   isAudited,
   maxBytes: LIMITS.requestBytes,
 })
 
 /** Tells a caller about itself; it must also work for a caller that was granted nothing. */
-const ANYBODY: Access = small('none', false)
+const ANYBODY: MethodPolicy = small('none', false)
 /** Looks, and changes nothing. */
-const LOOK: Access = small('observe', false)
+const READ: MethodPolicy = small('observe', false)
 /** Looks at what the caller owns. */
-const LOOK_AT_OWN: Access = small('operate', false)
+const READ_OWN: MethodPolicy = small('operate', false)
 /** Changes what the caller owns. */
-const OPERATE: Access = small('operate', true)
+const OPERATE: MethodPolicy = small('operate', true)
 /** The same, with a batch or with bytes for a device. */
-const OPERATE_LARGE: Access = { ...OPERATE, maxBytes: LIMITS.messageBytes }
-const ADMIN: Access = small('admin', true)
-const ADMIN_LOOK: Access = small('admin', false)
+const OPERATE_LARGE: MethodPolicy = { ...OPERATE, maxBytes: LIMITS.messageBytes }
+const ADMIN: MethodPolicy = small('admin', true)
+const ADMIN_READ: MethodPolicy = small('admin', false)
 
 /** Generated services have index signatures besides their methods; only the methods count. */
 type MethodsOf<Service> = Extract<
@@ -40,29 +40,29 @@ type MethodsOf<Service> = Extract<
   string
 >
 
-export const ACCESS: {
-  readonly [Name in ServiceName]: Readonly<Record<MethodsOf<Services[Name]>, Access>>
+export const METHOD_POLICIES: {
+  readonly [Name in ServiceName]: Readonly<Record<MethodsOf<Services[Name]>, MethodPolicy>>
 } = {
   inventory: {
-    ListGroups: LOOK,
-    GetGroup: LOOK,
-    ListDevices: LOOK,
-    GetDevice: LOOK,
+    ListGroups: READ,
+    GetGroup: READ,
+    ListDevices: READ,
+    GetDevice: READ,
     BindDevices: ADMIN,
     UnbindDevices: ADMIN,
-    WatchGroups: LOOK,
+    WatchGroups: READ,
   },
   memory: {
     RegisterMemory: OPERATE,
     AllocateMemory: OPERATE,
     ExportMemory: OPERATE,
-    ListMemory: LOOK_AT_OWN,
+    ListMemory: READ_OWN,
     ReleaseMemory: OPERATE,
   },
   addressSpace: {
     CreateSpace: OPERATE,
-    GetSpace: LOOK,
-    ListSpaces: LOOK,
+    GetSpace: READ,
+    ListSpaces: READ,
     DestroySpace: OPERATE,
     AddGroup: OPERATE,
     RemoveGroup: OPERATE,
@@ -70,14 +70,14 @@ export const ACCESS: {
     Unmap: OPERATE_LARGE,
     InvalidateVaddr: OPERATE,
     UpdateVaddr: OPERATE_LARGE,
-    ListMappings: LOOK_AT_OWN,
+    ListMappings: READ_OWN,
   },
   device: {
     OpenDevice: OPERATE,
     CloseDevice: OPERATE,
-    GetDeviceInfo: LOOK_AT_OWN,
+    GetDeviceInfo: READ_OWN,
     // Reading a register may have effects in the device; it changes nothing of vfiod's.
-    ReadRegion: LOOK_AT_OWN,
+    ReadRegion: READ_OWN,
     WriteRegion: OPERATE_LARGE,
     ResetDevice: OPERATE,
     WatchIrqs: OPERATE,
@@ -90,7 +90,7 @@ export const ACCESS: {
   dirty: {
     StartTracking: OPERATE_LARGE,
     StopTracking: OPERATE,
-    GetTracking: LOOK_AT_OWN,
+    GetTracking: READ_OWN,
     // It clears what it reads.
     ReadDirty: OPERATE,
     ReadAndUnmap: OPERATE_LARGE,
@@ -98,11 +98,11 @@ export const ACCESS: {
     PromotePages: OPERATE,
   },
   migration: {
-    GetMigrationCapabilities: LOOK_AT_OWN,
-    GetMigrationState: LOOK_AT_OWN,
+    GetMigrationCapabilities: READ_OWN,
+    GetMigrationState: READ_OWN,
     SetMigrationState: OPERATE,
-    EstimateSize: LOOK_AT_OWN,
-    GetPrecopyInfo: LOOK_AT_OWN,
+    EstimateSize: READ_OWN,
+    GetPrecopyInfo: READ_OWN,
     ReadSession: OPERATE,
     WriteSession: OPERATE_LARGE,
   },
@@ -110,35 +110,35 @@ export const ACCESS: {
     WhoAmI: ANYBODY,
     HandOver: OPERATE,
     Adopt: OPERATE,
-    KeepAlive: LOOK,
-    WatchEvents: LOOK,
+    KeepAlive: READ,
+    WatchEvents: READ,
   },
   admin: {
-    ListClients: ADMIN_LOOK,
+    ListClients: ADMIN_READ,
     ReleaseClient: ADMIN,
-    GetUsage: ADMIN_LOOK,
-    GetConfiguration: ADMIN_LOOK,
+    GetUsage: ADMIN_READ,
+    GetConfiguration: ADMIN_READ,
     Drain: ADMIN,
   },
   simulator: {
     InjectFault: ADMIN,
-    ListFaults: ADMIN_LOOK,
+    ListFaults: ADMIN_READ,
     ClearFaults: ADMIN,
     Step: ADMIN,
   },
 }
 
 /** The row of a method. */
-export function accessOf(service: ServiceName, method: string): Access {
-  const access = (ACCESS[service] as Readonly<Record<string, Access>>)[method]
-  if (access === undefined) throw new Error(`${service} ${method} has no role`)
-  return access
+export function methodPolicyOf(service: ServiceName, method: string): MethodPolicy {
+  const policy = (METHOD_POLICIES[service] as Readonly<Record<string, MethodPolicy>>)[method]
+  if (policy === undefined) throw new Error(`${service} ${method} has no role`)
+  return policy
 }
 
 /** The row of every method, by the path that a call names it by: `/vfiod.v1.AdminService/Drain`. */
-export const ACCESS_BY_PATH: ReadonlyMap<string, Access> = new Map(
-  (Object.keys(ACCESS) as ServiceName[]).flatMap((service) =>
-    methodsOf(service).map(([name, { path }]) => [path, accessOf(service, name)]),
+export const POLICY_BY_PATH: ReadonlyMap<string, MethodPolicy> = new Map(
+  (Object.keys(METHOD_POLICIES) as ServiceName[]).flatMap((service) =>
+    methodsOf(service).map(([name, { path }]) => [path, methodPolicyOf(service, name)]),
   ),
 )
 

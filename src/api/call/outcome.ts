@@ -1,20 +1,20 @@
 /** How a call ended, as its line in the log says it: who called, on what, and why it was refused. */
 import type { VfiodError } from '../../base/error.ts'
 import type { Log } from '../identity/log.ts'
-import type { Access } from './method-policy.ts'
+import type { MethodPolicy } from './method-policy.ts'
 
 export interface Method {
   /** Without the slash that its path begins with. */
   readonly name: string
   /** A watch: it goes on until it is cancelled. */
   readonly isEndless: boolean
-  readonly access: Access
+  readonly policy: MethodPolicy
 }
 
 /** The one line that a call leaves in the log. */
 export const logOutcome = (
   log: Log,
-  { name, access }: Pick<Method, 'name' | 'access'>,
+  { name, policy }: Pick<Method, 'name' | 'policy'>,
   outcome: {
     readonly client?: string | undefined
     readonly identity?: string | undefined
@@ -24,7 +24,7 @@ export const logOutcome = (
   },
 ): void => {
   const { client, identity, object = {}, ms, failure } = outcome
-  const about = access.isAudited ? { audit: true, object } : {}
+  const about = policy.isAudited ? { audit: true, object } : {}
   const fields = { method: name, client, identity, ...about, ms }
   if (failure === undefined) {
     log.info(fields, 'call')

@@ -345,9 +345,9 @@ const PLACE = { processes: 1n } as const
 export const groupsOf = (client: Client): readonly number[] =>
   client instanceof LocalClient ? client.groups : []
 
-type User = Pick<Credentials, 'uid' | 'gid' | 'groups'>
+type UserIds = Pick<Credentials, 'uid' | 'gid' | 'groups'>
 
-const isSameUser = (one: User, other: User): boolean =>
+const isSameUser = (one: UserIds, other: UserIds): boolean =>
   one.uid === other.uid &&
   one.gid === other.gid &&
   one.groups.length === other.groups.length &&
@@ -355,7 +355,7 @@ const isSameUser = (one: User, other: User): boolean =>
 
 const identityOf = ({ uid }: { readonly uid: number }): string => `uid ${uid}`
 
-const grantTo = ({ uid, gid, groups }: User, grantOf: GrantOf): Grant =>
+const grantTo = ({ uid, gid, groups }: UserIds, grantOf: GrantOf): Grant =>
   grantOf({ kind: 'local', uid, gids: [gid, ...groups] })
 
 /** What a socket has of which the kernel tells nothing: the overflow ids, which no rule is for. */

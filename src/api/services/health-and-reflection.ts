@@ -16,7 +16,7 @@ const vfiodServices = Object.keys(packageDefinition).filter((name) =>
 /** The name of the daemon as a whole, in the health protocol. */
 const OVERALL = ''
 
-export class Observation {
+export class HealthAndReflection {
   readonly #health = new HealthImplementation()
 
   constructor(server: Server) {

@@ -12,7 +12,7 @@ import { ERRNO, errnoName } from '../../base/errno.ts'
 import { badArgument, VfiodError } from '../../base/error.ts'
 import { LIMITS } from '../../base/limits.ts'
 import type { Client } from '../../domain/identity/clients.ts'
-import type { Redeemed } from '../../domain/identity/tickets.ts'
+import type { Redeemed, TicketPurpose } from '../../domain/identity/tickets.ts'
 import { ownerText } from '../../domain/state/owner.ts'
 import {
   connectSeqpacket,
@@ -23,9 +23,8 @@ import {
 import { POLLHUP, pendingEvents } from '../../os/libc.ts'
 import { closeAll, listenUnix, SOCK_SEQPACKET } from '../../os/unix-socket.ts'
 import { MESSAGE_MAX, sendable } from '../../wire/status-details.ts'
-import type { Running } from '../call/in-flight.ts'
-import { requireRole } from '../call/method-policy.ts'
-import type { Rates } from '../call/rate.ts'
+import type { Method } from '../call/outcome.ts'
+import type { Pipeline } from '../call/pipeline.ts'
 import { STATUS, toVfiodError } from '../call/status.ts'
 import type { Log } from '../identity/log.ts'
 import type { LocalPeer, Peers } from '../identity/peers.ts'
@@ -35,11 +34,18 @@ import type { Binder } from './socket-file.ts'
 /** Open connections of one client, beside the quota of its identity; each is for one ticket. */
 const CONNECTIONS_PER_CLIENT = 32n
 
-/** A client uses the tickets that it was given; who guesses loses the connection. */
-const REFUSALS_PER_CONNECTION = 4
-
 /** Longer than any ticket: what is longer cannot be one. */
 const TICKET_LENGTH_MAX = 256
+
+/** Every packet is this: what it does is said by its ticket. */
+const REDEEM: Method = {
+  name: 'fd-channel/redeem',
+  isEndless: false,
+  policy: { role: 'operate', isAudited: true, maxBytes: TICKET_LENGTH_MAX },
+}
+
+/** A client uses the tickets that it was given; who guesses loses the connection. */
+const REFUSALS_PER_CONNECTION = 4
 
 export const fdChannelBinder: Binder<SeqpacketListener> = {
   bind: async (path) => {
@@ -61,8 +67,9 @@ type FdPeer = LocalPeer | VfiodError
 export interface FdChannelParts {
   readonly peers: Peers
   readonly admission: Admission
-  readonly running: Running
-  readonly rates: Rates
+  readonly pipeline: Pipeline
+  /** What a ticket of the client is for. */
+  readonly purposeOf: (client: Client, ticket: string) => TicketPurpose | undefined
   readonly redeem: (client: Client, ticket: string, fds: readonly number[]) => Promise<Redeemed>
   readonly log: Log
 }
@@ -161,15 +168,12 @@ export class FdChannel {
     if (outcome instanceof VfiodError) {
       const received = typeof packet === 'number' ? [] : packet.fds
       await closeAll(received)
-      this.#logRefusal(outcome, { ...who(peer), fds: received.length })
       const { reason, message } = outcome
       const refusal = { ok: false, status: status[STATUS[reason]], reason }
       const text = sendable(message, MESSAGE_MAX)
       const sent = connection.send(json({ ...refusal, message: text }))
       return sent < 0 ? 'not taken' : 'refused'
     }
-    const fields = { ...who(peer), fds: outcome.fds.length }
-    this.#parts.log.info({ ...fields, reply: outcome.reply }, 'fd channel')
     const answer = connection.send(json({ ok: true, ...outcome.reply }), outcome.fds)
     await closeAll(outcome.fds)
     return answer < 0 ? 'not taken' : 'done'
@@ -177,32 +181,30 @@ export class FdChannel {
 
   /** What the domain made of the packet: it has taken over the fds unless it refused. */
   async #redeem(peer: FdPeer, packet: Packet | number): Promise<Redeemed | VfiodError> {
-    const { running, rates, redeem } = this.#parts
-    if (typeof packet === 'number') {
-      return badArgument('fd', `Cannot take the packet: ${TOO_LARGE}; send less`)
+    const { pipeline, redeem, purposeOf } = this.#parts
+    if (peer instanceof VfiodError) return peer
+    let about: object = {}
+    const asked = {
+      method: REDEEM,
+      peer: () => peer,
+      connection: REDEEM.name,
+      abort: new AbortController(),
+      object: () => ({ ...about, fds: typeof packet === 'number' ? 0 : packet.fds.length }),
+      holdsLease: true,
     }
-    const ticket = Buffer.from(packet.bytes).toString('latin1', 0, TICKET_LENGTH_MAX)
     try {
-      if (peer instanceof VfiodError) throw peer
-      requireRole(peer, 'operate', 'the fd channel')
-      rates.take(peer)
-      const client = peer.current()
-      const leave = running.enter({ client, abort: new AbortController(), isEndless: false })
-      try {
-        return await redeem(client, ticket, packet.fds)
-      } finally {
-        leave()
-      }
+      pipeline.admit(REDEEM, asked.peer)
+      return await pipeline.run(asked, ({ client }) => {
+        if (typeof packet === 'number')
+          throw badArgument('fd', `Cannot take the packet: ${TOO_LARGE}; send less`)
+        const ticket = Buffer.from(packet.bytes).toString('latin1', 0, TICKET_LENGTH_MAX)
+        const purpose = purposeOf(client, ticket)
+        if (purpose !== undefined) about = { act: purpose.act, ...purpose.object }
+        return redeem(client, ticket, packet.fds)
+      })
     } catch (error) {
       return toVfiodError(error)
     }
-  }
-
-  #logRefusal(error: VfiodError, fields: object): void {
-    const { reason, message, cause } = error
-    if (reason === 'BUG')
-      this.#parts.log.error({ ...fields, reason, err: cause }, 'fd channel failed by a mistake')
-    else this.#parts.log.warn({ ...fields, reason, refusal: message }, 'fd channel refused')
   }
 }
 
@@ -223,6 +225,3 @@ const tooManyOf = (client: Client, current: bigint): VfiodError =>
 const TOO_LARGE = `it is longer than a packet may be or has more than ${LIMITS.fdsPerPacket} fds`
 
 const json = (value: object): Uint8Array => Buffer.from(JSON.stringify(value))
-
-const who = (peer: FdPeer) =>
-  peer instanceof VfiodError ? {} : { client: peer.client?.id, identity: peer.identity }

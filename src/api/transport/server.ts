@@ -24,7 +24,7 @@ import { LIMITS } from '../../base/limits.ts'
 import type { Payer } from '../../domain/identity/quotas.ts'
 import { POLLHUP, POLLRDHUP, pendingEvents } from '../../os/libc.ts'
 import { Buckets } from '../call/bucket.ts'
-import type { Rates } from '../call/rate.ts'
+import type { Pipeline } from '../call/pipeline.ts'
 import type { ConnectionPeer } from '../identity/connection-peer.ts'
 import type { Log } from '../identity/log.ts'
 import type { Peers } from '../identity/peers.ts'
@@ -49,7 +49,7 @@ const OPTIONS: ServerOptions = {
 }
 
 /** What of an HTTP/2 session is used here; grpc-js hands none of them out. */
-interface Session {
+interface HttpSession {
   readonly socket: { readonly remoteAddress?: string }
   setLocalWindowSize(bytes: number): void
   /** GOAWAY; the calls that are under way are still answered. */
@@ -58,16 +58,16 @@ interface Session {
   destroy(code: number): void
 }
 
-interface Stream {
+interface HttpStream {
   /** Undefined once the session is destroyed. */
-  readonly session: Session | undefined
+  readonly session: HttpSession | undefined
   on(event: 'error', listener: () => void): void
 }
 
 interface ServerHooks {
-  readonly onSession: (session: Session) => void
+  readonly onSession: (session: HttpSession) => void
   /** Whether one more stream of the session is served; the session ends where not. */
-  readonly isServed: (session: Session) => boolean
+  readonly isServed: (session: HttpSession) => boolean
 }
 
 /** The methods of the server, and for every other path the one handler that refuses it. */
@@ -114,7 +114,7 @@ class WideServer extends GrpcServer {
     const injector = super.createConnectionInjector(credentials)
     // biome-ignore lint/complexity/useLiteralKeys: private in the types of grpc-js.
     for (const http2Server of this['http2Servers'].keys()) {
-      http2Server.on('session', (session: Session) => {
+      http2Server.on('session', (session: HttpSession) => {
         session.setLocalWindowSize(UPLOAD_WINDOW)
         this.#hooks.onSession(session)
       })
@@ -127,7 +127,7 @@ class WideServer extends GrpcServer {
   #guardStreams(http2Server: EventEmitter): void {
     const serve = http2Server.listeners('stream') as ((...args: unknown[]) => void)[]
     http2Server.removeAllListeners('stream')
-    http2Server.on('stream', (stream: Stream, ...rest) => {
+    http2Server.on('stream', (stream: HttpStream, ...rest) => {
       const { session } = stream
       if (session === undefined || this.#hooks.isServed(session))
         for (const listener of serve) listener(stream, ...rest)
@@ -182,7 +182,7 @@ interface Connection {
   readonly peer: ConnectionPeer | undefined
   readonly refusal: VfiodError | undefined
   /** Set as soon as HTTP/2 is spoken on it. */
-  session?: Session
+  session?: HttpSession
 }
 
 export class Connections {
@@ -205,21 +205,22 @@ export class Connections {
   constructor({
     peers,
     admission,
-    rates,
+    pipeline,
     log,
   }: {
     readonly peers: Peers
     readonly admission: Admission
-    readonly rates: Rates
+    readonly pipeline: Pipeline
     readonly log: Log
   }) {
     this.sockets = this.#sockets
     this.#admission = admission
     const refusalOf = (token: string) => this.#refusalOf(token)
     const peerOf = (token: string) => this.peerOf(token)
-    const interceptors = [transportRefusals({ refusalOf, peerOf, rates, log })]
+    const interceptors = [transportRefusals({ refusalOf, peerOf, pipeline, log })]
     const options = { ...OPTIONS, interceptors }
-    const connectionOf = ({ socket }: Session) => this.#connections.get(socket.remoteAddress ?? '')
+    const connectionOf = ({ socket }: HttpSession) =>
+      this.#connections.get(socket.remoteAddress ?? '')
     this.grpc = new WideServer(options, {
       onSession: (session) => {
         const connection = connectionOf(session)

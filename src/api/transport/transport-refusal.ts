@@ -10,9 +10,8 @@ import { type ServerInterceptingCall, type ServerInterceptor, status } from '@gr
 import { badArgument, VfiodError } from '../../base/error.ts'
 import { LIMITS } from '../../base/limits.ts'
 import { DETAILS_KEY } from '../../wire/status-details.ts'
-import { ACCESS_BY_PATH, type Access, requireRole } from '../call/method-policy.ts'
-import { logOutcome } from '../call/outcome.ts'
-import type { Rates } from '../call/rate.ts'
+import { POLICY_BY_PATH } from '../call/method-policy.ts'
+import type { Pipeline } from '../call/pipeline.ts'
 import { toStatusObject, toVfiodError } from '../call/status.ts'
 import type { ConnectionPeer } from '../identity/connection-peer.ts'
 import type { Log } from '../identity/log.ts'
@@ -90,7 +89,7 @@ export interface TransportRules {
   readonly refusalOf: (token: string) => VfiodError | undefined
   /** The peer behind `call.getPeer()`; throws UNKNOWN_PEER. */
   readonly peerOf: (token: string) => ConnectionPeer
-  readonly rates: Rates
+  readonly pipeline: Pipeline
   readonly log: Log
 }
 
@@ -116,23 +115,7 @@ function requirePlain({ incomingEncoding }: Unread): void {
  * that its process lives are checked here, and how many bytes a message may have is set.
  */
 export const transportRefusals = (rules: TransportRules): ServerInterceptor => {
-  const { refusalOf, peerOf, rates, log } = rules
-
-  /** Whether anything of the call is read; throws why not. */
-  const admit = (name: string, access: Access, token: string): void => {
-    let peer: ConnectionPeer | undefined
-    try {
-      peer = peerOf(token)
-      requireRole(peer, access.role, name)
-      rates.take(peer)
-      peer.requireAlive()
-    } catch (error) {
-      const failure = toVfiodError(error)
-      logOutcome(log, { name, access }, { identity: peer?.identity, ms: 0, failure })
-      throw failure
-    }
-  }
-
+  const { refusalOf, peerOf, pipeline, log } = rules
   return ({ path }, call) => {
     const name = path.slice(1)
     const send = call.sendStatus.bind(call)
@@ -154,15 +137,16 @@ export const transportRefusals = (rules: TransportRules): ServerInterceptor => {
     const unheard = (error: VfiodError) => {
       call.start = () => send(toStatusObject(error))
     }
-    const access = ACCESS_BY_PATH.get(path)
+    const policy = POLICY_BY_PATH.get(path)
     const unread = call as unknown as Unread
-    unread.maxReceiveMessageSize = access?.maxBytes ?? LIMITS.requestBytes
+    unread.maxReceiveMessageSize = policy?.maxBytes ?? LIMITS.requestBytes
     unread.decoder.maxReadMessageLength = unread.maxReceiveMessageSize
     try {
       const refusal = refusalOf(call.getPeer())
       if (refusal !== undefined) throw refusal
       requirePlain(unread)
-      if (access !== undefined) admit(name, access, call.getPeer())
+      const peer = () => peerOf(call.getPeer())
+      if (policy !== undefined) pipeline.admit({ name, policy }, peer)
     } catch (error) {
       unheard(toVfiodError(error))
     }

@@ -158,7 +158,7 @@ export class Devices {
     // Tried now, so that a device that cannot be exported is refused here and not on the channel.
     const probe = await duplicate(this.get(client, name))
     sys.closeSync(probe)
-    return this.#tickets.issue(client, async (fds) => {
+    return this.#tickets.issue(client, { act: 'export device', object: { name } }, async (fds) => {
       requireNoFds(fds)
       const device = this.get(client, name)
       const fd = await duplicate(device)

@@ -110,7 +110,9 @@ export class Irqs {
     const device = this.#devices.get(client, vectors.name)
     requireVectors(device, vectors)
     requireIdle(device, vectors.index)
-    return this.#tickets.issue(client, (fds) => this.#takeEventfds(client, vectors, fds))
+    const { name, index } = vectors
+    const purpose = { act: 'arm eventfds', object: { name, index } }
+    return this.#tickets.issue(client, purpose, (fds) => this.#takeEventfds(client, vectors, fds))
   }
 
   /** Disarm every vector of an index; nothing happens to one that is not armed. */

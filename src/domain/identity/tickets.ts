@@ -28,8 +28,15 @@ export function requireNoFds(fds: readonly number[]): void {
   )
 }
 
+/** What a ticket is for: `{ act: 'register memory', object: { memoryId: 'ram' } }`. */
+export interface TicketPurpose {
+  readonly act: string
+  readonly object: Readonly<Record<string, string | number>>
+}
+
 interface Entry {
   readonly client: Client
+  readonly purpose: TicketPurpose
   readonly redeem: Redeem
   readonly expires: NodeJS.Timeout
 }
@@ -43,7 +50,7 @@ export class Tickets {
   readonly #entries = new Map<string, Entry>()
 
   /** A ticket that lets `client`, and nobody else, run `redeem` once. */
-  issue(client: Client, redeem: Redeem): Ticket {
+  issue(client: Client, purpose: TicketPurpose, redeem: Redeem): Ticket {
     if (client.origin.kind === 'remote') {
       throw new VfiodError(
         'UNSUPPORTED',
@@ -69,8 +76,14 @@ export class Tickets {
     const ticket = randomBytes(32).toString('hex')
     const expires = setTimeout(() => this.#entries.delete(ticket), LIMITS.ticketMs)
     expires.unref()
-    this.#entries.set(ticket, { client, redeem, expires })
+    this.#entries.set(ticket, { client, purpose, redeem, expires })
     return { ticket, expiresInMs: LIMITS.ticketMs }
+  }
+
+  /** What a ticket of the client is for; undefined where it has no such ticket. */
+  purposeOf(client: Client, ticket: string): TicketPurpose | undefined {
+    const entry = this.#entries.get(ticket)
+    return entry?.client.id === client.id ? entry.purpose : undefined
   }
 
   /** Use a ticket up. Unknown, used, expired and foreign ones look the same to the caller. */

@@ -135,7 +135,9 @@ export class Memories {
     const id = requireId('memory_id', wanted)
     this.#requireFreeId(client, id)
     this.#requireBelowLimit(client)
-    return { id, ticket: this.#tickets.issue(client, (fds) => this.#take(client, id, fds)) }
+    const purpose = { act: 'register memory', object: { memoryId: id } }
+    const ticket = this.#tickets.issue(client, purpose, (fds) => this.#take(client, id, fds))
+    return { id, ticket }
   }
 
   /** A memfd made by the daemon; the same call again answers with the same memory. */
@@ -177,7 +179,8 @@ export class Memories {
   /** A ticket for which the fd channel hands out the memory's fd. */
   export(client: Client, id: string): Ticket {
     const memory = this.get(client, id)
-    return this.#tickets.issue(client, async (fds) => {
+    const purpose = { act: 'export memory', object: { memoryId: memory.id } }
+    return this.#tickets.issue(client, purpose, async (fds) => {
       requireNoFds(fds)
       // The memory may be gone by the time the ticket is used.
       const { fd } = this.get(client, memory.id)
