@@ -4,6 +4,7 @@
  */
 import { errnoName } from '../base/errno.ts'
 import type { Reason } from '../base/error.ts'
+import { LIMITS } from '../base/limits.ts'
 import { connectSeqpacket } from '../os/fd-passing.ts'
 import { closeAll } from '../os/unix-socket.ts'
 import type { Ticket } from '../proto/vfiod/v1/Ticket.ts'
@@ -30,12 +31,18 @@ const refused = (answer: Readonly<Record<string, unknown>>): RpcError =>
     details: {},
   })
 
-const redeem = async (ticket: Ticket, fds: readonly number[]): Promise<FdReply> => {
+type Redeem = (fds: readonly number[]) => Promise<FdReply>
+
+/** One connection, on which a ticket is redeemed by as many packets as it needs. */
+const redeeming = async <Result>(
+  ticket: Ticket,
+  work: (redeem: Redeem) => Promise<Result>,
+): Promise<Result> => {
   const path = ticket.socketPath ?? ''
   const connection = connectSeqpacket(path)
   if (typeof connection === 'number')
     throw unreachable(`Cannot connect to the fd channel '${path}': ${errnoName(-connection)}`)
-  try {
+  const redeem: Redeem = async (fds) => {
     const sent = connection.send(Buffer.from(ticket.ticket ?? ''), fds)
     if (sent < 0) throw unreachable(`Cannot send the ticket to '${path}': ${errnoName(-sent)}`)
     const packet = await connection.receive()
@@ -47,20 +54,31 @@ const redeem = async (ticket: Ticket, fds: readonly number[]): Promise<FdReply> 
     if (answer.ok === true) return { reply: answer, fds: packet.fds }
     await closeAll(packet.fds)
     throw refused(answer)
+  }
+  try {
+    return await work(redeem)
   } finally {
     connection.close()
   }
 }
 
-/** Passes fds to the daemon; they stay open here. Answers what the daemon says of the outcome. */
-export const sendFds = async (
+/**
+ * Passes fds to the daemon, in as many packets as they need; they stay open here. Answers what the
+ * daemon says of the last.
+ */
+export const sendFds = (
   ticket: Ticket,
   fds: readonly number[],
-): Promise<Readonly<Record<string, unknown>>> => {
-  const { reply, fds: unexpected } = await redeem(ticket, fds)
-  await closeAll(unexpected)
-  return reply
-}
+): Promise<Readonly<Record<string, unknown>>> =>
+  redeeming(ticket, async (redeem) => {
+    for (let at = 0; ; at += LIMITS.fdsPerPacket) {
+      const packet = fds.slice(at, at + LIMITS.fdsPerPacket)
+      const { reply, fds: unexpected } = await redeem(packet)
+      await closeAll(unexpected)
+      if (at + packet.length >= fds.length) return reply
+    }
+  })
 
 /** Takes the fds that a ticket is for. */
-export const receiveFds = (ticket: Ticket): Promise<FdReply> => redeem(ticket, [])
+export const receiveFds = (ticket: Ticket): Promise<FdReply> =>
+  redeeming(ticket, (redeem) => redeem([]))

@@ -150,6 +150,25 @@ export const armIrqs = (
     eventfds,
   )
 
+/** Let an eventfd of the client unmask a vector whenever it is signalled; -1 ends that. */
+export const setUnmaskEventfd = (
+  kernel: Kernel,
+  deviceFd: DeviceFd,
+  { index, vector, eventfd }: { index: number; vector: number; eventfd: number },
+): Promise<void> =>
+  setIrqs(
+    kernel,
+    deviceFd,
+    {
+      index,
+      start: vector,
+      count: 1,
+      flags: VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_UNMASK,
+    },
+    `let an eventfd unmask vector ${vector} of IRQ index ${index}`,
+    [eventfd],
+  )
+
 /** Disarm every vector of an index. */
 export const disableIrqs = (kernel: Kernel, deviceFd: DeviceFd, index: number): Promise<void> =>
   setIrqs(

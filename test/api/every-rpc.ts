@@ -114,7 +114,11 @@ export const EXPECTED: Readonly<Record<string, Outcomes>> = {
   },
   'device.ResetDevice': OF_DEVICE,
   'device.WatchIrqs': OF_IRQS,
-  'device.SetIrqEventfds': OF_IRQS,
+  'device.SetIrqEventfds': {
+    ...OF_IRQS,
+    extreme: 'BAD_ARGUMENT',
+    'own ids, unknown enum': 'BAD_ARGUMENT',
+  },
   'device.DisableIrqs': OF_IRQS,
   'device.SetIrqMask': OF_IRQS,
   'device.TriggerIrq': OF_IRQS,

@@ -26,6 +26,20 @@ describe('a ticket', () => {
     await expect(tickets.redeem(alice, ticket, [])).rejects.toMatchObject({ reason: 'BAD_TICKET' })
   })
 
+  test('goes on while more packets are to come, with its time anew', async () => {
+    const tickets = new Tickets()
+    const { ticket, expiresInMs } = tickets.issue(alice, PURPOSE, async (fds) => ({
+      ...(await answer(fds)),
+      rest: answer,
+    }))
+
+    await tickets.redeem(alice, ticket, [5, 6])
+    vi.advanceTimersByTime(expiresInMs - 1)
+    await expect(tickets.redeem(bob, ticket, [7])).rejects.toMatchObject({ reason: 'BAD_TICKET' })
+    await expect(tickets.redeem(alice, ticket, [7])).resolves.toMatchObject({ reply: { got: 1 } })
+    await expect(tickets.redeem(alice, ticket, [8])).rejects.toMatchObject({ reason: 'BAD_TICKET' })
+  })
+
   test('is refused to another client, and stays good for its own', async () => {
     const tickets = new Tickets()
     const { ticket } = tickets.issue(alice, PURPOSE, answer)

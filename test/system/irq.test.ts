@@ -4,10 +4,11 @@ import { closeSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { VfiodClient } from '../../src/client/client.ts'
 import { sendFds } from '../../src/client/fd-channel.ts'
-import { eventfdCreate, eventfdRead } from '../../src/os/eventfd.ts'
+import { eventfdCreate, eventfdRead, eventfdSignal } from '../../src/os/eventfd.ts'
 import { Edu } from './edu.ts'
 import { type Daemon, eduDevices, openIn, startDaemon, until } from './world.ts'
 
+const INTX = 0
 const MSI = 1
 const SPACE = 'irq-test'
 const IOVA = 0x10_0000n
@@ -95,6 +96,36 @@ describe('interrupts through gRPC', () => {
     await edu.acknowledgeIrq(2)
     await client.device.disableIrqs({ name, index: MSI })
     closeSync(eventfd)
+  })
+
+  test('of INTx are unmasked by an eventfd of the client: a level that is up arrives again', async () => {
+    const [raised, unmask] = [eventfdCreate(), eventfdCreate()]
+    const arm = async (action: 'TRIGGER' | 'UNMASK', eventfd: number) => {
+      const { ticket } = await client.device.setIrqEventfds({
+        ...{ name, index: INTX, count: 1 },
+        action: `IRQ_EVENTFD_ACTION_${action}`,
+      })
+      if (ticket === null) throw new Error('no ticket')
+      await sendFds(ticket, [eventfd])
+    }
+    const arrives = () =>
+      until(() => {
+        const read = eventfdRead(raised)
+        return typeof read === 'bigint' ? read : undefined
+      })
+    await arm('TRIGGER', raised)
+    await arm('UNMASK', unmask)
+
+    await edu.raiseIrq(4)
+    const first = await arrives()
+    eventfdSignal(unmask)
+    const second = await arrives()
+    await edu.acknowledgeIrq(4)
+    await client.device.disableIrqs({ name, index: INTX })
+
+    expect([first, second]).toEqual([1n, 1n])
+    closeSync(raised)
+    closeSync(unmask)
   })
 
   test('refuses fds that are not eventfds, and keeps none', async () => {

@@ -1,6 +1,6 @@
 /** DeviceService: regions, interrupts, reset, and the device fd itself. */
 import type { OpenDevice } from '../../domain/device/device.ts'
-import type { IrqEvent } from '../../domain/device/irqs.ts'
+import type { EventfdRequest, IrqEvent } from '../../domain/device/irqs.ts'
 import type { Domain } from '../../domain/domain.ts'
 import type { DeviceInfo } from '../../proto/vfiod/v1/DeviceInfo.ts'
 import type { DeviceServiceHandlers } from '../../proto/vfiod/v1/DeviceService.ts'
@@ -8,15 +8,16 @@ import type { IrqIndex } from '../../proto/vfiod/v1/IrqIndex.ts'
 import type { Region } from '../../proto/vfiod/v1/Region.ts'
 import type { WatchIrqsResponse } from '../../proto/vfiod/v1/WatchIrqsResponse.ts'
 import type { Handlers } from '../call/call.ts'
-import { ownerToProto, ticketToProto, u64 } from './convert.ts'
+import { enumOf, ownerToProto, ticketToProto, u64 } from './convert.ts'
 
 /** vfio.h: VFIO_PCI_BAR0_REGION_INDEX and the ones after it, in their order. */
 const PCI_REGIONS = ['BAR0', 'BAR1', 'BAR2', 'BAR3', 'BAR4', 'BAR5', 'ROM', 'CONFIG', 'VGA']
-/** vfio.h: VFIO_PCI_INTX_IRQ_INDEX and the ones after it, in their order. */
-const PCI_IRQS = ['INTX', 'MSI', 'MSIX', 'ERR', 'REQ']
 
-const nameOf = (device: OpenDevice, names: readonly string[], index: number): string =>
-  device.flags.isPci ? (names[index] ?? '') : ''
+const ACTION = {
+  IRQ_EVENTFD_ACTION_UNSPECIFIED: 'trigger',
+  IRQ_EVENTFD_ACTION_TRIGGER: 'trigger',
+  IRQ_EVENTFD_ACTION_UNMASK: 'unmask',
+} as const
 
 const regionsToProto = (device: OpenDevice): Region[] =>
   device.regions.map((region) => ({
@@ -25,7 +26,7 @@ const regionsToProto = (device: OpenDevice): Region[] =>
     readable: region.isReadable,
     writable: region.isWritable,
     mappable: region.isMappable,
-    name: nameOf(device, PCI_REGIONS, region.index),
+    name: device.flags.isPci ? (PCI_REGIONS[region.index] ?? '') : '',
     fdOffset: String(region.fdOffset),
   }))
 
@@ -37,7 +38,9 @@ const irqsToProto = (device: OpenDevice): IrqIndex[] =>
     maskable: irq.isMaskable,
     automasked: irq.isAutomasked,
     noResize: irq.isFixedSize,
-    name: nameOf(device, PCI_IRQS, irq.index),
+    name: device.armed.nameOf(irq.index),
+    allocated: device.armed.allocated(irq.index),
+    armed: device.armed.vectors(irq.index),
   }))
 
 const deviceToProto = (device: OpenDevice): DeviceInfo => ({
@@ -92,13 +95,14 @@ export const deviceHandlers = (
     for await (const event of events) yield eventToProto(event)
   },
 
-  SetIrqEventfds: async ({ name, index, start, count }, { client }) => {
-    const ticket = irqs.setEventfds(client, { name, index, start, count })
+  SetIrqEventfds: async ({ action, ...vectors }, { client }) => {
+    const wanted = enumOf<EventfdRequest['action']>('action', ACTION, action)
+    const ticket = irqs.setEventfds(client, { ...vectors, action: wanted })
     return { ticket: ticketToProto(ticket, fdSocketPath) }
   },
 
-  DisableIrqs: async ({ name, index }, { client }) => {
-    await irqs.disable(client, name, index)
+  DisableIrqs: async (vectors, { client }) => {
+    await irqs.disable(client, vectors)
     return {}
   },
 

@@ -3,6 +3,7 @@ import type { Command } from 'commander'
 import type { IrqIndex__Output as IrqIndex } from '../../proto/vfiod/v1/IrqIndex.ts'
 import { type BorrowedDevice, withDevice } from '../borrowed-device.ts'
 import { CliError } from '../failure.ts'
+import { watchEventfds } from '../irq-eventfds.ts'
 import { parseSmall } from '../numbers.ts'
 import { action, type Session } from '../session.ts'
 
@@ -26,6 +27,7 @@ interface WatchOptions {
   readonly vectors: number
   readonly events?: number
   readonly trigger?: number
+  readonly eventfds?: boolean
 }
 
 const watchIrqs = (
@@ -36,17 +38,20 @@ const watchIrqs = (
 ): Promise<void> =>
   withDevice(session, name, async (borrowed) => {
     const { client, output, signal } = session
-    const { index, name: irqName } = find(borrowed, indexName)
+    const { index, name: irqName, count } = find(borrowed, indexName)
     const { start, vectors, trigger, events: eventsMax = Number.POSITIVE_INFINITY } = options
     let events = 0
-    const request = { name, index, start, count: vectors }
+    const request = { name, index, start, count: vectors || Math.max(count - start, 1) }
+    const reports = options.eventfds
+      ? watchEventfds(client, request, signal)
+      : client.device.watchIrqs(request, { signal })
     try {
-      for await (const event of client.device.watchIrqs(request, { signal })) {
+      for await (const event of reports) {
         if (event.event === 'armed') {
           output.event({ armed: true }, () => `${irqName} of ${name} is armed; Ctrl-C ends.`)
           if (trigger !== undefined)
             await client.device.triggerIrq({ name, index, vector: trigger }, { signal })
-        } else if (event.irq) {
+        } else if ('irq' in event && event.irq) {
           const { vector, count } = event.irq
           output.event(
             { irq: event.irq },
@@ -73,6 +78,7 @@ export const addIrqCommands = (program: Command): void => {
     .option('--vectors <count>', 'how many vectors; 0 for all of the index', parseSmall, 0)
     .option('--events <count>', 'end after this many reports', parseSmall)
     .option('--trigger <vector>', 'raise this vector once they are armed', parseSmall)
+    .option('--eventfds', 'let the kernel signal eventfds of this process, not the daemon')
     .addHelpText('after', ABOUT)
     .action(action(watchIrqs))
 }

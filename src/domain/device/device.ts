@@ -19,9 +19,7 @@ import type { Kernel } from '../../kernel/port.ts'
 import type { Client } from '../identity/clients.ts'
 import type { AddressSpace } from '../space/space.ts'
 import { requireOwner } from '../state/owner.ts'
-
-/** How an IRQ index is armed: as a stream of the daemon, or as eventfds of the client. */
-export type Arming = 'stream' | 'eventfds'
+import { ArmedIrqs } from './armed-irqs.ts'
 
 /** What a higher room wants to hear of an open device. Each is called in the lane of the device. */
 export interface DeviceHooks {
@@ -41,7 +39,7 @@ export class OpenDevice {
   readonly irqs: readonly IrqIndex[]
   /** Operations on the device run one after another. */
   readonly lane = new Lane()
-  readonly armed = new Map<number, Arming>()
+  readonly armed: ArmedIrqs
   /** Aborted when the device is closed: streams of it end. */
   readonly closing = new AbortController()
   /** Aborted when the device changes hands: streams of its former owner end. */
@@ -59,6 +57,7 @@ export class OpenDevice {
     this.flags = found.flags
     this.regions = found.regions
     this.irqs = found.irqs
+    this.armed = new ArmedIrqs({ name: at.name, isPci: found.flags.isPci })
   }
 
   get isClosed(): boolean {

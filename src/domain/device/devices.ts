@@ -212,7 +212,7 @@ export class Devices {
   async #close(device: OpenDevice): Promise<void> {
     device.closing.abort()
     await device.lane.run(async () => {
-      for (const index of device.armed.keys()) {
+      for (const index of device.armed.indexes) {
         await disableIrqs(this.#kernel, device.fd, index).catch(() => undefined)
       }
       // The next user must find neither DMA under way nor a half-done migration.

@@ -13,6 +13,8 @@ import type { Client } from './clients.ts'
 export interface Redeemed {
   readonly reply: Readonly<Record<string, string | number | boolean>>
   readonly fds: readonly number[]
+  /** Set where more packets are to come: the ticket goes on, for this. */
+  readonly rest?: Redeem
 }
 
 /** Takes over every fd, to keep or to close; on a throw it leaves them all to the caller. */
@@ -74,9 +76,7 @@ export class Tickets {
       )
     }
     const ticket = randomBytes(32).toString('hex')
-    const expires = setTimeout(() => this.#entries.delete(ticket), LIMITS.ticketMs)
-    expires.unref()
-    this.#entries.set(ticket, { client, purpose, redeem, expires })
+    this.#keep(ticket, { client, purpose, redeem })
     return { ticket, expiresInMs: LIMITS.ticketMs }
   }
 
@@ -96,7 +96,9 @@ export class Tickets {
       )
     }
     this.#drop(ticket, entry)
-    return entry.redeem(fds)
+    const redeemed = await entry.redeem(fds)
+    if (redeemed.rest !== undefined) this.#keep(ticket, { ...entry, redeem: redeemed.rest })
+    return redeemed
   }
 
   /** Forget what a client has not used. */
@@ -104,6 +106,12 @@ export class Tickets {
     for (const [ticket, entry] of this.#entries) {
       if (entry.client.id === client.id) this.#drop(ticket, entry)
     }
+  }
+
+  #keep(ticket: string, entry: Omit<Entry, 'expires'>): void {
+    const expires = setTimeout(() => this.#entries.delete(ticket), LIMITS.ticketMs)
+    expires.unref()
+    this.#entries.set(ticket, { ...entry, expires })
   }
 
   #drop(ticket: string, entry: Entry): void {

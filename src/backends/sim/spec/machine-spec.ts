@@ -121,6 +121,8 @@ export interface FunctionSpec {
   /** Vectors; 0 for no such capability. */
   readonly msiVectors: number
   readonly msixVectors: number
+  /** How many MSI or MSI-X vectors the host has left for it; undefined is enough for all. */
+  readonly hostVectors?: number | undefined
   readonly isPcie: boolean
   /** A bridge has a type 1 header, and vfio-pci does not take it. */
   readonly isBridge: boolean

@@ -137,10 +137,15 @@ export class PciIrqs {
     return 0
   }
 
-  /** The first call allocates as many vectors as it names; later ones change some of those. */
+  /**
+   * The first call allocates as many vectors as it names; later ones change some of those. A host that
+   * has fewer says how many, and gives none (pci_alloc_irq_vectors).
+   */
   #enableMessages(index: number, data: IrqData): number {
     const isNew = this.#vectors === null
     if (isNew && data.start + data.count === 0) return -ERRNO.ERANGE
+    if (isNew && data.start + data.count > this.#hostVectors)
+      return this.#hostVectors === 0 ? -ERRNO.ENOSPC : this.#hostVectors
     this.#vectors ??= { index, triggers: Array(data.start + data.count).fill(null) }
     const { triggers } = this.#vectors
     const answer = this.#setVectors(triggers, data, !this.isFixed(index))
@@ -153,13 +158,27 @@ export class PciIrqs {
     for (let at = 0; at < data.count; at++) {
       const vector = data.start + at
       const fd = data.fds[at] ?? -1
-      while (mayGrow && fd >= 0 && triggers.length <= vector) triggers.push(null)
-      const answer = setVector(triggers, vector, fd)
+      const answer = this.#setVector(triggers, { vector, fd, mayGrow })
       if (answer === 0) continue
       for (let undo = data.start; undo < vector; undo++) setVector(triggers, undo, -1)
       return answer
     }
     return 0
+  }
+
+  #setVector(
+    triggers: (Eventfd | null)[],
+    { vector, fd, mayGrow }: { vector: number; fd: number; mayGrow: boolean },
+  ): number {
+    if (mayGrow && fd >= 0 && triggers.length <= vector) {
+      if (vector >= this.#hostVectors) return -ERRNO.ENOSPC
+      while (triggers.length <= vector) triggers.push(null)
+    }
+    return setVector(triggers, vector, fd)
+  }
+
+  get #hostVectors(): number {
+    return this.#spec.hostVectors ?? Number.POSITIVE_INFINITY
   }
 
   #disableMessages(): void {
