@@ -17,15 +17,15 @@ export type Argument =
   Struct<any> | 'value' | 'fd' | 'name' | 'none' | 'undescribed'
 
 /**
- * What an answer that is not negative says: zero alone is success; any number is; it is an fd of a
+ * Which answers that are not negative are a success: zero alone is success; any number is; it is an fd of a
  * kind; or, above zero, that nothing was done and how many of something could be had.
  */
-export type Answer = 'zero' | 'number' | FdKind | 'available'
+export type Success = 'zero' | 'number' | FdKind | 'available'
 
 export interface Ioctl<
   Kind extends FdKind,
   Arg extends Argument = Argument,
-  Out extends Answer = Answer,
+  Out extends Success = Success,
 > {
   /** The C name, e.g. `VFIO_GROUP_GET_STATUS`. */
   readonly cName: string
@@ -40,7 +40,7 @@ export interface Ioctl<
 export const io = <
   const Kind extends FdKind,
   const Arg extends Argument,
-  const Out extends Answer = 'zero',
+  const Out extends Success = 'zero',
 >(
   on: Kind,
   cName: string,

@@ -6,7 +6,7 @@ import { sys } from '../os/libc.ts'
 import { unwatch, watch } from '../os/poller.ts'
 import { CliError } from './failure.ts'
 
-export type IrqEvent =
+export type IrqReport =
   | { readonly event: 'armed' }
   | { readonly event: 'irq'; readonly irq: { readonly vector: number; readonly count: string } }
 
@@ -20,9 +20,9 @@ export async function* watchEventfds(
     readonly count: number
   },
   signal: AbortSignal,
-): AsyncGenerator<IrqEvent, void> {
+): AsyncGenerator<IrqReport, void> {
   const eventfds = Array.from({ length: vectors.count }, () => eventfdCreate())
-  const raised: IrqEvent[] = []
+  const raised: IrqReport[] = []
   let wake = () => {}
   const onAbort = () => wake()
   signal.addEventListener('abort', onAbort)

@@ -4,7 +4,7 @@
  * a success only where the request says so.
  */
 
-import type { Answer, Argument, Ioctl } from '../abi/ioctl.ts'
+import type { Argument, Ioctl, Success } from '../abi/ioctl.ts'
 import { dataView, type Fields, Struct, type Values } from '../abi/layout.ts'
 import type { Fd, FdKind } from '../base/units.ts'
 import type { IoctlArg, Kernel } from './port.ts'
@@ -23,7 +23,7 @@ export type Given<Arg extends Argument> =
           : never
 
 /** What comes back: the struct as the kernel left it, an fd, a number, or nothing. */
-export type Got<Arg extends Argument, Out extends Answer> =
+export type Got<Arg extends Argument, Out extends Success> =
   Arg extends Struct<infer F>
     ? Values<F>
     : Out extends FdKind
@@ -44,7 +44,7 @@ const NO_TAIL = new Uint8Array()
 export async function request<
   Kind extends FdKind,
   const Arg extends Argument,
-  const Out extends Answer,
+  const Out extends Success,
 >(
   kernel: Kernel,
   fd: Fd<NoInfer<Kind>>,
@@ -98,7 +98,7 @@ export async function requestWhole<Kind extends FdKind, F extends Fields>(
  * The same request under another name, that of a flag or a payload: what an errno means goes by
  * the name, and a flag changes the meaning.
  */
-export const named = <Kind extends FdKind, Arg extends Argument, Out extends Answer>(
+export const named = <Kind extends FdKind, Arg extends Argument, Out extends Success>(
   cName: string,
   call: Ioctl<Kind, Arg, Out>,
 ): Ioctl<Kind, Arg, Out> => ({ ...call, cName })

@@ -10,7 +10,7 @@ import { VfiodError } from '../../base/error.ts'
 import type { IrqIndex } from '../../kernel/device-calls.ts'
 
 /** Who hears a vector: an eventfd of the client, or a stream, which ends when it is disarmed. */
-export type Listener = 'eventfd' | { readonly disarmed: () => void }
+export type IrqListener = 'eventfd' | { readonly disarmed: () => void }
 
 export interface VectorRange {
   readonly start: number
@@ -20,7 +20,7 @@ export interface VectorRange {
 interface Enabled {
   /** Vectors from 0 on that the kernel has allocated. */
   allocated: number
-  readonly listeners: Map<number, Listener>
+  readonly listeners: Map<number, IrqListener>
 }
 
 /** vfio.h: VFIO_PCI_INTX_IRQ_INDEX and the ones after it, in their order. */
@@ -106,7 +106,7 @@ export class ArmedIrqs {
   }
 
   /** The vectors that one listener hears, as ranges, and whether others hear vectors of the index. */
-  heardBy(index: number, listener: Listener): { ranges: VectorRange[]; hasOthers: boolean } {
+  heardBy(index: number, listener: IrqListener): { ranges: VectorRange[]; hasOthers: boolean } {
     const all = this.vectors(index)
     const own = all.filter((vector) => this.#enabled.get(index)?.listeners.get(vector) === listener)
     const ranges: { start: number; count: number }[] = []
@@ -119,7 +119,12 @@ export class ArmedIrqs {
   }
 
   /** The kernel took listeners for vectors, and allocated so many of the index by the first call. */
-  arm(index: number, { start, count }: VectorRange, listener: Listener, allocated: number): void {
+  arm(
+    index: number,
+    { start, count }: VectorRange,
+    listener: IrqListener,
+    allocated: number,
+  ): void {
     const enabled = this.#enabled.get(index) ?? { allocated: 0, listeners: new Map() }
     this.#enabled.set(index, enabled)
     enabled.allocated = Math.max(enabled.allocated, allocated, start + count)
@@ -129,7 +134,7 @@ export class ArmedIrqs {
   /** The kernel let go of vectors; the index stays enabled. */
   detach(index: number, { start, count }: VectorRange): void {
     const listeners = this.#enabled.get(index)?.listeners
-    const gone = new Set<Listener>()
+    const gone = new Set<IrqListener>()
     for (let vector = start; vector < start + count; vector += 1) {
       const listener = listeners?.get(vector)
       if (listener !== undefined) gone.add(listener)

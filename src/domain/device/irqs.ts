@@ -23,7 +23,7 @@ import { unwatch, watch } from '../../os/poller.ts'
 import type { Client } from '../identity/clients.ts'
 import type { Quotas } from '../identity/quotas.ts'
 import type { Redeemed, Ticket, Tickets } from '../identity/tickets.ts'
-import type { Listener, VectorRange } from './armed-irqs.ts'
+import type { IrqListener, VectorRange } from './armed-irqs.ts'
 import { notOpen, type OpenDevice } from './device.ts'
 import type { Devices } from './devices.ts'
 
@@ -229,7 +229,7 @@ export class Irqs {
       readonly irq: IrqIndex
       readonly range: VectorRange
       readonly eventfds: readonly number[]
-      readonly listener: Listener
+      readonly listener: IrqListener
       readonly allocate: number
     },
   ): Promise<void> {
@@ -271,7 +271,7 @@ export class Irqs {
   }
 
   /** Disarm what a stream still hears; the index is disabled with the last of its vectors. */
-  async #endStream(device: OpenDevice, irq: IrqIndex, listener: Listener): Promise<void> {
+  async #endStream(device: OpenDevice, irq: IrqIndex, listener: IrqListener): Promise<void> {
     await device.lane.run(async () => {
       if (device.isClosed) return
       const { ranges, hasOthers } = device.armed.heardBy(irq.index, listener)
