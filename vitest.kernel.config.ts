@@ -16,6 +16,6 @@ export default defineConfig({
     hookTimeout: 300_000,
     teardownTimeout: 60_000,
     passWithNoTests: false,
-    reporters: ['default', './test/plain-line.ts'],
+    reporters: ['default', './test/vm/progress.ts', './test/plain-line.ts'],
   },
 })

@@ -4,23 +4,41 @@
 
 import type { Reporter, SerializedError, TestModule } from 'vitest/node'
 
+export interface Counts {
+  readonly passed: number
+  readonly failed: number
+  readonly skipped: number
+}
+
+/** How the tests of one file ended. */
+export const countsOf = (module: TestModule): Counts => {
+  let passed = 0
+  let failed = 0
+  let skipped = 0
+  for (const test of module.children.allTests()) {
+    const { state } = test.result()
+    if (state === 'passed') passed += 1
+    else if (state === 'failed') failed += 1
+    else skipped += 1
+  }
+  return { passed, failed: failed === 0 && !module.ok() ? 1 : failed, skipped }
+}
+
+/** `12 passed, 0 failed, 3 skipped` */
+export const lineOf = ({ passed, failed, skipped }: Counts): string =>
+  `${passed} passed, ${failed} failed${skipped === 0 ? '' : `, ${skipped} skipped`}`
+
 // biome-ignore lint/style/noDefaultExport: vitest takes a reporter that is named by path from there.
 export default class PlainLine implements Reporter {
   onTestRunEnd(modules: readonly TestModule[], strays: readonly SerializedError[]): void {
-    let passed = 0
-    let failed = strays.length
-    let skipped = 0
-    for (const module of modules) {
-      let failedHere = 0
-      for (const test of module.children.allTests()) {
-        const { state } = test.result()
-        if (state === 'passed') passed += 1
-        else if (state === 'failed') failedHere += 1
-        else skipped += 1
-      }
-      failed += failedHere === 0 && !module.ok() ? 1 : failedHere
-    }
-    const rest = skipped === 0 ? '' : `, ${skipped} skipped`
-    process.stdout.write(`${passed} passed, ${failed} failed${rest}\n`)
+    const sum = modules.map(countsOf).reduce(
+      (all, one) => ({
+        passed: all.passed + one.passed,
+        failed: all.failed + one.failed,
+        skipped: all.skipped + one.skipped,
+      }),
+      { passed: 0, failed: strays.length, skipped: 0 },
+    )
+    process.stdout.write(`${lineOf(sum)}\n`)
   }
 }

@@ -19,6 +19,7 @@ import { differenceText } from './report.ts'
 import { SimSide } from './sim-side.ts'
 
 const OPS = Number(process.env.VFIOD_OPS ?? 20_000)
+const SHOWN_EVERY = 10_000
 const SEED = Number(process.env.VFIOD_SEED ?? 1)
 
 const sysfs = (path: string, data: string): void => writeFileSync(path, data)
@@ -44,6 +45,7 @@ const runArea = async ({ name, sequence }: Area, duel: Duel): Promise<boolean> =
   let sequences = 0
   let ops = 0
   let live = 0
+  let shown = 0
   for (let seed = SEED; live < OPS; seed++) {
     const path = process.env.VFIOD_PATH
     let worst: Result | undefined
@@ -56,6 +58,11 @@ const runArea = async ({ name, sequence }: Area, duel: Duel): Promise<boolean> =
       return result.difference === undefined
     })
     const numRuns = path ? 1 : Math.min(50, Math.ceil((OPS - live) / 30))
+    // The machine that is silent for long is taken for one that hangs.
+    if (live >= (shown + 1) * SHOWN_EVERY) {
+      shown = Math.floor(live / SHOWN_EVERY)
+      console.log(`${name}: ${live} operations so far`)
+    }
     const checked = await fc.check(property, { seed, numRuns, ...(path ? { path } : {}) })
     if (checked.failed && checked.counterexample && worst) {
       const [found] = checked.counterexample

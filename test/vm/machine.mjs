@@ -84,21 +84,21 @@ function qemuArguments({ kernel, initrd, job, iommu, append, processors }) {
   ]
 }
 
-// The emulator dies with us, even if we are killed; and with the clock. Answers with the reason
-// why it was killed, or null when it ended by itself.
-function runQemu(args, { timeoutMs, onLine }) {
+// The emulator dies with us, even if we are killed; and when its job says nothing for too long.
+// Answers with the reason why it was killed, or null when it ended by itself.
+function runQemu(args, { silenceMs, onLine }) {
   return new Promise((resolve, reject) => {
     const command = ['--pdeathsig', 'KILL', 'qemu-system-x86_64', ...args]
-    const qemu = spawn('setpriv', command, {
-      stdio: ['ignore', onLine ? 'pipe' : 'inherit', 'inherit'],
-    })
+    const qemu = spawn('setpriv', command, { stdio: ['ignore', 'pipe', 'inherit'] })
     if (onLine) createInterface({ input: qemu.stdout }).on('line', onLine)
+    else qemu.stdout.pipe(process.stdout, { end: false })
     let reason = null
     const kill = (why) => {
       reason = why
       qemu.kill('SIGKILL')
     }
-    const clock = setTimeout(kill, timeoutMs, `its timeout of ${timeoutMs / 1000} s`)
+    const clock = setTimeout(kill, silenceMs, `${silenceMs / 1000} s of silence`)
+    qemu.stdout.on('data', () => clock.refresh())
     const signals = ['SIGINT', 'SIGTERM', 'SIGHUP']
     for (const signal of signals) process.on(signal, kill)
     qemu.on('error', reject)
