@@ -41,7 +41,7 @@ const untraced = async ({ backend, machine }: Config): Promise<Ground> => {
 const simOf = (file: string | undefined): Sim => {
   try {
     const spec = file === undefined ? defaultMachine : loadMachineFile(file)
-    return createSim(spec, { time: spec.time ?? 'auto' })
+    return createSim(spec)
   } catch (error) {
     // RangeError: a fault that does not fit the machine.
     if (error instanceof MachineFileError || error instanceof RangeError)

@@ -1,4 +1,19 @@
-/** The handle on a simulated machine: its kernel, and what only a simulator can do. */
+/**
+ * A Linux kernel with VFIO, type1, iommufd and devices, without hardware: the entry of the simulator.
+ *
+ *   const { kernel } = createSim(defaultMachine)
+ *   const container = await kernel.open('/dev/vfio/vfio', O_RDWR)
+ *
+ * `kernel` is the port (kernel/port.ts), the system call in bytes: it answers as Linux 6.12 does,
+ * or as the version that the machine names. Memory and eventfds are those of this process, and its
+ * devices do their DMA in there. A machine is data: `spec/` describes it, `machine-file/` reads it
+ * from TOML. The handle has besides what no kernel has: time, faults, and further processes.
+ *
+ * Folders, from the ground up: spec, machine-file; core (mm, user memory, eventfds, time), file
+ * (open files, processes, the file system), iommu, type1, iommufd, vfio (containers, groups, cdevs,
+ * what all devices answer), devices (edu, mtty, profiles of vendors, PCI), machine (buses, faults),
+ * sysfs. Of vfiod it needs the port, the layouts of abi, os, and the arithmetic of rules.
+ */
 
 import type { Kernel } from '../../kernel/port.ts'
 import type { Segment } from '../../os/memory.ts'
@@ -47,9 +62,10 @@ export interface Sim extends SimProcess {
   fault: Fault | undefined
 }
 
+/** A machine that runs. Its `time` may be set here, for tests that poke it. */
 export const createSim = (
   spec: MachineSpec,
-  { time }: { readonly time: 'poked' | 'auto' },
+  { time = spec.time ?? 'auto' }: Pick<MachineSpec, 'time'> = {},
 ): Sim => {
   const machine = new Machine(spec, time)
   const vfs = new Vfs(fileTree(machine))
