@@ -6,6 +6,8 @@ import { defineConfig } from 'vitest/config'
  */
 const PROCESSES = ['api', 'os', 'soak', 'system']
 
+const TRACED_SIM = new URL('./test/contract/traced-sim.ts', import.meta.url).pathname
+
 /**
  * All others compute, or start the programs that they look at. They share two processes, because a
  * third of their time would go into starting a hundred of them.
@@ -26,6 +28,22 @@ export default defineConfig({
           name: 'shared',
           include: ['test/**/*.test.ts'],
           exclude: ['test/kernel/**', ...inProcesses],
+          pool: 'forks',
+          isolate: false,
+          testTimeout: 30_000,
+          hookTimeout: 30_000,
+        },
+      },
+      {
+        extends: true,
+        // The contract once more, over a simulator whose calls are traced.
+        resolve: {
+          alias: [{ find: /^.*\/src\/backends\/sim\/sim\.ts$/, replacement: TRACED_SIM }],
+        },
+        test: {
+          name: 'traced',
+          include: ['test/contract/**/*.test.ts'],
+          setupFiles: ['./test/contract/traced-setup.ts'],
           pool: 'forks',
           isolate: false,
           testTimeout: 30_000,

@@ -5,13 +5,11 @@
  * A rule that a backend cannot be asked about is skipped by name, with the reason: see `unless`.
  */
 
-import { afterAll, afterEach, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, describe, test } from 'vitest'
 import { linuxKernel } from '../../src/backends/linux/kernel.ts'
 import { createSim } from '../../src/backends/sim/sim.ts'
 import { defaultMachine } from '../../src/backends/sim/spec/default-machine.ts'
-import type { Kernel } from '../../src/kernel/port.ts'
-import { TracedKernel } from '../../src/kernel/trace.ts'
-import { MODES, type Mode, type ModeSkips, skipSuite, TYPE1 } from '../modes.ts'
+import { MODES, type Mode, type ModeSkips, skipSuite } from '../modes.ts'
 import { Machine } from './machine.ts'
 
 export const BACKENDS = ['sim', 'linux'] as const
@@ -22,11 +20,7 @@ const chosen = (process.env.VFIOD_BACKENDS ?? 'sim').split(',')
 /** Long enough for what a device does on its own; each look at it waits this long. */
 const GLANCE_MS = 10
 
-const machineOn = (
-  backend: Backend,
-  mode: Mode,
-  over = (kernel: Kernel): Kernel => kernel,
-): Machine => {
+const machineOn = (backend: Backend, mode: Mode): Machine => {
   if (backend === 'linux') {
     const settle = () => new Promise<void>((resolve) => setTimeout(resolve, GLANCE_MS))
     return new Machine(backend, linuxKernel(), settle, { mode })
@@ -34,7 +28,7 @@ const machineOn = (
   const { vfioContainer } = mode
   const sim = createSim({ ...defaultMachine, mdevs: [], vfioContainer }, { time: 'poked' })
   const settle = async () => void sim.step()
-  return new Machine(backend, over(sim.kernel), settle, {
+  return new Machine(backend, sim.kernel, settle, {
     mode,
     lockedPages: () => sim.lockedPages,
   })
@@ -50,7 +44,6 @@ const describeBackends = (
       skipSuite(name, `backend ${backend} is not in VFIOD_BACKENDS`)
       continue
     }
-    if (backend === 'sim') describeTraced(name, body)
     for (const mode of MODES) {
       const full = `${name} [${backend}, ${mode.name}]`
       const why = skips[mode.name]
@@ -60,23 +53,7 @@ const describeBackends = (
   }
 }
 
-/** What a trace line looks like; a ? stands for what could not be shown. */
-const LINE = /^\w+\([^?]*\) = [^?]+ <\d+us>\n$/
-
-/** On a kernel that writes down its calls everything is as without, and every call is a line. */
-const describeTraced = (name: string, body: (machine: Machine) => void): void => {
-  describe(`${name} [sim, traced]`, () => {
-    const lines: string[] = []
-    const trace = (kernel: Kernel) => new TracedKernel(kernel, (line) => void lines.push(line))
-    runOn(machineOn('sim', TYPE1, trace), body)
-    afterAll(() => {
-      expect(lines.filter((line) => !LINE.test(line))).toEqual([])
-      expect(lines.length).toBeGreaterThan(0)
-    })
-  })
-}
-
-/** The same suite for every chosen backend, in every mode, and on the traced simulator. */
+/** The same suite for every chosen backend, in every mode. */
 export const describeContract = (name: string, body: (machine: Machine) => void): void =>
   describeBackends(name, body, {})
 
