@@ -6,6 +6,7 @@ import type { MachineSpec } from '../../src/backends/sim/spec/machine-spec.ts'
 import { createDomain, type Domain } from '../../src/domain/domain.ts'
 import type { Client } from '../../src/domain/identity/clients.ts'
 import type { Kernel } from '../../src/kernel/port.ts'
+import { type Mode, TYPE1 } from '../modes.ts'
 
 export const EDU = '0000:00:04.0'
 export const EDU_GROUP = 3
@@ -15,7 +16,10 @@ export const MTTY = defaultMachine.mdevs[0]?.uuid ?? ''
 
 export interface World {
   readonly sim: Sim
+  readonly mode: Mode
   readonly domain: Domain
+  /** Pages that the kernel has pinned and charged for address spaces. */
+  pinned(): bigint
   /** What the domain logged. */
   readonly log: { readonly event: string; readonly fields: Record<string, unknown> }[]
 }
@@ -25,18 +29,22 @@ export function world(
   changes: Partial<MachineSpec> = {},
   options: {
     readonly time?: 'poked' | 'auto'
+    /** What stands behind an address space. */
+    readonly mode?: Mode
     /** What stands between the domain and the simulated kernel. */
     readonly over?: (kernel: Kernel) => Kernel
   } = {},
 ): World {
-  const { time = 'auto', over = (kernel) => kernel } = options
-  const sim = createSim({ ...defaultMachine, ...changes }, { time })
+  const { time = 'auto', mode = TYPE1, over = (kernel) => kernel } = options
+  const machine = { ...defaultMachine, vfioContainer: mode.vfioContainer, ...changes }
+  const sim = createSim(machine, { time })
   const log: World['log'][number][] = []
   const domain = createDomain({
     kernel: over(sim.kernel),
     log: (event, fields) => log.push({ event, fields }),
   })
-  return { sim, domain, log }
+  const pinned = () => (mode === TYPE1 ? sim.lockedPages : sim.pinnedPages)
+  return { sim, mode, domain, pinned, log }
 }
 
 /** A space of the client that is ready: the first edu is bound and its group a member. */

@@ -10,6 +10,7 @@ import { createDomain } from '../../src/domain/domain.ts'
 import { memlockOf } from '../../src/kernel/own-limits.ts'
 import type { Kernel } from '../../src/kernel/port.ts'
 import { rlimit } from '../../src/os/limits.ts'
+import { TYPE1 } from '../modes.ts'
 import { EDU, failIoctl, MTTY, readySpace, type World, world } from './machine.ts'
 import { alice } from './people.ts'
 
@@ -35,7 +36,9 @@ function limited(files: Readonly<Record<string, string>>) {
       }
     },
   }) as Kernel
-  const at: World = { sim, domain: createDomain({ kernel }), log: [] }
+  const pinned = () => sim.lockedPages
+  const domain = createDomain({ kernel })
+  const at: World = { sim, mode: TYPE1, domain, pinned, log: [] }
   return { at, kernel, read }
 }
 

@@ -80,8 +80,7 @@ export class DriverBinding {
         )
       }
       const moves = devices.filter((device) => device.driver !== driver)
-      await this.#transact(moves, (device) => this.#moveTo(device, driver))
-      return this.#views(devices)
+      return this.#transact(moves, (device) => this.#moveTo(device, driver), devices)
     })
   }
 
@@ -90,8 +89,7 @@ export class DriverBinding {
     return this.#lane.run(async () => {
       const devices = await this.#chosen(client, request)
       const moves = devices.filter(isVfioDriver)
-      await this.#transact(moves, (device) => this.#moveTo(device, undefined))
-      return this.#views(devices)
+      return this.#transact(moves, (device) => this.#moveTo(device, undefined), devices)
     })
   }
 
@@ -137,16 +135,19 @@ export class DriverBinding {
     )
   }
 
+  /** Move devices, and answer how those that were asked for look afterwards; or undo it all. */
   async #transact(
     devices: readonly HostDevice[],
     move: (device: HostDevice) => Promise<void>,
-  ): Promise<void> {
+    asked: readonly HostDevice[],
+  ): Promise<DeviceView[]> {
     const touched: Former[] = []
     try {
       for (const device of devices) {
         touched.push({ device, override: await driverOverride(this.#kernel, device.name) })
         await move(device)
       }
+      return await this.#views(asked)
     } catch (error) {
       const left = await this.#undo(touched)
       if (error instanceof VfiodError && left.length > 0) {
