@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { VfiodClient } from '../../src/client/client.ts'
 import { sendFds } from '../../src/client/fd-channel.ts'
 import { eventfdCreate, eventfdRead, eventfdSignal } from '../../src/os/eventfd.ts'
+import { describeModes } from '../modes.ts'
 import { Edu } from './edu.ts'
 import { type Daemon, eduDevices, openIn, startDaemon, until } from './world.ts'
 
@@ -13,131 +14,133 @@ const MSI = 1
 const SPACE = 'irq-test'
 const IOVA = 0x10_0000n
 
-let daemon: Daemon
-let client: VfiodClient
-let edu: Edu
-let name: string
+describeModes('interrupts', (mode) => {
+  let daemon: Daemon
+  let client: VfiodClient
+  let edu: Edu
+  let name: string
 
-beforeAll(async () => {
-  daemon = await startDaemon()
-  client = daemon.client()
-  const [first] = await eduDevices(client)
-  if (first === undefined) throw new Error('the machine has no edu device')
-  name = first
-  await client.inventory.bindDevices({ devices: [name] })
-  await openIn(client, SPACE, name)
-  edu = new Edu(client, name)
-  await edu.enable()
-  await client.memory.allocateMemory({ memoryId: 'ram', length: '8192' })
-  await client.addressSpace.map({
-    spaceId: SPACE,
-    items: [
-      {
-        iova: IOVA.toString(),
-        length: '8192',
-        memoryId: 'ram',
-        offset: '0',
-        access: 'ACCESS_READ_WRITE',
-      },
-    ],
-  })
-})
-
-afterAll(async () => {
-  await client?.addressSpace.destroySpace({ spaceId: SPACE })
-  await client?.inventory.unbindDevices({ devices: [name] })
-  expect(await daemon?.stop()).toBe(0)
-})
-
-/** A stream of another test is disarmed once the daemon has seen it cancelled. */
-const ticketForVector = () =>
-  until(async () => {
-    const asked = await client.device
-      .setIrqEventfds({ name, index: MSI, start: 0, count: 1 })
-      .catch(() => undefined)
-    return asked?.ticket ?? undefined
+  beforeAll(async () => {
+    daemon = await startDaemon(mode)
+    client = daemon.client()
+    const [first] = await eduDevices(client)
+    if (first === undefined) throw new Error('the machine has no edu device')
+    name = first
+    await client.inventory.bindDevices({ devices: [name] })
+    await openIn(client, SPACE, name)
+    edu = new Edu(client, name)
+    await edu.enable()
+    await client.memory.allocateMemory({ memoryId: 'ram', length: '8192' })
+    await client.addressSpace.map({
+      spaceId: SPACE,
+      items: [
+        {
+          iova: IOVA.toString(),
+          length: '8192',
+          memoryId: 'ram',
+          offset: '0',
+          access: 'ACCESS_READ_WRITE',
+        },
+      ],
+    })
   })
 
-describe('interrupts through gRPC', () => {
-  test('arrive as stream events: raised by register, by DMA, and by software', async () => {
-    const stream = client.device.watchIrqs({ name, index: MSI, start: 0, count: 1 })
-    const events = stream[Symbol.asyncIterator]()
-    const next = async () => (await events.next()).value
-
-    const armed = await next()
-    await edu.raiseIrq(1)
-    const byRegister = await next()
-    await edu.acknowledgeIrq(1)
-    await edu.copyOut(IOVA, 2048, { interrupt: true })
-    const byDma = await next()
-    await edu.acknowledgeIrq(0x100)
-    await client.device.triggerIrq({ name, index: MSI, vector: 0 })
-    const bySoftware = await next()
-
-    expect(armed).toMatchObject({ armed: true })
-    for (const event of [byRegister, byDma, bySoftware]) {
-      expect(event).toMatchObject({ irq: { vector: 0, count: '1' } })
-    }
-    stream.cancel()
+  afterAll(async () => {
+    await client?.addressSpace.destroySpace({ spaceId: SPACE })
+    await client?.inventory.unbindDevices({ devices: [name] })
+    expect(await daemon?.stop()).toBe(0)
   })
 
-  test('arrive at an eventfd of the client, without the daemon in between', async () => {
-    const eventfd = eventfdCreate()
-    const ticket = await ticketForVector()
-    await sendFds(ticket, [eventfd])
-
-    await edu.raiseIrq(2)
-    const count = await until(() => {
-      const read = eventfdRead(eventfd)
-      return typeof read === 'bigint' ? read : undefined
+  /** A stream of another test is disarmed once the daemon has seen it cancelled. */
+  const ticketForVector = () =>
+    until(async () => {
+      const asked = await client.device
+        .setIrqEventfds({ name, index: MSI, start: 0, count: 1 })
+        .catch(() => undefined)
+      return asked?.ticket ?? undefined
     })
 
-    expect(count).toBe(1n)
-    await edu.acknowledgeIrq(2)
-    await client.device.disableIrqs({ name, index: MSI })
-    closeSync(eventfd)
-  })
+  describe('interrupts through gRPC', () => {
+    test('arrive as stream events: raised by register, by DMA, and by software', async () => {
+      const stream = client.device.watchIrqs({ name, index: MSI, start: 0, count: 1 })
+      const events = stream[Symbol.asyncIterator]()
+      const next = async () => (await events.next()).value
 
-  test('of INTx are unmasked by an eventfd of the client: a level that is up arrives again', async () => {
-    const [raised, unmask] = [eventfdCreate(), eventfdCreate()]
-    const arm = async (action: 'TRIGGER' | 'UNMASK', eventfd: number) => {
-      const { ticket } = await client.device.setIrqEventfds({
-        ...{ name, index: INTX, count: 1 },
-        action: `IRQ_EVENTFD_ACTION_${action}`,
-      })
-      if (ticket === null) throw new Error('no ticket')
+      const armed = await next()
+      await edu.raiseIrq(1)
+      const byRegister = await next()
+      await edu.acknowledgeIrq(1)
+      await edu.copyOut(IOVA, 2048, { interrupt: true })
+      const byDma = await next()
+      await edu.acknowledgeIrq(0x100)
+      await client.device.triggerIrq({ name, index: MSI, vector: 0 })
+      const bySoftware = await next()
+
+      expect(armed).toMatchObject({ armed: true })
+      for (const event of [byRegister, byDma, bySoftware]) {
+        expect(event).toMatchObject({ irq: { vector: 0, count: '1' } })
+      }
+      stream.cancel()
+    })
+
+    test('arrive at an eventfd of the client, without the daemon in between', async () => {
+      const eventfd = eventfdCreate()
+      const ticket = await ticketForVector()
       await sendFds(ticket, [eventfd])
-    }
-    const arrives = () =>
-      until(() => {
-        const read = eventfdRead(raised)
+
+      await edu.raiseIrq(2)
+      const count = await until(() => {
+        const read = eventfdRead(eventfd)
         return typeof read === 'bigint' ? read : undefined
       })
-    await arm('TRIGGER', raised)
-    await arm('UNMASK', unmask)
 
-    await edu.raiseIrq(4)
-    const first = await arrives()
-    eventfdSignal(unmask)
-    const second = await arrives()
-    await edu.acknowledgeIrq(4)
-    await client.device.disableIrqs({ name, index: INTX })
+      expect(count).toBe(1n)
+      await edu.acknowledgeIrq(2)
+      await client.device.disableIrqs({ name, index: MSI })
+      closeSync(eventfd)
+    })
 
-    expect([first, second]).toEqual([1n, 1n])
-    closeSync(raised)
-    closeSync(unmask)
-  })
+    test('of INTx are unmasked by an eventfd of the client: a level that is up arrives again', async () => {
+      const [raised, unmask] = [eventfdCreate(), eventfdCreate()]
+      const arm = async (action: 'TRIGGER' | 'UNMASK', eventfd: number) => {
+        const { ticket } = await client.device.setIrqEventfds({
+          ...{ name, index: INTX, count: 1 },
+          action: `IRQ_EVENTFD_ACTION_${action}`,
+        })
+        if (ticket === null) throw new Error('no ticket')
+        await sendFds(ticket, [eventfd])
+      }
+      const arrives = () =>
+        until(() => {
+          const read = eventfdRead(raised)
+          return typeof read === 'bigint' ? read : undefined
+        })
+      await arm('TRIGGER', raised)
+      await arm('UNMASK', unmask)
 
-  test('refuses fds that are not eventfds, and keeps none', async () => {
-    const ticket = await ticketForVector()
+      await edu.raiseIrq(4)
+      const first = await arrives()
+      eventfdSignal(unmask)
+      const second = await arrives()
+      await edu.acknowledgeIrq(4)
+      await client.device.disableIrqs({ name, index: INTX })
 
-    await expect(sendFds(ticket, [1])).rejects.toMatchObject({ reason: 'BAD_ARGUMENT' })
-    await expect(sendFds(ticket, [1])).rejects.toMatchObject({ reason: 'BAD_TICKET' })
-  })
+      expect([first, second]).toEqual([1n, 1n])
+      closeSync(raised)
+      closeSync(unmask)
+    })
 
-  test('refuses vectors that the index does not have: NO_SUCH_IRQ', async () => {
-    const asked = client.device.setIrqEventfds({ name, index: MSI, start: 0, count: 2 })
+    test('refuses fds that are not eventfds, and keeps none', async () => {
+      const ticket = await ticketForVector()
 
-    await expect(asked).rejects.toMatchObject({ reason: 'NO_SUCH_IRQ' })
+      await expect(sendFds(ticket, [1])).rejects.toMatchObject({ reason: 'BAD_ARGUMENT' })
+      await expect(sendFds(ticket, [1])).rejects.toMatchObject({ reason: 'BAD_TICKET' })
+    })
+
+    test('refuses vectors that the index does not have: NO_SUCH_IRQ', async () => {
+      const asked = client.device.setIrqEventfds({ name, index: MSI, start: 0, count: 2 })
+
+      await expect(asked).rejects.toMatchObject({ reason: 'NO_SUCH_IRQ' })
+    })
   })
 })
