@@ -126,9 +126,13 @@ export function createDomain(parts: {
     offered: (owner, deadlineMs) =>
       state.apply({
         kind: 'handover-offered',
-        offer: { owner, deadlineMs },
+        offer: { owner, deadlineMs, expiresAt: Date.now() + deadlineMs },
         counts: countsOf(owner),
       }),
+    orphaned: (owner, why) => {
+      const offer = state.offers.get(owner.id)
+      if (offer !== undefined) state.apply({ kind: 'owner-gone', offer: { ...offer, gone: why } })
+    },
     expired: (owner, isOrphaned) =>
       state.apply({
         kind: 'handover-expired',
@@ -160,7 +164,13 @@ export function createDomain(parts: {
       signal.addEventListener('abort', () => charge.release(), { once: true })
       return watchEvents(state, isWanted, signal)
     },
-    evict: release,
+    evict: async (client, why) => {
+      if (handovers.withdraw(client)) {
+        const counts = countsOf(client)
+        state.apply({ kind: 'handover-expired', owner: ownerOf(client), why, counts })
+      }
+      await release(client, why)
+    },
     destroySpace: (client, id) => teardown.destroySpace(client, id),
     handOver: (client, deadlineMs) => handovers.offer(client, deadlineMs),
     adopt: (client, token) => handovers.adopt(client, token),

@@ -106,6 +106,42 @@ describe('vfioctl release, events', () => {
     ])
   })
 
+  test('clients and spaces show what waits for its token, and release takes it', async () => {
+    const { code } = await vfioctl(
+      'map',
+      '--group',
+      EDU_GROUP,
+      '--length',
+      '4K',
+      '--hand-over',
+      '600000',
+    )
+    expect(code).toBe(0)
+    const absent = await until(async () =>
+      (await daemon.client().admin.listClients()).clients.find(({ gone }) => gone),
+    )
+
+    const [clients, spaces, refused] = await Promise.all([
+      vfioctl('clients'),
+      vfioctl('spaces'),
+      vfioctl('map', '--group', EDU_GROUP, '--length', '4K'),
+    ])
+    const released = await json('release', absent.clientId)
+
+    expect(absent).toMatchObject({ role: 'ROLE_UNSPECIFIED', memoryIds: [expect.any(String)] })
+    expect(absent.waitsMs).toBeGreaterThan(0)
+    expect(clients.stdout).toMatch(
+      new RegExp(
+        `^${absent.clientId}: pid ${absent.pid} .*, gone; waits \\d+ s for its token$`,
+        'm',
+      ),
+    )
+    expect(spaces.stdout).toMatch(/ gone; waits \d+ s for its token$/m)
+    expect(refused.stderr).toContain(`have an administrator release client ${absent.clientId}`)
+    expect(released).toEqual({ clientId: absent.clientId, released: true })
+    expect(await json('spaces')).toEqual({ spaces: [] })
+  })
+
   test('release of a client that is not there names it: BAD_ARGUMENT', async () => {
     const { code, stderr } = await vfioctl('release', 'nobody-0')
 

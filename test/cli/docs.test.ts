@@ -13,8 +13,8 @@ import { buildProgram } from '../../src/cli/program.ts'
 import { type Daemon, startDaemon } from '../system/world.ts'
 import { type Running, run, start } from './vfioctl.ts'
 
-// Each run is a process; a busy machine takes its time for one.
-vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 })
+// Each of some sixty commands is a process, one after another; a busy machine takes its time for them.
+vi.setConfig({ testTimeout: 600_000, hookTimeout: 120_000 })
 
 const PATH = fileURLToPath(new URL('../../docs/vfioctl.md', import.meta.url))
 const document = readFileSync(PATH, 'utf8')

@@ -1,5 +1,6 @@
 import { beforeEach, describe, expect, test } from 'vitest'
 import type { Event } from '../../src/domain/state/events.ts'
+import { waitingOffers } from '../../src/domain/state/owner.ts'
 import { hostDevice } from '../../src/kernel/sysfs.ts'
 import { describeModes } from '../modes.ts'
 import { EDU, EDU_GROUP, MTTY, readySpace, type World, world } from './machine.ts'
@@ -70,6 +71,44 @@ describeModes('handing over', (mode) => {
         'released',
       ])
       expect(at.log[2]?.fields.why).toBe('it has exited, and nobody adopted within 5 ms')
+    })
+
+    test('is named by a refusal when the owner is gone, with the ways to get what it keeps', async () => {
+      at.domain.handOver(alice, 0)
+      await at.domain.spaces.create(bob, 'other')
+      const refusal = () => at.domain.spaces.addGroup(bob, 'other', EDU_GROUP)
+      await expect(refusal()).rejects.toThrow(
+        /of pid 101 \(alice\), uid 1000; remove it there first$/,
+      )
+
+      await at.domain.releaseClient(alice, 'it has exited')
+
+      const waits =
+        /of pid 101 \(alice\), uid 1000, which is gone and has handed it over: it waits \d+ s for the token; adopt it with the token, or have an administrator release client alice$/
+      await expect(refusal()).rejects.toThrow(waits)
+      await expect(
+        at.domain.binding.unbind(bob, { devices: [EDU], wholeGroup: false }),
+      ).rejects.toThrow(waits)
+      expect(waitingOffers(at.domain.state)).toMatchObject([
+        { owner: { id: 'alice' }, gone: 'it has exited' },
+      ])
+    })
+
+    test('ends when an administrator releases the owner that is gone: the token is void', async () => {
+      const { token } = at.domain.handOver(alice, 0)
+      await at.domain.releaseClient(alice, 'it has exited')
+
+      await at.domain.evict(alice, 'uid 0 said so')
+
+      expect(owners()).toEqual([])
+      expect(at.sim.lockedPages).toBe(0n)
+      expect(waitingOffers(at.domain.state)).toEqual([])
+      expect(at.log.map(({ event }) => event)).toEqual([
+        'handover-offered',
+        'handover-expired',
+        'released',
+      ])
+      await expect(at.domain.adopt(bob, token)).rejects.toMatchObject({ reason: 'BAD_TICKET' })
     })
 
     test('that nobody takes in time changes nothing while the owner lives', async () => {

@@ -1,5 +1,8 @@
 /** AddressSpaceService: what clients map memory into. */
 import type { Domain } from '../../domain/domain.ts'
+import type { AddressSpace } from '../../domain/space/space.ts'
+import type { State } from '../../domain/state/state.ts'
+import type { AddressSpace as ProtoSpace } from '../../proto/vfiod/v1/AddressSpace.ts'
 import type { AddressSpaceServiceHandlers } from '../../proto/vfiod/v1/AddressSpaceService.ts'
 import type { Handlers } from '../call/call.ts'
 import { u64 } from './convert.ts'
@@ -17,7 +20,12 @@ import {
 const PAGE_SIZE_DEFAULT = 1000
 const PAGE_SIZE_MAX = 10_000
 
+/** A space may be that of an owner who is gone. */
+const withOffer = (state: State, space: AddressSpace): ProtoSpace =>
+  spaceToProto(space, state.offers.get(space.owner.id))
+
 export const addressSpaceHandlers = ({
+  state,
   spaces,
   destroySpace,
 }: Domain): Handlers<AddressSpaceServiceHandlers> => ({
@@ -25,9 +33,11 @@ export const addressSpaceHandlers = ({
     space: spaceToProto(await spaces.create(client, spaceId)),
   }),
 
-  GetSpace: async ({ spaceId }) => ({ space: spaceToProto(await spaces.get(spaceId)) }),
+  GetSpace: async ({ spaceId }) => ({
+    space: withOffer(state, await spaces.get(spaceId)),
+  }),
 
-  ListSpaces: async () => ({ spaces: spaces.list().map(spaceToProto) }),
+  ListSpaces: async () => ({ spaces: spaces.list().map((space) => withOffer(state, space)) }),
 
   DestroySpace: async ({ spaceId }, { client }) => {
     await destroySpace(client, spaceId)

@@ -2,11 +2,12 @@
 import { badArgument } from '../../base/error.ts'
 import type { Domain } from '../../domain/domain.ts'
 import type { Client } from '../../domain/identity/clients.ts'
-import type { OwnerRecord } from '../../domain/state/records.ts'
+import { waitingOffers } from '../../domain/state/owner.ts'
+import type { OfferRecord, OwnerRecord } from '../../domain/state/records.ts'
 import type { AdminServiceHandlers } from '../../proto/vfiod/v1/AdminService.ts'
 import type { ClientInfo } from '../../proto/vfiod/v1/ClientInfo.ts'
 import type { Handlers } from '../call/call.ts'
-import { processOf } from './convert.ts'
+import { absenceToProto, processOf } from './convert.ts'
 import { roleToProto, usageToProto } from './ownership.ts'
 
 /** What the daemon tells of itself, and lets an administrator do with it. */
@@ -27,7 +28,7 @@ export interface AdminParts {
   readonly clients: () => readonly Client[]
 }
 
-const infoOf = (domain: Domain, client: Client): ClientInfo => {
+const infoOf = (domain: Domain, client: OwnerRecord): ClientInfo => {
   const isHis = ({ owner }: { readonly owner: OwnerRecord }) => owner.id === client.id
   const spaces = domain.spaces.list().filter(isHis)
   return {
@@ -35,23 +36,39 @@ const infoOf = (domain: Domain, client: Client): ClientInfo => {
     identity: client.identity,
     pid: processOf(client).pid,
     command: processOf(client).command,
-    role: roleToProto(client.grant.role),
     spaceIds: spaces.map(({ id }) => id),
     memoryIds: domain.memories.list(client).map(({ id }) => id),
     devices: spaces.flatMap(({ devices }) => devices),
-    usage: usageToProto(domain.quotas.usage(client)),
   }
 }
+
+const presentInfo = (domain: Domain, client: Client): ClientInfo => ({
+  ...infoOf(domain, client),
+  role: roleToProto(client.grant.role),
+  usage: usageToProto(domain.quotas.usage(client)),
+})
+
+/** One that is gone, and whose handover waits for its token. */
+const absentInfo = (domain: Domain, offer: OfferRecord): ClientInfo => ({
+  ...infoOf(domain, offer.owner),
+  ...absenceToProto(offer),
+})
 
 export const adminHandlers = ({
   domain,
   administration,
   clients,
 }: AdminParts): Handlers<AdminServiceHandlers> => ({
-  ListClients: () => ({ clients: clients().map((client) => infoOf(domain, client)) }),
+  ListClients: () => ({
+    clients: [
+      ...clients().map((client) => presentInfo(domain, client)),
+      ...waitingOffers(domain.state).map((offer) => absentInfo(domain, offer)),
+    ],
+  }),
 
   ReleaseClient: async ({ clientId }, { client: admin }) => {
-    const client = clients().find(({ id }) => id === clientId)
+    const absent = waitingOffers(domain.state).map(({ owner }) => owner)
+    const client = [...clients(), ...absent].find(({ id }) => id === clientId)
     if (client === undefined)
       throw badArgument('client_id', `Cannot release "${clientId}": there is no such client`)
     await domain.evict(client, `${admin.identity} said so`)

@@ -5,7 +5,8 @@
 import { type Blocker, badArgument } from '../../base/error.ts'
 import { type Access, type Iova, type IovaRange, iova, U64_MAX } from '../../base/units.ts'
 import type { Ticket } from '../../domain/identity/tickets.ts'
-import type { OwnerRecord } from '../../domain/state/records.ts'
+import { waitsMs } from '../../domain/state/owner.ts'
+import type { OfferRecord, OwnerRecord } from '../../domain/state/records.ts'
 import type { Access as ProtoAccess } from '../../proto/vfiod/v1/Access.ts'
 import type { Blocker as ProtoBlocker } from '../../proto/vfiod/v1/Blocker.ts'
 import type { IovaRange as ProtoRange } from '../../proto/vfiod/v1/IovaRange.ts'
@@ -62,9 +63,16 @@ export const accessToProto = (access: Access): ProtoAccess =>
 export const processOf = ({ origin }: Pick<OwnerRecord, 'origin'>) =>
   origin.kind === 'process' ? origin : { pid: 0, uid: 0, gid: 0, command: '' }
 
-export const ownerToProto = (owner: OwnerRecord): Owner => {
+/** `offer` is what the owner has handed over, if it has. */
+export const ownerToProto = (owner: OwnerRecord, offer?: OfferRecord): Owner => {
   const { pid, uid, command } = processOf(owner)
-  return { pid, uid, command }
+  return { pid, uid, command, clientId: owner.id, ...absenceToProto(offer) }
+}
+
+/** Whether an owner is gone, and how long its handover waits. */
+export const absenceToProto = (offer: OfferRecord | undefined) => {
+  const gone = offer?.gone !== undefined
+  return { gone, waitsMs: gone ? waitsMs(offer) : 0 }
 }
 
 export const rangeToProto = ({ start, last }: IovaRange): ProtoRange => ({

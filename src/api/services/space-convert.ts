@@ -7,7 +7,7 @@ import type { MapItem } from '../../domain/space/mapping.ts'
 import type { Piece } from '../../domain/space/ranges.ts'
 import { remapBlocked, type UpdateItem } from '../../domain/space/remap.ts'
 import type { AddressSpace, SpaceState } from '../../domain/space/space.ts'
-import type { MappingRecord } from '../../domain/state/records.ts'
+import type { MappingRecord, OfferRecord } from '../../domain/state/records.ts'
 import type { AddressSpace as ProtoSpace } from '../../proto/vfiod/v1/AddressSpace.ts'
 import type { ItemStatus } from '../../proto/vfiod/v1/ItemStatus.ts'
 import type { MapItem__Output } from '../../proto/vfiod/v1/MapItem.ts'
@@ -46,7 +46,7 @@ const availableIn = ({ state, mappingsMax, mappings }: AddressSpace): number => 
   return mappingsMax === undefined ? UNLIMITED : Math.max(mappingsMax - mappings.size, 0)
 }
 
-export const spaceToProto = (space: AddressSpace): ProtoSpace => ({
+export const spaceToProto = (space: AddressSpace, offer?: OfferRecord): ProtoSpace => ({
   spaceId: space.id,
   state: STATE[space.state],
   groupIds: space.groups,
@@ -60,7 +60,7 @@ export const spaceToProto = (space: AddressSpace): ProtoSpace => ({
   canRemap: remapBlocked(space) === '',
   remapBlocked: remapBlocked(space),
   backend: BACKEND[space.iommu.kind],
-  owner: ownerToProto(space.owner),
+  owner: ownerToProto(space.owner, offer),
   devices: space.devices.sort(),
 })
 

@@ -9,18 +9,23 @@ import { parseDuration } from '../numbers.ts'
 import { action, type Session } from '../session.ts'
 import { enumText, indented, propertiesText } from '../table.ts'
 import { ROLE, usageText } from './ownership.ts'
+import { waitText } from './spaces.ts'
 
 const nameOf = ({ identity, pid, command }: ClientInfo): string =>
   pid === 0 ? identity : `pid ${pid} (${command}), ${identity}`
 
+/** The role it has, or how long what it left waits. */
+const standing = (client: ClientInfo): string =>
+  client.gone ? waitText(client) : enumText(ROLE, client.role)
+
 const clientText = (client: ClientInfo): string => {
-  const { clientId, role, spaceIds, memoryIds, devices } = client
+  const { clientId, spaceIds, memoryIds, devices } = client
   const owned = propertiesText([
     ['address spaces', spaceIds.join(', ')],
     ['memories', memoryIds.length],
     ['devices', devices.join(', ')],
   ])
-  return `${clientId}: ${nameOf(client)}, ${enumText(ROLE, role)}\n${indented(owned)}`
+  return `${clientId}: ${nameOf(client)}, ${standing(client)}\n${indented(owned)}`
 }
 
 const listClients = async ({ client, output, signal }: Session): Promise<void> => {

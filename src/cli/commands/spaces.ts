@@ -42,8 +42,14 @@ const parseGroups = (text: string, before: readonly number[] = []): number[] => 
   parseSmall(text),
 ]
 
+/** Of an owner that is gone and has handed over what it had. */
+export const waitText = ({ waitsMs }: { readonly waitsMs: number }): string =>
+  `gone; waits ${Math.ceil(waitsMs / 1000)} s for its token`
+
 const ownerText = ({ owner }: AddressSpace): string =>
-  owner === null ? '' : `pid ${owner.pid} (${owner.command}), uid ${owner.uid}`
+  owner === null
+    ? ''
+    : `pid ${owner.pid} (${owner.command}), uid ${owner.uid}${owner.gone ? `\n${waitText(owner)}` : ''}`
 
 const spacesText = (spaces: readonly AddressSpace[]): string =>
   tableText(

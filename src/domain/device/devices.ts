@@ -20,7 +20,7 @@ import type { Quotas } from '../identity/quotas.ts'
 import { requireNoFds, type Ticket, type Tickets } from '../identity/tickets.ts'
 import type { AddressSpace } from '../space/space.ts'
 import type { Change } from '../state/changes.ts'
-import { ownerText } from '../state/owner.ts'
+import { holderOf, ownerText } from '../state/owner.ts'
 import type { State } from '../state/state.ts'
 import { DEVICE_PRICE } from '../state/usage.ts'
 import { notOpen, OpenDevice, resetIfPossible } from './device.ts'
@@ -63,7 +63,7 @@ export class Devices {
       this.#spaceOf(client, spaceId)
       const already = this.#devices.get(name)
       if (already?.space === space) return already
-      if (already !== undefined) throw inUse(already)
+      if (already !== undefined) throw inUse(this.#state, already)
       if (!space.has(group)) {
         throw new VfiodError(
           'SPACE_NOT_READY',
@@ -226,12 +226,13 @@ export class Devices {
   }
 }
 
-const inUse = (device: OpenDevice): VfiodError => {
-  const owner = ownerText(device.space.owner)
+const inUse = (state: State, device: OpenDevice): VfiodError => {
+  const { owner, id } = device.space
+  const { holder, fix } = holderOf(state, owner, 'close it there first')
   return new VfiodError(
     'DEVICE_IN_USE',
-    `Cannot open ${device.name}: it is open in address space "${device.space.id}" of ${owner}; close it there first`,
-    { resource: { type: 'device', name: device.name, owner } },
+    `Cannot open ${device.name}: it is open in address space "${id}" of ${holder}; ${fix}`,
+    { resource: { type: 'device', name: device.name, owner: ownerText(owner) } },
   )
 }
 

@@ -21,7 +21,7 @@ import {
 import { isVfioDriver } from '../../rules/viability.ts'
 import type { Client } from '../identity/clients.ts'
 import { requireAllowed } from '../identity/permission.ts'
-import { ownerText } from '../state/owner.ts'
+import { holderOf, ownerText } from '../state/owner.ts'
 import type { State } from '../state/state.ts'
 import type { DeviceView, Inventory } from './inventory.ts'
 
@@ -128,9 +128,10 @@ export class DriverBinding {
   #requireUnused(name: string): void {
     const user = this.#state.userOfDevice(name)
     if (user === undefined) return
+    const { holder, fix } = holderOf(this.#state, user.owner, 'close it first')
     throw new VfiodError(
       'DEVICE_IN_USE',
-      `Cannot move ${name} to another driver: it is open in address space "${user.id}" of ${ownerText(user.owner)}; close it first`,
+      `Cannot move ${name} to another driver: it is open in address space "${user.id}" of ${holder}; ${fix}`,
       { resource: { type: 'device', name, owner: ownerText(user.owner) } },
     )
   }

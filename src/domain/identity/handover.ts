@@ -33,6 +33,8 @@ export interface HandoverParts {
   /** Release what a client owns, its offer having expired. */
   readonly release: (owner: OwnerRecord, why: string) => Promise<void>
   readonly offered: (owner: OwnerRecord, deadlineMs: number) => void
+  /** The owner is gone, and its offer keeps what it owned. */
+  readonly orphaned: (owner: OwnerRecord, why: string) => void
   /** An offer ended without being taken. */
   readonly expired: (owner: OwnerRecord, isOrphaned: boolean) => void
 }
@@ -49,7 +51,7 @@ export class Handovers {
   /** A token for everything the client owns; the one it had before is void. */
   offer(client: OwnerRecord, wantedMs: number): { token: string; deadlineMs: number } {
     const owner = ownerOf(client)
-    this.#withdraw(owner)
+    this.withdraw(owner)
     const deadlineMs = Math.min(wantedMs || LIMITS.handoverMs, LIMITS.handoverMs)
     const token = randomBytes(32).toString('hex')
     const deadline = new Deadline(deadlineMs, () => this.#expire(owner))
@@ -86,18 +88,19 @@ export class Handovers {
     const offer = this.#offers.get(owner.id)
     if (offer === undefined) return false
     offer.orphaned = why
+    this.#parts.orphaned(offer.owner, why)
     return true
+  }
+
+  /** Forget the offer of one client: its token is void. False where it has none. */
+  withdraw(owner: OwnerRecord): boolean {
+    this.#offers.get(owner.id)?.deadline.cancel()
+    return this.#offers.delete(owner.id)
   }
 
   /** Forget every offer: the daemon releases everything. */
   clear(): void {
-    for (const { owner } of this.#offers.values()) this.#withdraw(owner)
-  }
-
-  #withdraw(owner: OwnerRecord): void {
-    const offer = this.#offers.get(owner.id)
-    offer?.deadline.cancel()
-    this.#offers.delete(owner.id)
+    for (const { owner } of this.#offers.values()) this.withdraw(owner)
   }
 
   #expire(owner: OwnerRecord): void {

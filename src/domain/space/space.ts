@@ -19,7 +19,7 @@ import type { GroupView, Inventory } from '../host/inventory.ts'
 import type { Client } from '../identity/clients.ts'
 import type { IommuBackend, Limits } from '../iommu/backend.ts'
 import type { Mappings } from '../state/mapping-table.ts'
-import { ownerText } from '../state/owner.ts'
+import { holderOf, ownerText } from '../state/owner.ts'
 import type { MemberRecord, OwnerRecord } from '../state/records.ts'
 import type { State } from '../state/state.ts'
 import type { Piece } from './ranges.ts'
@@ -304,9 +304,10 @@ export class AddressSpace {
   #requireFree(group: number): void {
     const user = this.#state.userOfGroup(group)
     if (user === undefined) return
+    const { holder, fix } = holderOf(this.#state, user.owner, 'remove it there first')
     throw new VfiodError(
       'GROUP_IN_USE',
-      `Cannot add group ${group} to "${this.id}": it is a member of "${user.id}" of ${ownerText(user.owner)}; remove it there first`,
+      `Cannot add group ${group} to "${this.id}": it is a member of "${user.id}" of ${holder}; ${fix}`,
       { resource: { type: 'group', name: String(group), owner: ownerText(user.owner) } },
     )
   }

@@ -62,6 +62,8 @@ export type Change =
   /** The group could be opened again, so every exported fd of it is closed. */
   | { readonly kind: 'exports-closed'; readonly group: number }
   | { readonly kind: 'handover-offered'; readonly offer: OfferRecord; readonly counts: Counts }
+  /** The owner is gone; what it offered waits for its token. */
+  | { readonly kind: 'owner-gone'; readonly offer: OfferRecord }
   | {
       readonly kind: 'handover-expired'
       readonly owner: OwnerRecord

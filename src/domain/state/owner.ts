@@ -1,13 +1,39 @@
 /** How owners read in messages, and who is one. */
 
 import { VfiodError } from '../../base/error.ts'
-import type { OwnerRecord } from './records.ts'
+import type { OfferRecord, OwnerRecord } from './records.ts'
+import type { State } from './state.ts'
 
 /** `pid 812 (qemu), uid 1000` or `remote host-b`. */
 export const ownerText = ({ origin }: Pick<OwnerRecord, 'origin'>): string =>
   origin.kind === 'remote'
     ? `remote ${origin.name}`
     : `pid ${origin.pid} (${origin.command}), uid ${origin.uid}`
+
+/** Handovers whose owners are gone. */
+export const waitingOffers = ({ offers }: Pick<State, 'offers'>): OfferRecord[] =>
+  [...offers.values()].filter(({ gone }) => gone !== undefined)
+
+/** How long a handover waits yet, in milliseconds. */
+export const waitsMs = ({ expiresAt }: OfferRecord): number => Math.max(0, expiresAt - Date.now())
+
+/**
+ * The owner of something that is in the way, and the way to get it: where the owner is gone and its
+ * handover waits, it cannot give anything back itself.
+ */
+export const holderOf = (
+  state: Pick<State, 'offers'>,
+  owner: OwnerRecord,
+  ifPresent: string,
+): { readonly holder: string; readonly fix: string } => {
+  const offer = state.offers.get(owner.id)
+  if (offer?.gone === undefined) return { holder: ownerText(owner), fix: ifPresent }
+  const seconds = Math.ceil(waitsMs(offer) / 1000)
+  return {
+    holder: `${ownerText(owner)}, which is gone and has handed it over: it waits ${seconds} s for the token`,
+    fix: `adopt it with the token, or have an administrator release client ${owner.id}`,
+  }
+}
 
 /** Throw unless the caller owns the object. */
 export function requireOwner(

@@ -99,4 +99,8 @@ export interface TrackingRecord {
 export interface OfferRecord {
   readonly owner: OwnerRecord
   readonly deadlineMs: number
+  /** When it expires, in milliseconds since 1970; a late event loop puts it off. */
+  readonly expiresAt: number
+  /** Why the owner is gone, once it is: from then on only the token or an admin reaches the objects. */
+  readonly gone?: string
 }

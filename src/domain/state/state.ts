@@ -131,8 +131,9 @@ export class State {
     return this.#trackings.get(spaceId)
   }
 
-  offer(ownerId: string): OfferRecord | undefined {
-    return this.#offers.get(ownerId)
+  /** By the id of the owner. */
+  get offers(): ReadonlyMap<string, OfferRecord> {
+    return this.#offers
   }
 
   /** Device fds of the group that clients have, as far as is known. */
@@ -278,15 +279,14 @@ export class State {
         this.#exports.delete(change.group)
         return
       case 'handover-offered':
+      case 'owner-gone':
         this.#offers.set(change.offer.owner.id, change.offer)
-        return
-      case 'handover-expired':
-        this.#offers.delete(change.owner.id)
         return
       case 'adopted':
         this.#adopt(change)
         return
       case 'released':
+      case 'handover-expired':
         this.#offers.delete(change.owner.id)
         return
       case 'lease-expired':
