@@ -151,12 +151,18 @@ const plain = (arg: IoctlArg): string => {
   return arg instanceof Uint8Array ? `, ${arg.length} bytes` : `, ${arg}`
 }
 
+/** The name of a device; the token of its physical function is a secret. */
+const nameIn = (arg: Uint8Array): string =>
+  new TextDecoder()
+    .decode(arg)
+    .replace(/\0.*$/s, '')
+    .replace(/vf_token=\S+/, 'vf_token=...')
+
 const textOf = (request: Ioctl<FdKind>, arg: IoctlArg, nameOf: NameOf): string => {
   if (!(arg instanceof Uint8Array)) return plain(arg)
   if (request.argument === 'fd' && arg.length >= 4)
     return `, ${nameOf(dataView(arg).getInt32(0, true))}`
-  if (request.argument === 'name')
-    return `, ${JSON.stringify(new TextDecoder().decode(arg).replace(/\0.*$/s, ''))}`
+  if (request.argument === 'name') return `, ${JSON.stringify(nameIn(arg))}`
   const pieces = piecesOf(request, arg)
   if (pieces.length === 0) return plain(arg)
   return `, ${shownOf(pieces, arg).map(braced).join(' ')}${restOf(pieces, arg)}`

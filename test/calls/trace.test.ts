@@ -117,6 +117,18 @@ describe('a line of the trace', () => {
     ])
   })
 
+  test('keeps the token of a physical function to itself', async () => {
+    const { kernel, lines } = traced({ open: async () => 4, ioctl: async () => -22 })
+    await opening(kernel, '/dev/vfio/26')
+    const name = '0000:06:0d.0 vf_token=14d63f20-8445-11ea-8900-1f9ce7d5650d'
+
+    await kernel.ioctl(4, VFIO_GROUP_GET_DEVICE_FD.number, new TextEncoder().encode(`${name}\0`))
+
+    expect(withoutTime(lines)[1]).toBe(
+      'ioctl(group 4, VFIO_GROUP_GET_DEVICE_FD, "0000:06:0d.0 vf_token=...") = -EINVAL',
+    )
+  })
+
   test('decodes the payload of a feature, and knows the data_fd that it answers', async () => {
     const ioctl = async (_fd: number, _request: number, arg: IoctlArg) => {
       vfio_device_feature_mig_state.write(arg as Uint8Array, { data_fd: 30 }, 8)
