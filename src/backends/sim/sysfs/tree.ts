@@ -66,7 +66,7 @@ const containerNode = (machine: Machine): Record<string, () => Node> => {
     case 'type1':
       return { vfio: () => ({ kind: 'device node', open: () => new Container(spec, type1) }) }
     case 'iommufd':
-      // iommufd_fops_open(): whoever opens it as a container is charged as type1 charges.
+      // iommufd_fops_open(): as a container it charges each process, as type1 does.
       return { vfio: () => ({ kind: 'device node', open: () => new IommufdFile(spec, 'mm') }) }
     case 'none':
       return {}
