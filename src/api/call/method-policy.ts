@@ -36,7 +36,7 @@ const ADMIN_READ: MethodPolicy = small('admin', false)
 
 /** Generated services have index signatures besides their methods; only the methods count. */
 type MethodsOf<Service> = Extract<
-  { [Name in keyof Service]: string extends Name ? never : Name }[keyof Service],
+  keyof { [Name in keyof Service as string extends Name ? never : Name]: unknown },
   string
 >
 
