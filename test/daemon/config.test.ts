@@ -1,7 +1,7 @@
 // The configuration: where its values come from, what is refused, and that the document tells the
 // truth about it.
 
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
@@ -166,6 +166,19 @@ describe('docs/configuration.md', () => {
     )
 
     expect(document.match(/^\| `[a-z_]+` \|.*$/gm)).toEqual(rows)
+  })
+
+  test('has no key that the daemon does not read', () => {
+    const daemon = new URL('../../src/daemon/', import.meta.url)
+    const text = readdirSync(daemon)
+      .filter((file) => file !== 'config.ts')
+      .map((file) => readFileSync(new URL(file, daemon), 'utf8'))
+      .join('\n')
+    const unread = Object.keys(configSchema.shape).filter(
+      (key) => !new RegExp(`\\b${key}\\b`).test(text),
+    )
+
+    expect(unread).toEqual([])
   })
 
   test('names every environment variable and every flag', () => {

@@ -1,9 +1,10 @@
+import { readdirSync, readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
 import { type Client, ownerOf } from '../../src/domain/identity/clients.ts'
 import { Quotas, type Usage } from '../../src/domain/identity/quotas.ts'
 import { State } from '../../src/domain/state/state.ts'
 import { hostDevice } from '../../src/kernel/sysfs.ts'
-import type { Quota } from '../../src/rules/policy.ts'
+import { QUOTAS, type Quota } from '../../src/rules/policy.ts'
 import { EDU, MTTY, readySpace, world } from './machine.ts'
 import { alice, person } from './people.ts'
 
@@ -158,4 +159,19 @@ describe('over its quota a client is refused', () => {
 
     expect(domain.quotas.totalUsage().filter(({ current }) => current !== 0n)).toEqual([])
   })
+})
+
+test('every quota is charged somewhere, or asked for as a rate', () => {
+  const src = new URL('../../src/', import.meta.url)
+  const text = ['domain', 'api']
+    .flatMap((room) =>
+      readdirSync(new URL(room, src), { recursive: true, encoding: 'utf8' })
+        .filter((file) => file.endsWith('.ts'))
+        .map((file) => readFileSync(new URL(`${room}/${file}`, src), 'utf8')),
+    )
+    .join('\n')
+  const isUsed = (name: string): boolean =>
+    new RegExp(`\\b${name}: (?:1n|BigInt\\(|length\\b|locked\\b)|quota\\.${name}\\b`).test(text)
+
+  expect(QUOTAS.filter((name) => !isUsed(name))).toEqual([])
 })

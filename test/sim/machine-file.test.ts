@@ -6,6 +6,7 @@ import { VFIO_DEVICE_BIND_IOMMUFD, vfio_device_bind_iommufd } from '../../src/ab
 import { loadMachineFile, parseMachine } from '../../src/backends/sim/machine-file/machine-file.ts'
 import { createSim } from '../../src/backends/sim/sim.ts'
 import { defaultMachine } from '../../src/backends/sim/spec/default-machine.ts'
+import { FUNCTION_KINDS, MDEV_KINDS } from '../../src/backends/sim/spec/machine-spec.ts'
 import { ERRNO } from '../../src/base/errno.ts'
 import { U64_MAX } from '../../src/base/units.ts'
 
@@ -74,6 +75,10 @@ describe('the example of docs/machine-file.md', () => {
     expect(await kernel.readLink('/sys/bus/pci/devices/0000:01:00.1/driver')).toMatch(
       /snd_hda_intel$/,
     )
+  })
+
+  test('has every kind of function and of mediated device', () => {
+    for (const kind of [...FUNCTION_KINDS, ...MDEV_KINDS]) expect(document).toContain(`\`${kind}\``)
   })
 
   test('has every key that a file may have', () => {
