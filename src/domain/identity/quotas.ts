@@ -17,7 +17,7 @@ import {
   UNSAID_TOTAL,
 } from '../../rules/policy.ts'
 import type { State } from '../state/state.ts'
-import { type Amounts, amountsOf, Books } from '../state/usage.ts'
+import { type Amounts, amountsOf, Books, Tally } from '../state/usage.ts'
 
 /** Who is charged: a client, or somebody who is not one yet. */
 export interface Payer {
@@ -50,20 +50,32 @@ const TEXT: Record<QuotaName, string> = {
 
 /** Amounts that are held until `release`, which may be called more than once. */
 export class Charge {
+  readonly #quotas: Quotas
+  readonly #payer: Payer
   readonly #books: Books
-  readonly #identity: string
-  #amounts: Amounts | undefined
+  readonly #held = new Tally()
 
-  constructor(books: Books, identity: string, amounts: Amounts) {
+  constructor(quotas: Quotas, payer: Payer, books: Books) {
+    this.#quotas = quotas
+    this.#payer = payer
     this.#books = books
-    this.#identity = identity
-    this.#amounts = amounts
-    books.add(identity, amounts)
+  }
+
+  /** Hold more, or throw LIMIT_REACHED and hold what was held. */
+  add(amounts: Amounts): void {
+    this.#quotas.requireRoom(this.#payer, amounts)
+    this.#held.add(amounts)
+    this.#books.add(this.#payer.identity, amounts)
+  }
+
+  /** Hold so much less. */
+  giveBack(amounts: Amounts): void {
+    this.#held.add(amounts, -1n)
+    this.#books.add(this.#payer.identity, amounts, -1n)
   }
 
   release(): void {
-    if (this.#amounts !== undefined) this.#books.add(this.#identity, this.#amounts, -1n)
-    this.#amounts = undefined
+    if (!this.#held.isZero) this.giveBack(this.#held.amounts)
   }
 }
 
@@ -80,8 +92,14 @@ export class Quotas {
 
   /** Hold all of the amounts, or throw LIMIT_REACHED and hold none. */
   charge(payer: Payer, amounts: Amounts): Charge {
+    const charge = new Charge(this, payer, this.#held)
+    charge.add(amounts)
+    return charge
+  }
+
+  /** Throw LIMIT_REACHED unless the payer, and all together, may use so much more. */
+  requireRoom(payer: Payer, amounts: Amounts): void {
     this.#requireRoom(payer, amounts, { isNew: true })
-    return new Charge(this.#held, payer.identity, amounts)
   }
 
   /** Throw LIMIT_REACHED unless the payer may take over from another what the amounts say. */

@@ -30,6 +30,12 @@ import type { State } from '../state/state.ts'
 import { memoryPrice } from '../state/usage.ts'
 import { Window } from './window.ts'
 
+/** A call that is mapping a memory: it holds the window, and the memory is not released meanwhile. */
+export interface MemoryUse {
+  readonly window: Window
+  drop(): void
+}
+
 /** The runtime of a memory: its fd and its windows. What is true of it is in its record. */
 export class Memory {
   readonly id: string
@@ -62,7 +68,7 @@ export class Memory {
   }
 
   /** Hold the current window and keep the memory from being released, until `drop` is called. */
-  use(): { readonly window: Window; drop(): void } {
+  use(): MemoryUse {
     const window = this.#current.hold()
     this.#users += 1
     return {

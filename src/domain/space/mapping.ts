@@ -1,15 +1,24 @@
 /** Mapping and unmapping in one address space: everything is checked before the kernel is asked. */
 
 import { VfiodError } from '../../base/error.ts'
-import { type Access, hex, iova, rangeOf, rangeText } from '../../base/units.ts'
+import {
+  type Access,
+  hex,
+  type IovaRange,
+  iova,
+  lengthOf,
+  rangeOf,
+  rangeText,
+} from '../../base/units.ts'
 import { wasErrno } from '../../kernel/refusal.ts'
-import type { RangeMap } from '../../rules/range-map.ts'
+import { RangeMap } from '../../rules/range-map.ts'
 import type { Client } from '../identity/clients.ts'
-import type { Quotas } from '../identity/quotas.ts'
-import type { Memories, Memory } from '../memory/memories.ts'
+import type { Charge, Quotas } from '../identity/quotas.ts'
+import type { Memories, Memory, MemoryUse } from '../memory/memories.ts'
 import { requireOwner } from '../state/owner.ts'
 import type { MappingRecord } from '../state/records.ts'
 import type { State } from '../state/state.ts'
+import { undo } from './batch.ts'
 import type { MemlockCheck } from './memlock.ts'
 import { type Piece, requireInside, requireRange } from './ranges.ts'
 import type { AddressSpace } from './space.ts'
@@ -25,33 +34,83 @@ export interface MapItem extends Piece {
   readonly access: Access
 }
 
-/** The mappings that one call makes, until they are recorded all at once. */
-export interface MapBatch {
+/**
+ * The mappings that one call makes, until they are recorded all at once: the kernel has them, and they
+ * hold their memory and their charge.
+ */
+export class MapBatch {
   readonly space: AddressSpace
   readonly client: Client
-  readonly made: RangeMap<MadeMapping>
-}
+  /** Whether mapping pins memory; members do not change while a batch is made. */
+  readonly pins: boolean
+  readonly #made = new RangeMap<{ readonly mapping: MappingRecord; readonly use: MemoryUse }>()
+  readonly #charge: Charge
 
-/** A mapping that the kernel has and the state does not yet; it holds its memory and its charge. */
-export interface MadeMapping {
-  readonly mapping: MappingRecord
-  readonly drop: () => void
+  constructor(space: AddressSpace, client: Client, quotas: Quotas) {
+    this.space = space
+    this.client = client
+    this.pins = space.pins
+    this.#charge = quotas.charge(client, {})
+  }
+
+  get size(): number {
+    return this.#made.size
+  }
+
+  /** The lowest mapping of the batch that shares an address with the range. */
+  conflict(range: IovaRange): MappingRecord | undefined {
+    return this.#made.size === 0 ? undefined : this.#made.firstOverlap(range)?.value.mapping
+  }
+
+  /** Have a mapping made; the memory is held from before the call, for it may be released meanwhile. */
+  async make(mapping: MappingRecord, memory: Memory, make: (use: MemoryUse) => Promise<void>) {
+    const price = { mappings: 1n, locked_bytes: lengthOf(mapping) }
+    this.#charge.add(price)
+    const use = memory.use()
+    try {
+      await make(use)
+    } catch (error) {
+      use.drop()
+      this.#charge.giveBack(price)
+      throw error
+    }
+    this.#made.insert(mapping, { mapping, use })
+  }
+
+  /** Unmap what was made, the last one first; answers the mappings that could not be unmapped. */
+  async undo(): Promise<MappingRecord[]> {
+    const left = await undo([...this.#made].reverse(), async ({ start, value }) => {
+      await this.space.iommu.unmap(value.mapping)
+      this.#made.remove(start)
+      value.use.drop()
+    })
+    return left.map(({ done }) => done.value.mapping)
+  }
+
+  /** Record what was made and is still there. */
+  record(state: State): void {
+    const mappings = [...this.#made].map(({ value }) => value.mapping)
+    if (mappings.length > 0) state.apply({ kind: 'mapped', spaceId: this.space.id, mappings })
+    for (const { value } of this.#made) value.use.drop()
+    this.#charge.release()
+  }
 }
 
 /** Map one range as a part of a batch. The kernel maps all of it or nothing. */
 export async function mapOne(
-  parts: { readonly memories: Memories; readonly memlock: MemlockCheck; readonly quotas: Quotas },
-  { space, client, made }: MapBatch,
+  parts: { readonly memories: Memories; readonly memlock: MemlockCheck },
+  batch: MapBatch,
   item: MapItem,
 ): Promise<void> {
+  const { space, client, pins } = batch
   // The space may have been handed over since the item before.
   requireOwner(client, space.owner, { type: 'address space', name: space.id })
   const range = requireRange('map', item, space.alignment)
   // Before the rest, because it waits: the memory may be released meanwhile.
-  if (space.pins) await parts.memlock.requireAvailable(item.length)
+  if (pins) await parts.memlock.requireAvailable(item.length)
   const memory = parts.memories.get(client, item.memoryId)
   requireInMemory(item, memory)
-  const taken = space.mappings.conflict(range) ?? made.firstOverlap(range)?.value.mapping
+  const taken = space.mappings.conflict(range) ?? batch.conflict(range)
   if (taken !== undefined) {
     throw new VfiodError(
       'IOVA_IN_USE',
@@ -61,40 +120,19 @@ export async function mapOne(
   }
   requireInside('map', range, space.apertures)
   for (const { onMapping } of space.hooks) onMapping?.(item)
-  requireSlot(space, made.size)
-  // Held from before the call: releasing the memory meanwhile must not unmap it under the kernel.
-  const charge = parts.quotas.charge(client, { mappings: 1n, locked_bytes: item.length })
-  const use = memory.use()
-  const drop = () => {
-    charge.release()
-    use.drop()
-  }
-  try {
-    await space.iommu.map(range, { vaddr: use.window.at(item.offset), access: item.access })
-  } catch (error) {
-    drop()
-    throw wasErrno(error, 'ENOMEM') ? memlockExceeded(item, error) : error
-  }
+  requireSlot(space, batch.size)
   const { offset, access } = item
-  const record = { memoryId: memory.id, offset, access, windowId: use.window.id }
-  const mapping = { ...range, ...record, isVaddrValid: true }
-  made.insert(range, { mapping, drop })
-}
-
-/** The kernel has mapped them: record those that were made and are still there. */
-export function recordMapped(state: State, { space, made }: MapBatch): void {
-  const entries = [...made].map(({ value }) => value)
-  if (entries.length === 0) return
-  const mappings = entries.map(({ mapping }) => mapping)
-  state.apply({ kind: 'mapped', spaceId: space.id, mappings })
-  for (const { drop } of entries) drop()
-}
-
-/** Take back a mapping of a batch that is not recorded yet. */
-export async function unmapMade({ space, made }: MapBatch, one: MadeMapping): Promise<void> {
-  await space.iommu.unmap(one.mapping)
-  made.remove(one.mapping.start)
-  one.drop()
+  const { start, last } = range
+  const { id: memoryId, window } = memory
+  const windowId = window.id
+  const mapping = { start, last, memoryId, offset, access, windowId, isVaddrValid: true }
+  await batch.make(mapping, memory, async (use) => {
+    try {
+      await space.iommu.map(range, { vaddr: use.window.at(offset), access })
+    } catch (error) {
+      throw wasErrno(error, 'ENOMEM') ? memlockExceeded(item, error) : error
+    }
+  })
 }
 
 function requireInMemory(item: MapItem, memory: Memory): void {

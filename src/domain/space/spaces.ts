@@ -4,7 +4,6 @@ import { VfiodError } from '../../base/error.ts'
 import { iova } from '../../base/units.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import { hasRole } from '../../rules/policy.ts'
-import { RangeMap } from '../../rules/range-map.ts'
 import type { Inventory } from '../host/inventory.ts'
 import { type Client, ownerOf } from '../identity/clients.ts'
 import { requireId } from '../identity/ids.ts'
@@ -17,16 +16,8 @@ import { requireOwner } from '../state/owner.ts'
 import type { MappingRecord, OwnerRecord } from '../state/records.ts'
 import type { State } from '../state/state.ts'
 import { SPACE_PRICE } from '../state/usage.ts'
-import { type BatchResult, inTurn, inTurnOrNone, requireBatch, undo, undone } from './batch.ts'
-import {
-  type MadeMapping,
-  type MapItem,
-  mapOne,
-  mappingText,
-  recordMapped,
-  unmapMade,
-  unmapOne,
-} from './mapping.ts'
+import { type BatchResult, inTurn, inTurnOrNone, requireBatch, undone } from './batch.ts'
+import { MapBatch, type MapItem, mapOne, mappingText, unmapOne } from './mapping.ts'
 import { MemlockCheck } from './memlock.ts'
 import type { Piece } from './ranges.ts'
 import { Remaps, type UpdateItem } from './remap.ts'
@@ -141,22 +132,18 @@ export class Spaces {
     requireBatch('map', batch.items)
     return this.inLane(client, id, async (space) => {
       await space.requireReady('map into')
-      const made = new RangeMap<MadeMapping>()
-      const into = { space, client, made }
+      const into = new MapBatch(space, client, this.#parts.quotas)
       const map = async (item: MapItem) => {
         await mapOne(this.#parts, into, item)
         return item.length
       }
       try {
-        return await (batch.allOrNothing
-          ? inTurnOrNone(batch.items, map)
-          : inTurn(batch.items, map))
+        if (!batch.allOrNothing) return await inTurn(batch.items, map)
+        return await inTurnOrNone(batch.items, map)
       } catch (error) {
-        const left = await undo([...made].reverse(), ({ value }) => unmapMade(into, value))
-        const texts = left.map(({ done }) => mappingText(done.value.mapping))
-        throw undone(error, texts)
+        throw undone(error, (await into.undo()).map(mappingText))
       } finally {
-        recordMapped(this.#parts.state, into)
+        into.record(this.#parts.state)
       }
     })
   }

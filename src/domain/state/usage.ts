@@ -37,7 +37,8 @@ export class Tally {
   readonly #counts = new Map<QuotaName, bigint>()
 
   get isZero(): boolean {
-    return [...this.#counts.values()].every((count) => count === 0n)
+    for (const count of this.#counts.values()) if (count !== 0n) return false
+    return true
   }
 
   /** Those that are not zero. */
@@ -51,7 +52,7 @@ export class Tally {
 
   add(amounts: Amounts, sign: 1n | -1n = 1n): void {
     for (const [name, amount] of amountsOf(amounts)) {
-      this.#counts.set(name, this.of(name) + sign * amount)
+      this.#counts.set(name, sign === 1n ? this.of(name) + amount : this.of(name) - amount)
     }
   }
 }
@@ -66,11 +67,14 @@ export class Books {
   }
 
   add(identity: string, amounts: Amounts, sign: 1n | -1n = 1n): void {
-    const tally = this.of(identity)
+    let tally = this.#byIdentity.get(identity)
+    if (tally === undefined) {
+      tally = new Tally()
+      this.#byIdentity.set(identity, tally)
+    }
     tally.add(amounts, sign)
     this.total.add(amounts, sign)
-    if (tally.isZero) this.#byIdentity.delete(identity)
-    else this.#byIdentity.set(identity, tally)
+    if (sign === -1n && tally.isZero) this.#byIdentity.delete(identity)
   }
 
   /** Every identity that uses something. */
