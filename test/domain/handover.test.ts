@@ -158,6 +158,18 @@ describeModes('handing over', (mode) => {
       await expect(at.domain.adopt(bob, token)).resolves.toBeDefined()
     })
 
+    test('to an identity that a device is not allowed to changes nothing, and the token stays good', async () => {
+      const other = person('dave', 104, { devices: ['1234:ffff'] })
+      const { token } = at.domain.handOver(alice, 0)
+
+      const refused = at.domain.adopt(other, token)
+      await expect(refused).rejects.toMatchObject({ reason: 'DEVICE_NOT_ALLOWED' })
+      await expect(refused).rejects.toThrow(`the policy does not allow ${EDU}`)
+
+      expect(owners()).toEqual(['alice', 'alice'])
+      await expect(at.domain.adopt(bob, token)).resolves.toBeDefined()
+    })
+
     test('takes a migration session along', async () => {
       const device = await hostDevice(at.sim.kernel, MTTY)
       await at.domain.spaces.create(alice, 'serial')
