@@ -4,7 +4,7 @@
  */
 
 import { readFileSync } from 'node:fs'
-import { afterEach, expect, test } from 'vitest'
+import { afterEach, beforeAll, expect, test } from 'vitest'
 import { ERRNO } from '../../src/base/errno.ts'
 import { VfiodError } from '../../src/base/error.ts'
 import { vendorMachine } from '../contract/vendor-machine.ts'
@@ -134,6 +134,12 @@ const CASES: readonly Case[] = [
 const memfds = (): number =>
   readFileSync('/proc/self/maps', 'utf8').match(/memfd:vfiod/g)?.length ?? 0
 
+/** What tests of other files have left in this process, which they share. */
+let othersMemfds = 0
+beforeAll(() => {
+  othersMemfds = memfds()
+})
+
 /** What the state says, handovers aside: an offer stands whether or not it was taken. */
 const listed = () => ({ ...at.domain.state.snapshot(), offers: undefined })
 
@@ -168,7 +174,7 @@ async function run(
   expect([...watched.openFds], 'open fds').toEqual([])
   expect(at.pinned(), 'locked pages').toBe(0n)
   // Memory is unmapped on another thread.
-  await expect.poll(memfds, { interval: 1 }).toBe(0)
+  await expect.poll(memfds, { interval: 1 }).toBeLessThanOrEqual(othersMemfds)
   return calls
 }
 
