@@ -30,7 +30,7 @@ export const REASONS = {
     'Stop the tracking first, or repeat the call with the arguments it was started with.',
   UNKNOWN_PEER: 'Connect through the Unix socket from a live process.',
   PEER_NOT_CHECKED:
-    'Repeat the call: the daemon could not look at the calling process just now, and released nothing.',
+    'Repeat the call: the daemon could not check the calling process, and released nothing.',
   NOT_MM_OWNER: 'Make the call from the process that owns the object.',
   ROLE_NEEDED: 'Ask an administrator for a rule in the policy that grants the named role.',
   DEVICE_NOT_ALLOWED: 'Ask an administrator for a rule in the policy that allows the device.',
@@ -46,7 +46,7 @@ export const REASONS = {
   DEVICE_NOT_OPEN: 'Open the device in an address space first.',
   DEVICE_IN_USE: 'Close the device first; the message names the holder.',
   MAPPING_STRADDLES: 'Unmap whole mappings: widen or narrow the range to their edges.',
-  TRACKING_STOPPED: 'Start tracking first, and take every page for written until then.',
+  TRACKING_STOPPED: 'Start tracking first, and treat every page as written until then.',
   REMAP_BLOCKED:
     'Stop the device and unmap and map again instead; the message names what rules out a remap.',
   VADDR_INVALID: 'Update the vaddr of the named mappings first.',
@@ -57,7 +57,8 @@ export const REASONS = {
   ARC_BLOCKED: 'Take the path that the message names, or reset the device.',
   DEVICE_IN_ERROR: 'Reset the device; nothing else leaves the ERROR state.',
   SESSION_BUSY: 'Wait for the other reader or writer of the session, or cancel it.',
-  SESSION_BROKEN: 'Reset the device and start the session again; do not load what was written.',
+  SESSION_BROKEN:
+    'Reset the device and start the session again; do not load the bytes written so far.',
   MEMLOCK_EXCEEDED:
     'Raise RLIMIT_MEMLOCK of the daemon or give it CAP_IPC_LOCK; map less meanwhile.',
   TOO_MANY_MAPPINGS: 'Map fewer, larger ranges, or raise dma_entry_limit of vfio_iommu_type1.',
@@ -70,7 +71,7 @@ export const REASONS = {
     'Reset the device; the data it was given does not fit it or is incomplete.',
   KERNEL_REFUSED:
     'Look up the errno for the named operation; this is a case vfiod has no name for.',
-  BUG: 'Report it with the daemon log: this is a mistake in vfiod.',
+  BUG: 'Report it with the daemon log: this is a bug in vfiod.',
 } as const satisfies Record<string, string>
 
 export type Reason = keyof typeof REASONS

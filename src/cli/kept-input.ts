@@ -31,7 +31,7 @@ export class KeptInput {
     const kept = this.#chunks[0]?.offset ?? this.#end
     if (offset < kept) {
       throw new CliError(
-        `Cannot go on writing the state from byte ${offset}: the bytes up to ${kept} are no longer at hand`,
+        `Cannot continue writing the state from byte ${offset}: the bytes up to ${kept} are no longer available`,
       )
     }
     for (let at = offset; ; ) {

@@ -39,7 +39,7 @@ export const configSchema = z.strictObject({
     .describe(
       'With `sim`: the TOML file that describes the machine; a small default one if unset.',
     ),
-  log_level: z.enum(LOG_LEVELS).default('info').describe('The least level that is logged.'),
+  log_level: z.enum(LOG_LEVELS).default('info').describe('The lowest level that is logged.'),
   trace: z
     .string()
     .refine((where) => where === 'stderr' || where.startsWith('/'), 'a path or "stderr" is needed')
@@ -54,7 +54,7 @@ export const configSchema = z.strictObject({
     .string()
     .optional()
     .describe('`HOST:PORT` for clients on other hosts, by mutual TLS only; none if unset.'),
-  tls_ca: path.optional().describe('PEM: who signs the certificates of remote clients.'),
+  tls_ca: path.optional().describe('PEM: the CA that signs the certificates of remote clients.'),
   tls_cert: path.optional().describe('PEM: the certificate of the daemon.'),
   tls_key: path.optional().describe('PEM: its private key.'),
   lease_ms: z
@@ -62,7 +62,7 @@ export const configSchema = z.strictObject({
     .min(100)
     .max(3_600_000)
     .default(30_000)
-    .describe('How long the things of a remote client last when nothing is heard of it.'),
+    .describe('How long the resources of a remote client are kept after its last activity.'),
   drain_ms: z
     .int()
     .min(0)

@@ -52,7 +52,9 @@ export const ruleSchema = z
       .boolean()
       .default(true)
       .describe('Whether it may add groups to its address spaces, or an admin does that for it.'),
-    quota: quotaSchema.describe('What its identity may use; what is not named is unlimited.'),
+    quota: quotaSchema.describe(
+      'The quotas of its identity; a quota that is not set is unlimited.',
+    ),
   })
   .refine(({ user, group, remote }) => remote === undefined || (user ?? group) === undefined, {
     error: 'a rule is about local clients (user, group) or remote ones (remote), not both',

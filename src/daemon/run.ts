@@ -98,7 +98,7 @@ const serve = async (config: Config, logging: Logging): Promise<number> => {
     domain,
     log,
     grantOf: policy.grantOf,
-    administration: administrationOf(config, policy, () => stop('an administrator said so')),
+    administration: administrationOf(config, policy, () => stop('an administrator drained it')),
     ...socketsOf(config),
     ...(remote === undefined ? {} : { remote }),
     ...(simulator === undefined ? {} : { simulator }),

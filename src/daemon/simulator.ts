@@ -23,7 +23,7 @@ const effectOf = ({ kind, errno, number, target }: FaultText): FaultEffect => {
     case 'arc':
       return { kind, device: target, errno: errnoOf(errno) }
     default:
-      throw new RangeError('Cannot inject a fault: it does not say what it does')
+      throw new RangeError('Cannot inject a fault: it has no kind')
   }
 }
 

@@ -184,6 +184,6 @@ describe('an upload', () => {
 describe('a connection that nobody stands behind', () => {
   test('has no client: UNKNOWN_PEER', () => {
     // What grpc-js says of a peer once the connection is gone.
-    expect(() => server.api.connections.peerOf('unknown')).toThrow('Cannot tell who calls')
+    expect(() => server.api.connections.peerOf('unknown')).toThrow('Cannot identify the caller')
   })
 })

@@ -77,7 +77,7 @@ describe('vfioctl release, events', () => {
     const { code, stdout } = await events.outcome
     expect(code).toBe(0)
     expect(stdout).toMatch(
-      /^released: pid \d+ \(vfioctl\), uid \d+: uid \d+ said so \(address spaces: 1, memories: 1\)$/m,
+      /^released: pid \d+ \(vfioctl\), uid \d+: released by uid \d+ \(address spaces: 1, memories: 1\)$/m,
     )
     holding.kill()
     await holding.outcome

@@ -70,7 +70,7 @@ describeModes('handing over', (mode) => {
         'handover-expired',
         'released',
       ])
-      expect(at.log[2]?.fields.why).toBe('it has exited, and nobody adopted within 5 ms')
+      expect(at.log[2]?.fields.why).toBe('it has exited, and no client adopted within 5 ms')
     })
 
     test('is named by a refusal when the owner is gone, with the ways to get what it keeps', async () => {

@@ -37,7 +37,7 @@ describe('Quotas', () => {
     quotas.charge(alice, { mappings: 1n })
 
     expect(() => quotas.charge(limited({}), { mappings: 1n })).toThrow(
-      refusal('mappings of everybody', 1n, 1n, 1n),
+      refusal('mappings of all clients', 1n, 1n, 1n),
     )
   })
 

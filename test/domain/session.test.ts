@@ -124,7 +124,7 @@ describe('reading on after a reader that broke off', () => {
     const session = await three()
 
     expect(() => startOf(DEVICE, session, at(undefined))).toThrow(
-      'Cannot read on in session 1 of dev: 13 bytes were sent to a reader that broke off or used another connection, and some may not have arrived; say in from_offset how many have, 0 to 13',
+      'Cannot continue reading session 1 of dev: 13 bytes were sent to a reader that broke off or used another connection, and some may not have arrived; set from_offset to how many have, 0 to 13',
     )
   })
 
@@ -150,7 +150,7 @@ describe('reading on after a reader that broke off', () => {
     expect(() => startOf(DEVICE, session, at(start - 2n))).toThrow(
       expect.objectContaining({
         reason: 'SESSION_BROKEN',
-        message: `Cannot read on in session 1 of dev: bytes ${start - 2n}..${start - 1n} are lost, for the daemon keeps those from ${start} on; reset the device and start again`,
+        message: `Cannot continue reading session 1 of dev: bytes ${start - 2n}..${start - 1n} are lost: the daemon keeps those from ${start} on; reset the device and start again`,
       }),
     )
   })

@@ -69,7 +69,7 @@ describeModes('handing over', (mode) => {
       expect((await events.next()).value.happened.kind).toBe('EVENT_KIND_HANDOVER_EXPIRED')
       const { value } = await events.next()
       expect(value.happened).toMatchObject({ kind: 'EVENT_KIND_RELEASED', spaces: 1, memories: 1 })
-      expect(value.happened.why).toContain('exited, and nobody adopted within 2000 ms')
+      expect(value.happened.why).toContain('exited, and no client adopted within 2000 ms')
       expect(await spaces()).toEqual([])
       stream.cancel()
     })

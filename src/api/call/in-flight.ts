@@ -43,7 +43,7 @@ export class InFlightCalls {
 
   /** Ends the calls of a client that is gone, or whose lease is; who is still there is told why. */
   abortClient(client: Client, why: string): void {
-    const reason = new VfiodError('CANCELLED', `Cannot go on with the call: ${why}; begin anew`)
+    const reason = new VfiodError('CANCELLED', `Cannot continue the call: ${why}; start again`)
     for (const call of this.#calls) if (call.client.id === client.id) call.abort.abort(reason)
   }
 

@@ -64,7 +64,7 @@ export const STATUS: Readonly<Record<Reason, status>> = {
 }
 
 /** What the client sees of a mistake of ours: nothing of its text, which may say too much. */
-const BUG_MESSAGE = 'Cannot finish the call: this is a mistake in vfiod; its log has the details'
+const BUG_MESSAGE = 'Cannot finish the call: this is a bug in vfiod; its log has the details'
 
 /** The error to answer with: a VfiodError as it is, anything else as BUG with itself as the cause. */
 export const toVfiodError = (error: unknown): VfiodError =>

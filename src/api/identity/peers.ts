@@ -368,7 +368,7 @@ const keyOf = ({ pid, startTime }: { readonly pid: number; readonly startTime: b
 const unknownPeer = (found: string): VfiodError =>
   new VfiodError(
     'UNKNOWN_PEER',
-    `Cannot tell who calls: ${found}; connect from a process of this host that is still running`,
+    `Cannot identify the caller: ${found}; connect from a process of this host that is still running`,
   )
 
 const UNKNOWN = unknownPeer('the connection is closed')
@@ -377,6 +377,6 @@ const UNKNOWN = unknownPeer('the connection is closed')
 const notChecked = (errno: number): VfiodError =>
   new VfiodError(
     'PEER_NOT_CHECKED',
-    `Cannot tell whether the calling process is what it was: the kernel answered ${errnoName(-errno)}; repeat the call, nothing was released`,
+    `Cannot check the calling process: the kernel answered ${errnoName(-errno)}; repeat the call, nothing was released`,
     { errno: errnoName(-errno) },
   )

@@ -71,7 +71,7 @@ export const adminHandlers = ({
     const client = [...clients(), ...absent].find(({ id }) => id === clientId)
     if (client === undefined)
       throw badArgument('client_id', `Cannot release "${clientId}": there is no such client`)
-    await domain.evict(client, `${admin.identity} said so`)
+    await domain.evict(client, `released by ${admin.identity}`)
     return {}
   },
 

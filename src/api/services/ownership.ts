@@ -47,7 +47,7 @@ function requireLease(client: Client): number {
   if (client.origin.kind === 'remote') return leaseMsOf(client)
   throw new VfiodError(
     'UNSUPPORTED',
-    `Cannot renew a lease: ${ownerText(client)} is of this host and has none; its things last as long as its process`,
+    `Cannot renew a lease: ${ownerText(client)} is a process of this host and has none; its resources are kept until it ends`,
   )
 }
 

@@ -74,7 +74,7 @@ export const simulatorHandlers = (simulator: Simulator): Handlers<SimulatorServi
 
   Step: ({ steps }) => {
     if (steps > STEPS_MAX)
-      throw badArgument('steps', `Cannot do ${steps} steps: ${STEPS_MAX} is the most`)
+      throw badArgument('steps', `Cannot do ${steps} steps: at most ${STEPS_MAX} are allowed`)
     let happened = false
     for (let done = 0; done < Math.max(1, steps); done++) happened = simulator.step() || happened
     return { happened }

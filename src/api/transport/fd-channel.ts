@@ -196,7 +196,7 @@ export class FdChannel {
       pipeline.admit(REDEEM, asked.peer)
       return await pipeline.run(asked, ({ client }) => {
         if (typeof packet === 'number')
-          throw badArgument('fd', `Cannot take the packet: ${TOO_LARGE}; send less`)
+          throw badArgument('fd', `Cannot accept the packet: ${TOO_LARGE}; send less`)
         const ticket = Buffer.from(packet.bytes).toString('latin1', 0, TICKET_LENGTH_MAX)
         const purpose = purposeOf(client, ticket)
         if (purpose !== undefined) about = { act: purpose.act, ...purpose.object }
@@ -211,7 +211,7 @@ export class FdChannel {
 const tooManyOf = (client: Client, current: bigint): VfiodError =>
   new VfiodError(
     'LIMIT_REACHED',
-    `Cannot take the packet: ${ownerText(client)} has ${current} connections to the fd channel and may have ${CONNECTIONS_PER_CLIENT}; close some`,
+    `Cannot accept the packet: ${ownerText(client)} has ${current} connections to the fd channel and may have ${CONNECTIONS_PER_CLIENT}; close some`,
     {
       quota: {
         limit: 'fd channel connections of one client',

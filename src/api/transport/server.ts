@@ -241,7 +241,7 @@ export class Connections {
     if (peer !== undefined) return peer
     throw new VfiodError(
       'UNKNOWN_PEER',
-      'Cannot tell who calls: the connection is closed; connect again',
+      'Cannot identify the caller: the connection is closed; connect again',
     )
   }
 

@@ -47,14 +47,17 @@ const EXPLANATIONS: readonly (readonly [RegExp, Explain])[] = [
   [
     /^Error deserializing request/,
     () =>
-      badArgument('request', 'Cannot decode the request: it is no message of its type; send one'),
+      badArgument(
+        'request',
+        "Cannot decode the request: it is not a valid message of the method's request type; send one",
+      ),
   ],
   [
     /^Invalid grpc-timeout value/,
     () =>
       badArgument(
         'grpc-timeout',
-        'Cannot keep the deadline: grpc-timeout is malformed; send up to eight digits and a unit',
+        'Cannot read the deadline: grpc-timeout is malformed; send up to eight digits and a unit',
       ),
   ],
   [
@@ -105,7 +108,7 @@ function requirePlain({ incomingEncoding }: Unread): void {
   if (incomingEncoding === 'identity') return
   throw new VfiodError(
     'UNSUPPORTED',
-    `Cannot unpack the request: its encoding is "${incomingEncoding}"; send identity`,
+    `Cannot decompress the request: its encoding is "${incomingEncoding}"; send identity`,
   )
 }
 

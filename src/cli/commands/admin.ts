@@ -102,7 +102,7 @@ const checkHealth = async (session: Session, { wait }: { wait?: number }): Promi
 
 const drain = async ({ client, output, signal }: Session): Promise<void> => {
   await client.admin.drain({}, { signal })
-  output.answer({ draining: true }, () => 'the daemon ends when the calls under way have')
+  output.answer({ draining: true }, () => 'the daemon ends once the running calls have ended')
 }
 
 export const addAdminCommands = (program: Command): void => {
@@ -128,5 +128,5 @@ export const addAdminCommands = (program: Command): void => {
     .description('say whether the daemon serves; fails where it does not')
     .option('--wait <duration>', 'ask again until it serves, for at most this long', parseDuration)
     .action(action(checkHealth))
-  program.command('drain').description('end the daemon in good order').action(action(drain))
+  program.command('drain').description('shut the daemon down gracefully').action(action(drain))
 }

@@ -27,7 +27,7 @@ const trackingText = (tracking: Tracking): string => {
       enumText(PRECISION, precision),
       bytesText(pageSize),
       name === ''
-        ? 'what is mapped'
+        ? 'every mapping'
         : ranges.map(({ start, last }) => rangeText(BigInt(start), BigInt(last))).join('\n'),
     ]),
   )

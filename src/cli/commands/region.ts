@@ -80,7 +80,7 @@ const writeRegion = (
 ): Promise<void> => {
   const { width, in: path } = options
   if ((value === undefined) === (path === undefined))
-    throw usageError('Cannot tell what to write: give either VALUE or --in FILE')
+    throw usageError('Cannot choose the bytes to write: give either VALUE or --in FILE')
   const data = path === undefined ? littleEndian(value ?? 0n, width ?? DEFAULT_WIDTH) : readIn(path)
   return withDevice(session, name, async (borrowed) => {
     const region = await RegionAccess.to(borrowed, regionName)

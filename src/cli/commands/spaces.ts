@@ -203,7 +203,7 @@ const unmap = async (session: Session, token: string, options: UnmapOptions): Pr
 export const addSpacesCommands = (program: Command): void => {
   program
     .command('spaces')
-    .description('list the address spaces of everybody')
+    .description('list the address spaces of all clients')
     .action(action(listSpaces))
   program
     .command('map')

@@ -116,7 +116,7 @@ export class Irqs {
       if (ends.aborted) throw notOpen(device.name)
       throw new VfiodError(
         'CANCELLED',
-        `Cannot go on watching IRQ index ${irq.index} of ${device.name}: DisableIrqs disarmed its vectors`,
+        `Cannot continue watching IRQ index ${irq.index} of ${device.name}: DisableIrqs disarmed its vectors`,
       )
     } finally {
       if (isArmed) await this.#endStream(device, irq, listener)

@@ -201,7 +201,7 @@ export class Dirty {
     requireRange(verb, piece, space.alignment)
     throw new VfiodError(
       'UNSUPPORTED',
-      `Cannot ${verb} the page table entries of ${hex(piece.length)} bytes at iova ${hex(piece.iova)}: "${id}" is a type1 container, which chooses their sizes by itself; it takes an iommufd, and the logs of devices need none of it`,
+      `Cannot ${verb} the page table entries of ${hex(piece.length)} bytes at iova ${hex(piece.iova)}: "${id}" is a type1 container, which chooses their sizes itself; this needs iommufd, and the logs of devices do without it`,
     )
   }
 
@@ -343,7 +343,7 @@ export class Dirty {
 const takenAway = (space: AddressSpace): VfiodError =>
   new VfiodError(
     'CANCELLED',
-    `Cannot go on reading what was written in "${space.id}": the address space changed hands meanwhile; read again`,
+    `Cannot continue reading dirty pages of "${space.id}": the address space was handed over; read again`,
   )
 
 /** A container knows what was written only where no IOMMU translates: drivers of mdevs tell it. */

@@ -56,7 +56,7 @@ export function requireRanges(
   if (mapped.length > 0) return mapped
   throw new VfiodError(
     'BAD_ARGUMENT',
-    `Cannot have devices track in "${space.id}": they watch what is mapped, and nothing is; map memory first, or name ranges`,
+    `Cannot track by devices in "${space.id}": no range is named and nothing is mapped; map memory first, or name ranges`,
     { field: 'ranges' },
   )
 }
@@ -78,7 +78,7 @@ export function requireSame(
   if (same(flat(first), flat(asked))) return
   throw new VfiodError(
     'TRACKING_STARTED',
-    `Cannot track writes in "${space.id}" that way: they are tracked already, as another call asked; stop that first`,
+    `Cannot track writes in "${space.id}": tracking was started with other arguments; stop it first`,
     { resource: { type: 'address space', name: space.id } },
   )
 }

@@ -88,7 +88,7 @@ export class Tracking {
     if (this.#delivery !== undefined) {
       throw new VfiodError(
         'SESSION_BUSY',
-        `Cannot read what was written in "${spaceId}": another call reads it; wait for it or cancel it`,
+        `Cannot read dirty pages of "${spaceId}": another call is reading them; wait for it or cancel it`,
         { resource: { type: 'address space', name: spaceId } },
       )
     }

@@ -67,7 +67,7 @@ export class Handovers {
     if (offer.owner.id === client.id) {
       throw new VfiodError(
         'BAD_ARGUMENT',
-        'Cannot adopt: the caller owns these things already; the next owner presents the token',
+        'Cannot adopt: the caller is the owner already; the next owner presents the token',
         { field: 'token' },
       )
     }
@@ -109,7 +109,7 @@ export class Handovers {
     this.#offers.delete(owner.id)
     this.#parts.expired(owner, offer.orphaned !== undefined)
     if (offer.orphaned === undefined) return
-    const why = `${offer.orphaned}, and nobody adopted within ${offer.deadlineMs} ms`
+    const why = `${offer.orphaned}, and no client adopted within ${offer.deadlineMs} ms`
     void this.#parts.release(owner, why)
   }
 }

@@ -126,7 +126,7 @@ export class Quotas {
       requireBelow({ name, needed, current, max: own[name], of: identity })
       if (!isNew) continue
       const all = this.#usedByAll(name)
-      requireBelow({ name, needed, current: all, max: total[name], of: 'everybody' })
+      requireBelow({ name, needed, current: all, max: total[name], of: 'all clients' })
     }
   }
 

@@ -92,7 +92,7 @@ export class Tickets {
     if (entry === undefined || entry.client.id !== client.id) {
       throw new VfiodError(
         'BAD_TICKET',
-        'Cannot redeem the ticket: it is unknown, used, expired, or not of this process; ask for a new one',
+        'Cannot redeem the ticket: it is unknown, used, expired, or of another process; ask for a new one',
       )
     }
     this.#drop(ticket, entry)

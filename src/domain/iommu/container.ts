@@ -89,7 +89,7 @@ export class HostContainer {
     if (isViable) return
     throw new VfiodError(
       'GROUP_NOT_VIABLE',
-      `Cannot add group ${group}: the kernel does not find it viable; a driver outside PCI may hold one of its devices`,
+      `Cannot add group ${group}: the kernel says that it is not viable; a driver outside PCI may hold one of its devices`,
     )
   }
 

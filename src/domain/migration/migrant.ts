@@ -86,7 +86,7 @@ export class Migrant implements SessionHolder {
     return new VfiodError(
       isLoad ? 'STATE_REFUSED_BY_DEVICE' : now === 'ERROR' ? 'DEVICE_IN_ERROR' : error.reason,
       isLoad
-        ? `Cannot set ${target} on ${this.name}: the device refused the state it was given (${error.details.errno}), which is incomplete or not its own; ${rests}; reset it`
+        ? `Cannot set ${target} on ${this.name}: the device refused the state it was given (${error.details.errno}), which is incomplete or of another kind of device; ${rests}; reset it`
         : `Cannot set ${target} on ${this.name}: the device answered ${error.details.errno}; ${rests}`,
       error.details,
       error,
@@ -130,14 +130,14 @@ function requireWhole(migrant: Migrant, target: MigState): void {
   if (session?.isBusy) {
     throw new VfiodError(
       'SESSION_BUSY',
-      `Cannot set ${target} on ${name}: a writer of session ${session.id} is still at work after ${session.bytes} bytes; wait for it or cancel it`,
+      `Cannot set ${target} on ${name}: a writer of session ${session.id} is still writing after ${session.bytes} bytes; wait for it or cancel it`,
       { resource: { type: 'session', name } },
     )
   }
   if (!session?.isInterrupted) return
   throw new VfiodError(
     'ARC_BLOCKED',
-    `Cannot set ${target} on ${name}: the writer of session ${session.id} broke off after ${session.bytes} bytes; go on writing from there, or reset the device`,
+    `Cannot set ${target} on ${name}: the writer of session ${session.id} broke off after ${session.bytes} bytes; continue writing there, or reset the device`,
     { resource: { type: 'session', name } },
   )
 }

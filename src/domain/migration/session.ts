@@ -65,7 +65,7 @@ export class Session {
       if (!this.#isEnded) return operation(this.#stream)
       throw new VfiodError(
         'SESSION_BROKEN',
-        `Cannot go on with session ${this.id}: the device has left it; set the state that opens a new one`,
+        `Cannot continue session ${this.id}: the device has left it; set the state that opens a new one`,
       )
     })
   }
@@ -114,7 +114,7 @@ export function takeSession(device: SessionHolder, { direction, id }: WantedSess
     const states = direction === 'saving' ? 'PRE_COPY or STOP_COPY' : 'RESUMING'
     throw new VfiodError(
       'NO_SUCH_SESSION',
-      `Cannot ${verb} the state of ${device.name}: it is in no ${direction} session; set ${states} first`,
+      `Cannot ${verb} the state of ${device.name}: it has no ${direction} session; set ${states} first`,
       { resource },
     )
   }
@@ -140,7 +140,7 @@ export function takeSession(device: SessionHolder, { direction, id }: WantedSess
 export const brokenSession = (device: SessionHolder, why: string): VfiodError =>
   new VfiodError(
     'SESSION_BROKEN',
-    `Cannot go on with the session of ${device.name}: ${why}; reset the device and start again`,
+    `Cannot continue the session of ${device.name}: ${why}; reset the device and start again`,
     { resource: { type: 'session', name: device.name } },
   )
 
@@ -152,27 +152,27 @@ export function startOf(
 ): bigint {
   const { bytes, id } = session
   if (bytes === 0n && (from ?? 0n) === 0n) return 0n
-  const act = `Cannot read on in session ${id} of ${device.name}`
+  const act = `Cannot continue reading session ${id} of ${device.name}`
   const { start } = session.kept
   if (from === undefined) {
     if (session.arrivedOn === connection) return bytes
     throw new VfiodError(
       'BAD_ARGUMENT',
-      `${act}: ${bytes} bytes were sent to a reader that broke off or used another connection, and some may not have arrived; say in from_offset how many have, ${start} to ${bytes}`,
+      `${act}: ${bytes} bytes were sent to a reader that broke off or used another connection, and some may not have arrived; set from_offset to how many have, ${start} to ${bytes}`,
       { field: 'from_offset' },
     )
   }
   if (from > bytes) {
     throw new VfiodError(
       'BAD_ARGUMENT',
-      `${act} from byte ${from}: only ${bytes} bytes have been sent; go on from there`,
+      `${act} from byte ${from}: only ${bytes} bytes have been sent; continue there`,
       { field: 'from_offset' },
     )
   }
   if (from >= start) return from
   throw new VfiodError(
     'SESSION_BROKEN',
-    `${act}: bytes ${from}..${start - 1n} are lost, for the daemon keeps those from ${start} on; reset the device and start again`,
+    `${act}: bytes ${from}..${start - 1n} are lost: the daemon keeps those from ${start} on; reset the device and start again`,
     { field: 'from_offset', resource: { type: 'session', name: device.name } },
   )
 }

@@ -70,7 +70,7 @@ class V2Driver implements MigrationDriver {
     if (state !== undefined) return state
     throw new VfiodError(
       'UNSUPPORTED',
-      'Cannot read the migration state of the device: it answers no state that vfiod knows',
+      'Cannot read the migration state of the device: its driver answered a state that vfiod does not know',
       { op: 'VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE' },
     )
   }

@@ -199,7 +199,7 @@ export function insideOf(space: AddressSpace, piece: Piece, act: string): Mappin
   if (cut === undefined) return space.mappings.inside(range)
   throw new VfiodError(
     'MAPPING_STRADDLES',
-    `Cannot ${act} ${hex(piece.length)} bytes at iova ${hex(piece.iova)}: ${mappingText(cut)} reaches beyond; name whole mappings`,
+    `Cannot ${act} ${hex(piece.length)} bytes at iova ${hex(piece.iova)}: ${mappingText(cut)} extends beyond it; name whole mappings`,
     {
       blockers: [{ subject: mappingText(cut), found: 'only partly inside', fix: 'name all of it' }],
     },

@@ -233,7 +233,7 @@ function requireSameBytes(
   if (isSameFile && offset === mapping.offset) return
   throw new VfiodError(
     'DIFFERENT_MEMORY',
-    `Cannot update the vaddr of ${mappingText(mapping)}: memory "${memory.id}" at offset ${hex(offset)} is ${isSameFile ? `not offset ${hex(mapping.offset)}` : 'another file'}; devices would go on with the old bytes`,
+    `Cannot update the vaddr of ${mappingText(mapping)}: memory "${memory.id}" at offset ${hex(offset)} is ${isSameFile ? `not offset ${hex(mapping.offset)}` : 'another file'}; devices would keep using the old bytes`,
     { field: isSameFile ? 'offset' : 'memory_id' },
   )
 }

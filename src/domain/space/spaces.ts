@@ -242,6 +242,10 @@ const nothingMapped = (items: readonly Piece[] | 'all'): BatchResult => ({
 })
 
 const noSuchSpace = (id: string): VfiodError =>
-  new VfiodError('NO_SUCH_SPACE', `Cannot find address space "${id}": there is none of that id`, {
-    resource: { type: 'address space', name: id },
-  })
+  new VfiodError(
+    'NO_SUCH_SPACE',
+    `Cannot find address space "${id}": no address space has that id`,
+    {
+      resource: { type: 'address space', name: id },
+    },
+  )

@@ -46,7 +46,7 @@ export function eventOf(change: Change): Event | undefined {
         memories: change.memoryIds.length,
       })
     case 'lease-expired':
-      return about(change.kind, [change.owner], 'nothing was heard of it in time', change.counts)
+      return about(change.kind, [change.owner], 'it did not renew its lease in time', change.counts)
     case 'vaddr-restored': {
       const { spaceId, restored, failed } = change
       const left = failed === 0 ? '' : `; ${failed} could not be restored`
@@ -90,7 +90,7 @@ const about = (
 const laggard = (behind: number): VfiodError =>
   new VfiodError(
     'LIMIT_REACHED',
-    `Cannot go on watching: ${behind} events were not read, at most ${LIMITS.eventBacklog} wait; watch again`,
+    `Cannot continue the watch: ${behind} events were not read, at most ${LIMITS.eventBacklog} wait; watch again`,
     {
       quota: {
         limit: 'events that wait for a watcher',
