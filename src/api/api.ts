@@ -27,6 +27,7 @@ import { inventoryHandlers } from './services/inventory.ts'
 import { memoryHandlers } from './services/memory.ts'
 import { migrationHandlers } from './services/migration.ts'
 import { ownershipHandlers } from './services/ownership.ts'
+import { RegisterWrites } from './services/register-writes.ts'
 import { type Simulator, simulatorHandlers } from './services/simulator.ts'
 import { Admission } from './transport/admission.ts'
 import { FdChannel, fdChannelBinder } from './transport/fd-channel.ts'
@@ -143,7 +144,7 @@ export class Api {
   }
 
   #addServices(rules: CallRules): void {
-    const { domain, fdSocket } = this.#options
+    const { domain, fdSocket, log } = this.#options
     const { grpc } = this.connections
     grpc.refuseOthersWith((path) => unknownMethod(rules, path))
     const add = (service: ServiceName, handlers: object) =>
@@ -151,7 +152,7 @@ export class Api {
     add('inventory', inventoryHandlers(domain))
     add('memory', memoryHandlers(domain, fdSocket.path))
     add('addressSpace', addressSpaceHandlers(domain))
-    add('device', deviceHandlers(domain, fdSocket.path))
+    add('device', deviceHandlers(domain, fdSocket.path, new RegisterWrites(domain.state, log)))
     add('dirty', dirtyHandlers(domain))
     add('migration', migrationHandlers(domain))
     add('ownership', ownershipHandlers(domain))

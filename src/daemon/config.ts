@@ -39,7 +39,18 @@ export const configSchema = z.strictObject({
     .describe(
       'With `sim`: the TOML file that describes the machine; a small default one if unset.',
     ),
-  log_level: z.enum(LOG_LEVELS).default('info').describe('The lowest level that is logged.'),
+  log_level: z
+    .enum(LOG_LEVELS)
+    .default('info')
+    .describe('The lowest level that is logged; the audit has none.'),
+  log_format: z
+    .enum(['auto', 'json', 'text'])
+    .default('auto')
+    .describe('`auto` is text on a terminal, and JSON elsewhere.'),
+  audit: z
+    .union([z.literal(['log', 'off']), path])
+    .default('log')
+    .describe('Where the audit goes: `log` beside the log, a file of its own, or `off`.'),
   trace: z
     .string()
     .refine((where) => where === 'stderr' || where.startsWith('/'), 'a path or "stderr" is needed')

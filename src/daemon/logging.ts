@@ -1,44 +1,119 @@
-/** The log: one JSON object per line on stderr, where the journal takes it. */
-import { once } from 'node:events'
+/**
+ * The log, and the audit beside it. The log has a least level; the audit has none: a line of it is
+ * written whatever the level is, and a flood of other lines does not take its place. Both are lines
+ * of JSON, or text for people in front of a terminal.
+ */
+import { fstatSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import { type Logger, pino } from 'pino'
+import type { Log } from '../api/identity/log.ts'
 import type { Config } from './config.ts'
+import { LineSink } from './line-sink.ts'
+import { textLine } from './text-line.ts'
 
 export interface Logging {
-  readonly logger: Logger
+  readonly logger: Log
+  /** For the last words of the daemon. */
+  fatal(fields: Readonly<Record<string, unknown>>, message: string): void
+  /** Opens the audit file again, which may have been moved away. */
+  reopen(): void
   /** Writes what is still in memory; nothing can be logged afterwards. */
   close(): Promise<void>
   /** The same at once, for an end that cannot wait: the last lines may come in another order. */
   flush(): void
 }
 
+export type LogOptions = Pick<Config, 'log_level' | 'log_format' | 'audit'>
+
 /** A reader that has stopped does not keep the daemon from ending. */
 const CLOSE_MS = 1000
 
-/** Beyond this, lines are dropped: a reader that stopped must not fill the daemon's memory. */
-const PENDING_MAX = 16 << 20
+/** sd-daemon(3): SD_ERR and the like, by pino's numbers. */
+const PRIORITIES: readonly (readonly [number, number])[] = [
+  [60, 2],
+  [50, 3],
+  [40, 4],
+  [30, 6],
+  [0, 7],
+]
+/** SD_NOTICE: of more weight than a line of the log, and no fault. */
+const AUDIT_PRIORITY = 5
 
-export const createLogging = (level: Config['log_level']): Logging => {
-  // Asynchronous, because a pipe whose reader has stopped would block the event loop.
-  const destination = pino.destination({ fd: 2, sync: false, maxLength: PENDING_MAX })
-  const options = { level, base: null, timestamp: pino.stdTimeFunctions.isoTime }
+const priorityOf = (level: number): number =>
+  PRIORITIES.find(([least]) => level >= least)?.[1] ?? AUDIT_PRIORITY
+
+/** systemd.exec(5): $JOURNAL_STREAM is the device and inode of a stderr that goes to the journal. */
+export const isJournal = (fd: number, { JOURNAL_STREAM: stream }: NodeJS.ProcessEnv): boolean => {
+  if (stream === undefined) return false
+  const { dev, ino } = fstatSync(fd)
+  return stream === `${dev}:${ino}`
+}
+
+/** How a line of JSON is written on stderr. */
+type Shape = (line: string, priority: number) => string
+
+const shapeOf = (format: Config['log_format']): Shape => {
+  if (isJournal(2, process.env)) return (line, priority) => `<${priority}>${line}`
+  const isText = format === 'text' || (format === 'auto' && process.stderr.isTTY === true)
+  return isText ? textLine : (line) => line
+}
+
+const OPTIONS = {
+  base: null,
+  timestamp: pino.stdTimeFunctions.isoTime,
+  formatters: { level: (label: string) => ({ level: label }) },
+} as const
+
+/** pino writes lines to it, and says before what level they are of. */
+const streamOf = (write: (line: string, level: number) => void) => ({
+  [Symbol.for('pino.metadata')]: true as const,
+  lastLevel: 30,
+  write(line: string): void {
+    write(line, this.lastLevel)
+  },
+})
+
+export const createLogging = (options: LogOptions): Logging => {
+  const { log_level: level, log_format: format, audit: auditTo } = options
+  const stderr = new LineSink({ fd: 2 })
+  const file = auditTo.startsWith('/') ? new LineSink({ file: auditTo }) : undefined
+  const shape = shapeOf(format)
   const logger = pino(
-    { ...options, formatters: { level: (label) => ({ level: label }) } },
-    destination,
+    { ...OPTIONS, level },
+    streamOf((line, lineLevel) => stderr.write(shape(line, priorityOf(lineLevel)))),
   )
+  const audit = pino(
+    { ...OPTIONS, level: auditTo === 'off' ? 'silent' : 'debug' },
+    streamOf((line) => {
+      if (file === undefined) stderr.writeFirst(shape(line, AUDIT_PRIORITY))
+      else file.writeFirst(line)
+    }),
+  )
+  const sinks = file === undefined ? [stderr] : [stderr, file]
   return {
-    logger,
+    logger: routed(logger, audit),
+    fatal: (fields, message) => logger.fatal(fields, message),
+    reopen: () => file?.reopen(),
     close: async () => {
-      const closed = once(destination, 'close')
-      destination.end()
+      const closed = Promise.all(sinks.map((sink) => sink.close()))
       await Promise.race([closed, delay(CLOSE_MS, undefined, { ref: false })])
     },
     flush: () => {
-      try {
-        destination.flushSync()
-      } catch {
-        // stderr is gone: there is nobody left to tell.
-      }
+      for (const sink of sinks) sink.flush()
     },
+  }
+}
+
+/** What has `audit: true` is a line of the audit; all else is one of the log. */
+const routed = (logger: Logger, audit: Logger): Log => {
+  const line =
+    (level: keyof Log): Log[keyof Log] =>
+    (fields, message) =>
+      (fields.audit === true ? audit : logger)[level](fields, message)
+  return {
+    debug: line('debug'),
+    info: line('info'),
+    warn: line('warn'),
+    error: line('error'),
   }
 }

@@ -1,12 +1,12 @@
 /**
- * SIGHUP: read the policy and the certificates again. What is wrong with a file is said in the log,
+ * SIGHUP: read the policy and the certificates again, and open the audit file anew. What is wrong with a file is said in the log,
  * and what was in force stays; what was right in the other file is taken all the same.
  */
 import type { Api } from '../api/api.ts'
-import type { Log } from '../api/identity/log.ts'
 import { notify } from '../os/notify.ts'
 import type { Config } from './config.ts'
 import { ConfigError } from './config-error.ts'
+import type { Logging } from './logging.ts'
 import type { PolicyStore } from './policy-file.ts'
 import { certificatesOf } from './remote-options.ts'
 
@@ -22,9 +22,11 @@ export const reload = (parts: {
   readonly config: Config
   readonly policy: PolicyStore
   readonly api: Api
-  readonly log: Log
+  readonly logging: Logging
 }): void => {
-  const { config, policy, api, log } = parts
+  const { config, policy, api, logging } = parts
+  const { logger: log } = logging
+  logging.reopen()
   const wrong = [policy.reload(), reloadCertificates(config, api)].filter(
     (each) => each !== undefined,
   )

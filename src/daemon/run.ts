@@ -54,7 +54,7 @@ const runWith = async (config: Config): Promise<number> => {
   process.umask(0o077)
   tuneMalloc()
   tuneCollector()
-  const logging = createLogging(config.log_level)
+  const logging = loggingOf(config)
   exitOnMistakes(logging)
   try {
     return await serve(config, logging)
@@ -65,6 +65,15 @@ const runWith = async (config: Config): Promise<number> => {
     return EX_SOFTWARE
   } finally {
     await logging.close()
+  }
+}
+
+const loggingOf = (config: Config): Logging => {
+  try {
+    return createLogging(config)
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    throw new ConfigError(`Cannot write the audit to ${config.audit}: ${code}`)
   }
 }
 
@@ -104,7 +113,7 @@ const serve = async (config: Config, logging: Logging): Promise<number> => {
     ...(simulator === undefined ? {} : { simulator }),
   })
   const { socket, backend, drain_ms: drainMs } = config
-  canReload(() => reload({ config, policy, api, log }))
+  canReload(() => reload({ config, policy, api, logging }))
   const { remotePort: port } = api
   log.info({ socket, backend, version: version(), ...(port && { remotePort: port }) }, 'ready')
   notify(`READY=1\nSTATUS=serving ${socket}`)
@@ -137,7 +146,7 @@ const exitNow = (logging: Logging, code: number): never => {
  */
 const exitOnMistakes = (logging: Logging): void => {
   const end = (error: unknown): never => {
-    logging.logger.fatal({ err: error }, 'ending because of a mistake in vfiod')
+    logging.fatal({ err: error }, 'ending because of a mistake in vfiod')
     return exitNow(logging, EX_SOFTWARE)
   }
   process.on('uncaughtException', end)

@@ -29,7 +29,7 @@ describe('a call', () => {
 
     expect(calls()).toHaveLength(1)
     expect(calls()[0]).toMatchObject({
-      level: 'info',
+      level: 'debug',
       fields: {
         method: 'vfiod.v1.InventoryService/ListGroups',
         client: expect.any(String),

@@ -51,6 +51,8 @@ describe('the configuration', () => {
       socket_mode: 0o660,
       backend: 'linux',
       log_level: 'info',
+      log_format: 'auto',
+      audit: 'log',
       lease_ms: 30_000,
       drain_ms: 10_000,
     })

@@ -60,9 +60,14 @@ export class DaemonProcess {
     })
     // It ends when the test does; that is no failure by then.
     ended.catch(() => {})
-    await Promise.race([until(() => this.#stdout.includes('vfiod: ready on ')), ended])
+    await Promise.race([this.isServing(), ended])
     // Another stream, with the port in it.
     await until(() => this.logged('ready').length > 0)
+  }
+
+  /** Resolves when it says on stdout that it is ready. */
+  isServing(): Promise<void> {
+    return until(() => this.#stdout.includes('vfiod: ready on '))
   }
 
   signal(name: NodeJS.Signals): void {

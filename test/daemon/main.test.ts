@@ -194,7 +194,7 @@ describe('a start', () => {
 
 describe('the log', () => {
   test('is one JSON object per line: readiness, calls, the end', async () => {
-    const daemon = await startSim()
+    const daemon = await startSim(['--log-level', 'debug'])
     await client().inventory.listGroups()
     daemon.child.kill('SIGTERM')
     await daemon.exit
@@ -202,7 +202,7 @@ describe('the log', () => {
     const lines = logLines(daemon)
     expect(lines.map(({ msg }) => msg)).toEqual(['ready', 'call', 'stopping', 'stopped'])
     expect(lines[1]).toMatchObject({
-      level: 'info',
+      level: 'debug',
       method: 'vfiod.v1.InventoryService/ListGroups',
       client: expect.any(String),
       time: expect.stringMatching(/^\d{4}-\d\d-\d\dT/),

@@ -22,8 +22,9 @@ import { methodsOf, type ServiceName, type Services } from '../../wire/protos.ts
 import { sendable, TEXT_MAX } from '../../wire/status-details.ts'
 import type { ConnectionPeer } from '../identity/connection-peer.ts'
 import { heardFrom, holdLease } from '../identity/remote.ts'
+import { objectOf, outcomeOf } from './audit.ts'
 import { decoded } from './decode.ts'
-import { type MethodPolicy, methodPolicyOf, objectOf } from './method-policy.ts'
+import { type MethodPolicy, methodPolicyOf } from './method-policy.ts'
 import type { Method } from './outcome.ts'
 import { abortReason, type CallContext, type Pipeline } from './pipeline.ts'
 import { toStatusObject, toVfiodError } from './status.ts'
@@ -93,9 +94,12 @@ const respond = async (response: Promise<object>, reply: Reply): Promise<void> =
 const unary =
   (rules: CallRules, method: Method, handler: AnyHandler) =>
   (call: ServerUnaryCall<object, object>, reply: Reply): void => {
-    const work = async (context: CallContext) =>
-      (await handler(decoded(call.request), context)) as object
-    const how = { object: () => objectOf(call.request), holdsLease: true }
+    let response: object | undefined
+    const work = async (context: CallContext) => {
+      response = (await handler(decoded(call.request), context)) as object
+      return response
+    }
+    const how = { object: () => outcomeOf(call.request, response), holdsLease: true }
     void respond(runCall(rules, method, call, how, work), reply)
   }
 

@@ -100,7 +100,8 @@ export class Pipeline {
     } finally {
       const ms = Math.round(performance.now() - started)
       const who = { client: client?.id, identity: peer?.identity }
-      logOutcome(this.#log, method, { ...who, object: asked.object(), ms, failure })
+      const object = method.policy.isAudited ? asked.object() : {}
+      logOutcome(this.#log, method, { ...who, object, ms, failure })
     }
   }
 }

@@ -9,6 +9,7 @@ import type { Region } from '../../proto/vfiod/v1/Region.ts'
 import type { WatchIrqsResponse } from '../../proto/vfiod/v1/WatchIrqsResponse.ts'
 import type { Handlers } from '../call/call.ts'
 import { enumOf, ownerToProto, ticketToProto, u64 } from './convert.ts'
+import type { RegisterWrites } from './register-writes.ts'
 
 /** vfio.h: VFIO_PCI_BAR0_REGION_INDEX and the ones after it, in their order. */
 const PCI_REGIONS = ['BAR0', 'BAR1', 'BAR2', 'BAR3', 'BAR4', 'BAR5', 'ROM', 'CONFIG', 'VGA']
@@ -62,6 +63,7 @@ const eventToProto = (event: IrqEvent): WatchIrqsResponse =>
 export const deviceHandlers = (
   { devices, irqs }: Domain,
   fdSocketPath: string,
+  writes: RegisterWrites,
 ): Handlers<DeviceServiceHandlers> => ({
   OpenDevice: async ({ spaceId, name }, { client }) => ({
     device: deviceToProto(await devices.open(client, spaceId, name)),
@@ -82,6 +84,7 @@ export const deviceHandlers = (
 
   WriteRegion: async ({ name, region, offset, data }, { client }) => {
     await devices.write(client, { name, region, offset: u64('offset', offset), data })
+    writes.count(client, { name, region, bytes: data.length })
     return {}
   },
 
