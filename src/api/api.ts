@@ -163,12 +163,12 @@ export class Api {
     if (simulator) add('simulator', simulatorHandlers(simulator))
   }
 
-  #released(client: Client, why: string, how: 'releaseClient' | 'expireLease'): void {
+  #released(client: Client, why: string, how: 'releaseClient' | 'expireLease'): Promise<void> {
     const release = this.#releaseTwice(client, why, how).catch((error: unknown) => {
       this.#options.log.error({ client: client.id, err: error }, 'client not released')
     })
     this.#releases.add(release)
-    void release.finally(() => this.#releases.delete(release))
+    return release.finally(() => this.#releases.delete(release))
   }
 
   /** A call of the client may be under way and create something after the first time. */
@@ -197,7 +197,12 @@ export class Api {
   async #listenForRemote(remote: RemoteOptions): Promise<void> {
     const { grantOf, log } = this.#options
     const release: Release = (client, why) => this.#released(client, why, 'expireLease')
-    const peers = new RemotePeers({ grantOf, leaseMs: remote.leaseMs, release })
+    const peers = new RemotePeers({
+      grantOf,
+      leaseMs: remote.leaseMs,
+      release,
+      appeared: (client) => this.#options.domain.clientReturned(client),
+    })
     this.#remotePeers = peers
     const accept = (socket: TLSSocket, name: string) =>
       this.connections.serve(socket, peers.at(name), () => peers.at(name))

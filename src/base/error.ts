@@ -31,6 +31,7 @@ export const REASONS = {
   UNKNOWN_PEER: 'Connect through the Unix socket from a live process.',
   PEER_NOT_CHECKED:
     'Repeat the call: the daemon could not check the calling process, and released nothing.',
+  RELEASING: 'Repeat the call in a moment: what the caller owned before is still being released.',
   NOT_MM_OWNER: 'Make the call from the process that owns the object.',
   ROLE_NEEDED: 'Ask an administrator for a rule in the policy that grants the named role.',
   DEVICE_NOT_ALLOWED: 'Ask an administrator for a rule in the policy that allows the device.',

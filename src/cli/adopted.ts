@@ -11,8 +11,9 @@ export const adopt = async (
   token: string,
 ): Promise<readonly AddressSpace[]> => {
   await client.ownership.adopt({ token }, { signal })
+  const { clientId } = await client.ownership.whoAmI({}, { signal })
   const { spaces } = await client.addressSpace.listSpaces({}, { signal })
-  return spaces.filter(({ owner }) => owner?.pid === process.pid)
+  return spaces.filter(({ owner }) => owner?.clientId === clientId)
 }
 
 /** Offers everything that this process owns, and prints the token. */

@@ -52,6 +52,8 @@ export interface Domain {
   adopt(client: Client, token: string): Promise<Counts>
   /** The client is gone: release everything it owns, in the legal order, unless it is handed over. */
   releaseClient(client: OwnerRecord, why: string): Promise<void>
+  /** A client that was gone is there again, under its id: an offer that stands keeps nothing from it. */
+  clientReturned(client: OwnerRecord): void
   /** The lease of the client ran out: the same. */
   expireLease(client: OwnerRecord, why: string): Promise<void>
   /** Release everything a client owns, offered or not, although it is there. */
@@ -133,6 +135,12 @@ export function createDomain(parts: {
       const offer = state.offers.get(owner.id)
       if (offer !== undefined) state.apply({ kind: 'owner-gone', offer: { ...offer, gone: why } })
     },
+    returned: (owner) => {
+      const offer = state.offers.get(owner.id)
+      if (offer === undefined) return
+      const { gone: _, ...standing } = offer
+      state.apply({ kind: 'owner-returned', offer: standing })
+    },
     expired: (owner, isOrphaned) =>
       state.apply({
         kind: 'handover-expired',
@@ -175,6 +183,7 @@ export function createDomain(parts: {
     handOver: (client, deadlineMs) => handovers.offer(client, deadlineMs),
     adopt: (client, token) => handovers.adopt(client, token),
     releaseClient,
+    clientReturned: (client) => handovers.returned(client),
     expireLease: async (client, why) => {
       const counts = countsOf(client)
       if (counts.spaces + counts.memories > 0) {

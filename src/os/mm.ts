@@ -4,6 +4,7 @@
  * that were opened before tell: they stay with the mm they were opened on.
  */
 
+import { createHash } from 'node:crypto'
 import { ERRNO } from '../base/errno.ts'
 import { withReserve } from './fd-reserve.ts'
 import { O_RDONLY, sys } from './libc.ts'
@@ -18,6 +19,8 @@ export type MmFinding = 'current' | 'gone' | number
 
 export interface MmPin {
   readonly pid: number
+  /** Differs from one image of the process to the next, and is the same for whoever pins it. */
+  readonly image: string
   /** Whether the process still runs in the address space that it was pinned in. */
   look(): MmFinding
   close(): void
@@ -86,6 +89,7 @@ const openSentinel = (processDir: number, readsMemory: boolean): Sentinel => {
 
 class Pin implements MmPin {
   readonly pid: number
+  readonly image: string
   readonly #processDir: number
   readonly #sentinel: Sentinel
   readonly #pinned: Fingerprint
@@ -96,6 +100,9 @@ class Pin implements MmPin {
     this.#processDir = processDir
     this.#sentinel = sentinel
     this.#pinned = pinned
+    // A digest: the random bytes seed the stack protector of the process.
+    const { auxv, random = '' } = pinned
+    this.image = createHash('sha256').update(auxv).update(random).digest('hex')
   }
 
   look(): MmFinding {

@@ -51,6 +51,12 @@ export const startTimeOf = (pid: number): bigint | number => {
   return BigInt(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? 0)
 }
 
+/** Differs from one boot of the machine to the next. */
+export const bootId = (): string => {
+  const id = readProc('/proc/sys/kernel/random/boot_id')
+  return typeof id === 'string' ? id.trim() : ''
+}
+
 /** What the process calls itself (comm): for messages, never for decisions. */
 export const processName = (pid: number): string | number => {
   const comm = readProc(`/proc/${pid}/comm`)

@@ -72,7 +72,7 @@ const present = async (): Promise<string> => {
   return JSON.stringify(
     [
       await inventory.listGroups(),
-      spaces.filter((space) => space.owner?.pid === process.pid),
+      spaces.filter((space) => space.owner?.process?.pid === process.pid),
       await addressSpace.listMappings({ spaceId: 'owned' }),
       await memory.listMemory(),
       await device.getDeviceInfo({ name: EDU }),

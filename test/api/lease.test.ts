@@ -118,6 +118,34 @@ describe('a lease', () => {
     watching.cancel()
   })
 
+  test('that ran out lets the client in again once all is released, under the same id', async () => {
+    let finish = (): void => undefined
+    const held = new Promise<void>((resolve) => {
+      finish = resolve
+    })
+    const client = await started({ expireLease: () => held })
+    const { clientId } = await client.ownership.whoAmI()
+    await vi.advanceTimersByTimeAsync(LEASE_MS)
+    await until(() => server.api.connections.sockets.size > 0)
+    for (let turn = 0; turn < 4; turn += 1) await new Promise(setImmediate)
+
+    const early = await refusal(client.ownership.whoAmI())
+    finish()
+    let again: unknown
+    await until(() => {
+      void client.ownership.whoAmI().then(
+        (who) => {
+          again = who.clientId
+        },
+        () => undefined,
+      )
+      return again !== undefined
+    })
+
+    expect(early).toMatchObject({ status: 'UNAVAILABLE', reason: 'RELEASING' })
+    expect(again).toBe(clientId)
+  })
+
   test('does not run while the daemon is at work on a call, however long that takes', async () => {
     let finish = (_groups: []): void => undefined
     let isBegun = false

@@ -30,7 +30,7 @@ describe('a client', () => {
   test('is its process: pid, uid and command as the kernel has them', async () => {
     const { memory } = await server.client().memory.allocateMemory({ length: '4096' })
 
-    expect(memory?.owner).toMatchObject({ pid: process.pid, uid: process.getuid?.() })
+    expect(memory?.owner?.process).toMatchObject({ pid: process.pid, uid: process.getuid?.() })
   })
 
   test('is the same over every connection of its process', async () => {
@@ -40,6 +40,17 @@ describe('a client', () => {
 
     expect((await other.memory.listMemory()).memories).toMatchObject([{ memoryId: 'm' }])
     await expect(other.memory.releaseMemory({ memoryId: 'm' })).resolves.toEqual({})
+  })
+
+  test('has the same id for a daemon that is started anew', async () => {
+    const before = await server.client().ownership.whoAmI()
+    await server.stop()
+    server = await startServer()
+
+    const after = await server.client().ownership.whoAmI()
+
+    expect(after.clientId).toBe(before.clientId)
+    expect(after.clientId).toMatch(new RegExp(`^${process.pid}-[0-9a-f]{10}$`))
   })
 
   test('does not see or touch what another process has', async () => {
@@ -94,7 +105,7 @@ describe('a client', () => {
               { headers: spoof, on },
             )
             const { owner } = result.memory
-            if (owner.uid !== uid || owner.pid !== child.pid) strangers.push(owner)
+            if (owner.process.uid !== uid || owner.process.pid !== child.pid) strangers.push(owner)
           }
           const { result } = await child.call('memory', 'listMemory')
           return [...strangers, ...(result.memories.length === 30 ? [] : [result])]

@@ -122,6 +122,21 @@ describe('a remote client', () => {
     expect(who.leaseMs).toBeGreaterThan(0)
   })
 
+  test('owns in its own name: no process of this host is said to be the owner', async () => {
+    const client = remote(authority.issue('URI:spiffe://host-b'))
+    const { clientId } = await client.ownership.whoAmI()
+
+    const { space } = await client.addressSpace.createSpace({ spaceId: 'far' })
+    await client.addressSpace.destroySpace({ spaceId: 'far' })
+
+    expect(space?.owner).toEqual({
+      clientId,
+      identity: 'remote spiffe://host-b',
+      process: null,
+    })
+    expect(clientId).toMatch(/^remote-[0-9a-f]{20}$/)
+  })
+
   test('without a rule in the policy may do nothing', async () => {
     const client = remote(authority.issue('URI:spiffe://stranger'))
 

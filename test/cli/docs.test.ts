@@ -70,21 +70,24 @@ const steady = (text: string): string => {
     .replaceAll(/^(tracked for +)[\d.]+ s$/gm, '$1' + '0.4 s')
     .replaceAll(/pid \d+/g, 'pid 4711')
     .replaceAll(/uid \d+/g, 'uid 1000')
-    .replaceAll(/^\d+-\d+: pid \d+/gm, () => {
+    .replaceAll(/^\d+-[0-9a-f]{10}: pid \d+/gm, () => {
       clients += 1
       const pid = 4610 + 101 * clients
-      return `${pid}-${clients}: pid ${pid}`
+      return `${pid}-5d1c0a9be${clients}: pid ${pid}`
     })
 }
+
+/** What the documents call the client that holds an address space. */
+const HOLDER = '4711-5d1c0a9be1'
 
 describe('the examples of docs/vfioctl.md', () => {
   let daemon: Daemon
   let cwd: string
 
-  /** The name of the client that the documents call 4711-1: whoever holds an address space. */
+  /** The name of the client that the documents call HOLDER: whoever holds an address space. */
   const holder = async (): Promise<string> => {
     const { clients } = await daemon.client().admin.listClients()
-    return clients.find(({ spaceIds }) => spaceIds.length > 0)?.clientId ?? '4711-1'
+    return clients.find(({ spaceIds }) => spaceIds.length > 0)?.clientId ?? HOLDER
   }
 
   beforeAll(async () => {
@@ -105,8 +108,8 @@ describe('the examples of docs/vfioctl.md', () => {
     let token = 'TOKEN'
     for (const line of block.split('\n').filter((each) => each.startsWith('$ vfioctl '))) {
       const [, , ...plain] = line.split(' ')
-      const client = plain.includes('4711-1') ? await holder() : '4711-1'
-      const real: Readonly<Record<string, string>> = { '4711-1': client, TOKEN: token }
+      const client = plain.includes(HOLDER) ? await holder() : HOLDER
+      const real: Readonly<Record<string, string>> = { [HOLDER]: client, TOKEN: token }
       const words = plain.map((word) => real[word] ?? word)
       const options = { socket: daemon.socket, cwd }
       if (words.at(-1) === '&') {
@@ -119,7 +122,7 @@ describe('the examples of docs/vfioctl.md', () => {
         token = /^[0-9a-f]{64}$/m.exec(stdout)?.[0] ?? token
         const said = `${stdout}${stderr}`
           .replaceAll(dirname(daemon.socket), '/run/vfiod')
-          .replaceAll(client, '4711-1')
+          .replaceAll(client, HOLDER)
         lines.push(line, steady(said).trimEnd())
       }
     }

@@ -119,7 +119,7 @@ describe('vfioctl map', () => {
 
     const { spaces } = await json('spaces')
     expect(spaces).toMatchObject([
-      { groupIds: [EDU_GROUP], mappedBytes: '2097152', owner: { command: 'vfioctl' } },
+      { groupIds: [EDU_GROUP], mappedBytes: '2097152', owner: { process: { command: 'vfioctl' } } },
     ])
     const error = await refused('info', EDU)
     expect(error).toMatchObject({ reason: 'GROUP_IN_USE' })

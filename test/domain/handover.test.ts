@@ -1,4 +1,4 @@
-import { beforeEach, describe, expect, test } from 'vitest'
+import { beforeEach, describe, expect, test, vi } from 'vitest'
 import type { Event } from '../../src/domain/state/events.ts'
 import { waitingOffers } from '../../src/domain/state/owner.ts'
 import { hostDevice } from '../../src/kernel/sysfs.ts'
@@ -109,6 +109,20 @@ describeModes('handing over', (mode) => {
         'released',
       ])
       await expect(at.domain.adopt(bob, token)).rejects.toMatchObject({ reason: 'BAD_TICKET' })
+    })
+
+    test('that nobody takes in time changes nothing when the owner has come back', async () => {
+      vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] })
+      at.domain.handOver(alice, 1000)
+      await at.domain.releaseClient(alice, 'its lease ran out')
+
+      at.domain.clientReturned(alice)
+      expect(waitingOffers(at.domain.state)).toEqual([])
+      await vi.advanceTimersByTimeAsync(1000)
+      for (let turn = 0; turn < 4; turn += 1) await new Promise(setImmediate)
+      vi.useRealTimers()
+
+      expect(owners()).toEqual(['alice', 'alice'])
     })
 
     test('that nobody takes in time changes nothing while the owner lives', async () => {

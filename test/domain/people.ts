@@ -1,6 +1,6 @@
 /** Clients for tests of the domain: each is another process. */
 
-import type { Client } from '../../src/domain/identity/clients.ts'
+import { type Client, PROCESS_LEASE } from '../../src/domain/identity/clients.ts'
 import type { Grant } from '../../src/rules/policy.ts'
 
 /** What root has without a policy file. */
@@ -8,9 +8,10 @@ export const EVERYTHING: Grant = { role: 'admin', devices: ['*'], addsGroups: tr
 
 export const person = (name: string, pid = 100, grant: Partial<Grant> = {}): Client => ({
   id: name,
-  origin: { kind: 'process', pid, uid: 1000, gid: 1000, command: name },
+  origin: { kind: 'process', pid, uid: 1000, gid: 1000, groups: [], command: name },
   identity: `uid of ${name}`,
   grant: { ...EVERYTHING, ...grant },
+  lease: PROCESS_LEASE,
 })
 
 export const alice = person('alice', 101)

@@ -92,8 +92,9 @@ const MAY_REFUSE = {
 }
 
 const checkOwner = (what, owner) => {
-  if (owner.pid !== process.pid || owner.uid !== process.getuid())
-    throw new Error(`${what} is said to be of pid ${owner.pid}, uid ${owner.uid}`)
+  const { pid, uid } = owner.process ?? {}
+  if (pid !== process.pid || uid !== process.getuid())
+    throw new Error(`${what} is said to be of pid ${pid}, uid ${uid}`)
 }
 const checkSame = (what, found, known) => {
   if ([...found].sort().join() !== [...known].sort().join())
@@ -142,7 +143,7 @@ const errand = {
   },
   listSpaces: async () => {
     const listed = (await client.addressSpace.listSpaces()).spaces
-    const own = listed.filter(({ owner }) => owner.pid === process.pid)
+    const own = listed.filter(({ owner }) => owner.process?.pid === process.pid)
     checkSame('spaces', new Set(own.map(({ spaceId }) => spaceId)), spaces)
   },
 }

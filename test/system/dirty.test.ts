@@ -88,7 +88,7 @@ const end = async () => {
 /** Whether the address space is there, and this process's. */
 const isMine = async (): Promise<boolean> => {
   const { spaces } = await client.addressSpace.listSpaces()
-  return spaces.some(({ owner }) => owner?.pid === process.pid)
+  return spaces.some(({ owner }) => owner?.process?.pid === process.pid)
 }
 
 const stopTracking = async () => {

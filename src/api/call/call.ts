@@ -21,7 +21,6 @@ import { LIMITS } from '../../base/limits.ts'
 import { methodsOf, type ServiceName, type Services } from '../../wire/protos.ts'
 import { sendable, TEXT_MAX } from '../../wire/status-details.ts'
 import type { ConnectionPeer } from '../identity/connection-peer.ts'
-import { heardFrom, holdLease } from '../identity/remote.ts'
 import { objectOf, outcomeOf } from './audit.ts'
 import { decoded } from './decode.ts'
 import { type MethodPolicy, methodPolicyOf } from './method-policy.ts'
@@ -118,7 +117,7 @@ async function* received(
   if (signal.aborted) giveUp()
   signal.addEventListener('abort', giveUp, { once: true })
   for await (const request of call) {
-    const letGo = holdLease(client)
+    const letGo = client.lease.hold()
     try {
       yield decoded(request)
     } finally {
@@ -174,7 +173,7 @@ const serverStream =
       for await (const message of messages) {
         await written(call, message, context.signal)
         // What a watch sends fits the buffers on the way: that it left tells nothing of the client.
-        if (!method.isEndless) heardFrom(context.client)
+        if (!method.isEndless) context.client.lease.renew()
       }
       if (context.signal.aborted) throw abortReason(context.signal)
     }

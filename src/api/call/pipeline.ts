@@ -7,7 +7,6 @@ import { VfiodError } from '../../base/error.ts'
 import type { Client } from '../../domain/identity/clients.ts'
 import type { ConnectionPeer } from '../identity/connection-peer.ts'
 import type { Log } from '../identity/log.ts'
-import { holdLease } from '../identity/remote.ts'
 import type { InFlightCalls } from './in-flight.ts'
 import { requireRole } from './method-policy.ts'
 import { logOutcome, type Method } from './outcome.ts'
@@ -87,7 +86,7 @@ export class Pipeline {
       peer = asked.peer()
       client = peer.current()
       const leave = this.#inFlight.enter({ client, abort, isEndless: method.isEndless })
-      const letGo = asked.holdsLease ? holdLease(client) : () => {}
+      const letGo = asked.holdsLease ? client.lease.hold() : () => {}
       try {
         return await work({ client, connection, signal: abort.signal })
       } finally {

@@ -9,8 +9,8 @@ import type { Grant, Identity } from '../../rules/policy.ts'
 /** What the policy grants an identity at this moment. */
 export type GrantOf = (identity: Identity) => Grant
 
-/** Releases what a client owned; called once for every client that is gone. */
-export type Release = (client: Client, why: string) => void
+/** Releases what a client owned; called once for every client that is gone. Never rejects. */
+export type Release = (client: Client, why: string) => Promise<void>
 
 export interface ConnectionPeer {
   /** Whose quota its calls count against. */

@@ -13,9 +13,8 @@
  */
 import { ERRNO, errnoName } from '../../base/errno.ts'
 import { VfiodError } from '../../base/error.ts'
-import type { Client } from '../../domain/identity/clients.ts'
+import { type Client, PROCESS_LEASE } from '../../domain/identity/clients.ts'
 import type { Charge, Payer, Quotas } from '../../domain/identity/quotas.ts'
-import type { Origin } from '../../domain/state/records.ts'
 import { keepFdReserve } from '../../os/fd-reserve.ts'
 import { type MmPin, pinMm } from '../../os/mm.ts'
 import {
@@ -29,13 +28,14 @@ import {
 import { unwatch, watch } from '../../os/poller.ts'
 import { closeAll } from '../../os/unix-socket.ts'
 import { type Grant, NOTHING } from '../../rules/policy.ts'
+import { processId } from './client-id.ts'
 import type { ConnectionPeer, GrantOf, Release } from './connection-peer.ts'
 import type { Log } from './log.ts'
 
 /** The processes that share an mm: what a local client is. */
 interface Mm {
   /** The client with the credentials of its first connection: what it owned is released for it. */
-  readonly client: LocalClient
+  readonly client: Client
   /** Invariant: each of them shares the mm. Empty once the client is gone. */
   readonly processes: Set<Process>
 }
@@ -51,37 +51,6 @@ interface Process {
   readonly charge: Charge
 }
 
-/** A client with the credentials of one of its connections. */
-class LocalClient implements Client {
-  readonly id: string
-  readonly pid: number
-  readonly uid: number
-  readonly gid: number
-  readonly command: string
-  readonly origin: Origin
-  readonly identity: string
-  /** Supplementary groups. */
-  readonly groups: readonly number[]
-  readonly #grantOf: GrantOf
-
-  constructor(id: string, peer: Peer, grantOf: GrantOf) {
-    this.id = id
-    this.#grantOf = grantOf
-    this.groups = peer.groups
-    this.pid = peer.pid
-    this.uid = peer.uid
-    this.gid = peer.gid
-    this.command = peer.comm
-    const { pid, uid, gid, comm: command } = peer
-    this.origin = { kind: 'process', pid, uid, gid, command }
-    this.identity = identityOf(peer)
-  }
-
-  get grant(): Grant {
-    return grantTo(this, this.#grantOf)
-  }
-}
-
 /** The process at the other end of a connected socket. */
 export class LocalPeer implements ConnectionPeer {
   readonly identity: string
@@ -90,7 +59,7 @@ export class LocalPeer implements ConnectionPeer {
   readonly #grantOf: GrantOf
   /** The process while it is not pinned, or why there is none. */
   #found: Peer | VfiodError
-  #pinned: { readonly process: Process; readonly client: LocalClient } | undefined
+  #pinned: { readonly process: Process; readonly client: Client } | undefined
 
   constructor(
     credentials: Credentials,
@@ -148,7 +117,6 @@ export class Peers {
   readonly #quotas: Quotas
   readonly #log: Log
   readonly #giveUpReserve = keepFdReserve()
-  #clientsSeen = 0
 
   constructor(parts: {
     readonly release: Release
@@ -208,7 +176,7 @@ export class Peers {
   }
 
   /** Make sure that the process is known and pinned; takes over its pidfd unless it throws. */
-  pin(peer: Peer, payer: Payer): { readonly process: Process; readonly client: LocalClient } {
+  pin(peer: Peer, payer: Payer): { readonly process: Process; readonly client: Client } {
     const key = keyOf(peer)
     const known = this.#processes.get(key)
     if (known !== undefined && this.#isCurrent(known)) {
@@ -226,7 +194,7 @@ export class Peers {
 
   /** A client that is granted nothing: it is told who it is, and not remembered. */
   unpinned(peer: Peer): Client {
-    return new LocalClient(`${peer.pid}-0`, peer, this.#grantOf)
+    return this.#clientFor(peer, processId(peer, ''))
   }
 
   /** Throw unless the process still runs the image that connected. */
@@ -276,7 +244,10 @@ export class Peers {
       const pin = pinMm(peer.pid, { pidfd: peer.pidfd })
       if (typeof pin === 'number') throw this.#refusalFor(pin)
       const { pid, pidfd } = peer
-      const mm = this.#mmOf(peer) ?? { client: this.#newClient(peer), processes: new Set() }
+      const mm = this.#mmOf(peer) ?? {
+        client: this.#clientFor(peer, processId(peer, pin.image)),
+        processes: new Set(),
+      }
       const process: Process = { key, pid, pidfd, pin, mm, charge }
       const watched = watch(pidfd, () => {
         if (hasExited(pidfd)) this.#forget(process, 'it has exited')
@@ -300,14 +271,15 @@ export class Peers {
     return isAnswer ? unknownPeer(`the kernel answered ${errnoName(-errno)}`) : notChecked(errno)
   }
 
-  #newClient(peer: Peer): LocalClient {
-    this.#clientsSeen += 1
-    return new LocalClient(`${peer.pid}-${this.#clientsSeen}`, peer, this.#grantOf)
+  #clientFor(peer: Peer, id: string): Client {
+    return localClient(peer, { id, grantOf: this.#grantOf })
   }
 
   /** The client of an mm, with the credentials of this connection where they are others. */
-  #clientOf({ client }: Mm, peer: Peer): LocalClient {
-    return isSameUser(client, peer) ? client : new LocalClient(client.id, peer, this.#grantOf)
+  #clientOf({ client }: Mm, peer: Peer): Client {
+    const { origin } = client
+    const isSame = origin.kind === 'process' && isSameUser(origin, peer)
+    return isSame ? client : this.#clientFor(peer, client.id)
   }
 
   #mmOf(peer: Peer): Mm | undefined {
@@ -326,7 +298,7 @@ export class Peers {
     if (!this.#isKnown(process)) return
     this.#drop(process)
     const { client, processes } = process.mm
-    if (processes.size === 0) this.#release(client, why)
+    if (processes.size === 0) void this.#release(client, why)
   }
 
   #drop(process: Process): void {
@@ -341,9 +313,22 @@ export class Peers {
 
 const PLACE = { processes: 1n } as const
 
-/** The supplementary groups of a client; none for one on another host. */
-export const groupsOf = (client: Client): readonly number[] =>
-  client instanceof LocalClient ? client.groups : []
+/** A client with the credentials of one of its connections. */
+const localClient = (
+  peer: Peer,
+  { id, grantOf }: { readonly id: string; readonly grantOf: GrantOf },
+): Client => {
+  const { pid, uid, gid, groups, comm: command } = peer
+  return {
+    id,
+    identity: identityOf(peer),
+    origin: { kind: 'process', pid, uid, gid, groups, command },
+    lease: PROCESS_LEASE,
+    get grant() {
+      return grantTo(peer, grantOf)
+    },
+  }
+}
 
 type UserIds = Pick<Credentials, 'uid' | 'gid' | 'groups'>
 

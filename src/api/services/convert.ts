@@ -61,12 +61,15 @@ export const accessToProto = (access: Access): ProtoAccess =>
 
 /** The process of a client, all zero for one on another host. */
 export const processOf = ({ origin }: Pick<OwnerRecord, 'origin'>) =>
-  origin.kind === 'process' ? origin : { pid: 0, uid: 0, gid: 0, command: '' }
+  origin.kind === 'process' ? origin : { pid: 0, uid: 0, gid: 0, groups: [], command: '' }
 
 /** `offer` is what the owner has handed over, if it has. */
 export const ownerToProto = (owner: OwnerRecord, offer?: OfferRecord): Owner => {
-  const { pid, uid, command } = processOf(owner)
-  return { pid, uid, command, clientId: owner.id, ...absenceToProto(offer) }
+  const { id: clientId, identity, origin } = owner
+  const named = { clientId, identity, ...absenceToProto(offer) }
+  if (origin.kind === 'remote') return named
+  const { pid, uid, gid, command } = origin
+  return { ...named, process: { pid, uid, gid, command } }
 }
 
 /** Whether an owner is gone, and how long its handover waits. */

@@ -12,8 +12,6 @@ import type { Role as ProtoRole } from '../../proto/vfiod/v1/Role.ts'
 import type { WatchEventsResponse } from '../../proto/vfiod/v1/WatchEventsResponse.ts'
 import { hasRole, type Role } from '../../rules/policy.ts'
 import type { Handlers } from '../call/call.ts'
-import { groupsOf } from '../identity/peers.ts'
-import { leaseMsOf } from '../identity/remote.ts'
 import { processOf } from './convert.ts'
 
 const ROLE: Record<Role, ProtoRole> = {
@@ -44,7 +42,8 @@ export const usageToProto = (usage: readonly Usage[]): QuotaUsage[] =>
 
 /** The lease of a remote client, which the call itself has just renewed. */
 function requireLease(client: Client): number {
-  if (client.origin.kind === 'remote') return leaseMsOf(client)
+  const { remainingMs } = client.lease
+  if (remainingMs !== undefined) return remainingMs
   throw new VfiodError(
     'UNSUPPORTED',
     `Cannot renew a lease: ${ownerText(client)} is a process of this host and has none; its resources are kept until it ends`,
@@ -58,12 +57,12 @@ export const ownershipHandlers = (domain: Domain): Handlers<OwnershipServiceHand
     pid: processOf(client).pid,
     uid: processOf(client).uid,
     gid: processOf(client).gid,
-    groups: [...groupsOf(client)],
+    groups: [...processOf(client).groups],
     role: roleToProto(client.grant.role),
     devices: [...client.grant.devices],
     addsGroups: client.grant.addsGroups,
     usage: usageToProto(domain.quotas.usage(client)),
-    leaseMs: leaseMsOf(client),
+    leaseMs: client.lease.remainingMs ?? 0,
   }),
 
   HandOver: ({ deadlineMs }, { client }) => domain.handOver(client, deadlineMs),

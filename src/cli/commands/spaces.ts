@@ -6,6 +6,7 @@ import type { Access } from '../../proto/vfiod/v1/Access.ts'
 import type { AddressSpace__Output as AddressSpace } from '../../proto/vfiod/v1/AddressSpace.ts'
 import type { HugePage } from '../../proto/vfiod/v1/HugePage.ts'
 import type { IovaRange__Output as IovaRange } from '../../proto/vfiod/v1/IovaRange.ts'
+import type { Owner__Output as Owner } from '../../proto/vfiod/v1/Owner.ts'
 import { adopt, leave } from '../adopted.ts'
 import { newSpaceId, withSpace } from '../borrowed-device.ts'
 import { CliError } from '../failure.ts'
@@ -46,10 +47,11 @@ const parseGroups = (text: string, before: readonly number[] = []): number[] => 
 export const waitText = ({ waitsMs }: { readonly waitsMs: number }): string =>
   `gone; waits ${Math.ceil(waitsMs / 1000)} s for its token`
 
+const nameOf = ({ process, identity }: Owner): string =>
+  process === null ? identity : `pid ${process.pid} (${process.command}), uid ${process.uid}`
+
 const ownerText = ({ owner }: AddressSpace): string =>
-  owner === null
-    ? ''
-    : `pid ${owner.pid} (${owner.command}), uid ${owner.uid}${owner.gone ? `\n${waitText(owner)}` : ''}`
+  owner === null ? '' : `${nameOf(owner)}${owner.gone ? `\n${waitText(owner)}` : ''}`
 
 const spacesText = (spaces: readonly AddressSpace[]): string =>
   tableText(

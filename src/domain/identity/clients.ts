@@ -10,6 +10,24 @@ import type { OwnerRecord } from '../state/records.ts'
 export interface Client extends OwnerRecord {
   /** What the policy grants it; asked each time, since a policy may be reloaded. */
   readonly grant: Grant
+  readonly lease: Lease
+}
+
+/** How long the objects of a client are kept after its last activity. */
+export interface Lease {
+  /** Milliseconds until they are released; undefined where they last as long as its process. */
+  readonly remainingMs: number | undefined
+  /** The client was heard of: begins the whole time anew, unless it has run out or does not run. */
+  renew(): void
+  /** It does not run until what this answers is called; then it begins anew. */
+  hold(): () => void
+}
+
+/** The lease of a process of this host: it ends with the process. */
+export const PROCESS_LEASE: Lease = {
+  remainingMs: undefined,
+  renew: () => {},
+  hold: () => () => {},
 }
 
 /** The client as records name it. */

@@ -35,6 +35,8 @@ export interface HandoverParts {
   readonly offered: (owner: OwnerRecord, deadlineMs: number) => void
   /** The owner is gone, and its offer keeps what it owned. */
   readonly orphaned: (owner: OwnerRecord, why: string) => void
+  /** The owner is there again, while its offer stands. */
+  readonly returned: (owner: OwnerRecord) => void
   /** An offer ended without being taken. */
   readonly expired: (owner: OwnerRecord, isOrphaned: boolean) => void
 }
@@ -96,6 +98,14 @@ export class Handovers {
   withdraw(owner: OwnerRecord): boolean {
     this.#offers.get(owner.id)?.deadline.cancel()
     return this.#offers.delete(owner.id)
+  }
+
+  /** The owner is there again: what its offer kept is its own, and stays when the offer ends. */
+  returned(owner: OwnerRecord): void {
+    const offer = this.#offers.get(owner.id)
+    if (offer?.orphaned === undefined) return
+    offer.orphaned = undefined
+    this.#parts.returned(offer.owner)
   }
 
   /** Forget every offer: the daemon releases everything. */

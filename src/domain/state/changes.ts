@@ -64,6 +64,8 @@ export type Change =
   | { readonly kind: 'handover-offered'; readonly offer: OfferRecord; readonly counts: Counts }
   /** The owner is gone; what it offered waits for its token. */
   | { readonly kind: 'owner-gone'; readonly offer: OfferRecord }
+  /** The owner that was gone is there again; its offer stands. */
+  | { readonly kind: 'owner-returned'; readonly offer: OfferRecord }
   | {
       readonly kind: 'handover-expired'
       readonly owner: OwnerRecord

@@ -12,6 +12,8 @@ export type Origin =
       readonly pid: number
       readonly uid: number
       readonly gid: number
+      /** Supplementary groups. */
+      readonly groups: readonly number[]
       /** The command name of the process when it connected. */
       readonly command: string
     }

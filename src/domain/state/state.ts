@@ -280,6 +280,7 @@ export class State {
         return
       case 'handover-offered':
       case 'owner-gone':
+      case 'owner-returned':
         this.#offers.set(change.offer.owner.id, change.offer)
         return
       case 'adopted':
