@@ -70,7 +70,7 @@ export class Api {
   readonly #healthAndReflection: HealthAndReflection
   /** Releases that are under way: the daemon does not end in the middle of one. */
   readonly #releases = new Set<Promise<void>>()
-  /** The sockets that are ours to remove; not those of whoever listens there already. */
+  /** The socket files that this daemon made, and removes; not those of a daemon that runs already. */
   readonly #placed: SocketFile[] = []
   #fdChannel: FdChannel | undefined
   #remotePeers: RemotePeers | undefined

@@ -19,7 +19,7 @@ export type MmFinding = 'current' | 'gone' | number
 
 export interface MmPin {
   readonly pid: number
-  /** Differs from one image of the process to the next, and is the same for whoever pins it. */
+  /** Differs from one image of the process to the next, and is the same for every process that pins it. */
   readonly image: string
   /** Whether the process still runs in the address space that it was pinned in. */
   look(): MmFinding
@@ -41,7 +41,7 @@ interface Fingerprint {
   readonly randomAddress: bigint
 }
 
-// Through the directory, not by pid: it stays with the process, whoever gets the number next.
+// Through the directory, not by pid: it stays with the process when another one gets the number.
 const openIn = (processDir: number, name: string): number =>
   withReserve(() => sys.openSync(`/proc/self/fd/${processDir}/${name}`, O_RDONLY))
 
@@ -140,12 +140,12 @@ export interface PinOptions {
   /** The pidfd of the process: makes sure that the pid still meant that one. */
   readonly pidfd?: number
   /** False to do without /proc/PID/mem, which Yama may refuse even for processes of the same user;
-   * it is found out by trying. What is lost: telling two images apart that no address differs in. */
+   * it is found out by trying. Without it, two images with the same addresses look the same. */
   readonly readsMemory?: boolean
 }
 
 /** Pins the address space that a process runs in. -ESRCH where it has none (a zombie, a kernel
- * thread, nobody), -EACCES where this process may not look. */
+ * thread, a free pid), -EACCES where this process may not look. */
 export const pinMm = (pid: number, options: PinOptions = {}): MmPin | number => {
   const { pidfd, readsMemory = true } = options
   const processDir = sys.openSync(`/proc/${pid}`, O_PATH | O_DIRECTORY)

@@ -172,7 +172,7 @@ const serverStream =
       // One message at a time: a client that does not read stops the source, and fills no memory.
       for await (const message of messages) {
         await written(call, message, context.signal)
-        // What a watch sends fits the buffers on the way: that it left tells nothing of the client.
+        // Watch messages fit into socket buffers, so a completed write does not show that the client lives.
         if (!method.isEndless) context.client.lease.renew()
       }
       if (context.signal.aborted) throw abortReason(context.signal)

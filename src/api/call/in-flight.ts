@@ -7,7 +7,7 @@ import type { Client } from '../../domain/identity/clients.ts'
 
 export interface InFlightCall {
   readonly client: Client
-  /** A watch: it goes on until somebody ends it. */
+  /** A watch: it goes on until the client or the daemon ends it. */
   readonly isEndless: boolean
   readonly abort: AbortController
 }

@@ -64,7 +64,7 @@ export const STATUS: Readonly<Record<Reason, status>> = {
   BUG: status.INTERNAL,
 }
 
-/** What the client sees of a mistake of ours: nothing of its text, which may say too much. */
+/** The client's text for a bug; the text of the error stays in the log, for it may say too much. */
 const BUG_MESSAGE = 'Cannot finish the call: this is a bug in vfiod; its log has the details'
 
 /** The error to answer with: a VfiodError as it is, anything else as BUG with itself as the cause. */

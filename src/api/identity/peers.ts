@@ -138,7 +138,7 @@ export class Peers {
   /** Whose quota a connected socket counts against: asked of the socket alone, at little cost. */
   payerOf(socketFd: number): Payer {
     const found = credentialsOf(socketFd)
-    if (typeof found === 'number') return { identity: 'nobody known', grant: NOTHING }
+    if (typeof found === 'number') return { identity: 'unknown', grant: NOTHING }
     return { identity: identityOf(found), grant: grantTo(found, this.#grantOf) }
   }
 

@@ -1,6 +1,6 @@
 /**
- * Clients on other hosts. The name in the client's certificate is who it is; everybody with that name
- * is one client. There is no process to watch, so ownership is a lease: when it runs out everything
+ * Clients on other hosts. The name in the client's certificate is who it is, and all its holders are
+ * one client. There is no process to watch, so ownership is a lease: when it runs out everything
  * is released.
  *
  * Whatever is heard of the client renews it: each call, each message that it uploads, each one that

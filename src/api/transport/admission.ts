@@ -1,6 +1,6 @@
 /**
  * Which connections are served. Each identity may have as many as its quota says, and all together
- * as many as the whole, so that nobody takes the places of the others. A connection beyond that is
+ * as many as the whole, so that no identity takes the places of the others. A connection beyond that is
  * not dropped in silence: its first call of whatever kind, or its first packet on the fd channel, is
  * answered with LIMIT_REACHED, and then it is closed. A few of an identity may stand waiting to be told so; those
  * beyond them are closed unheard, and so are those of an identity that come too fast.

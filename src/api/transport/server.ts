@@ -1,5 +1,5 @@
 /**
- * The gRPC server: on a socket of its own making, because grpc-js would not tell who connects. Each
+ * The gRPC server, on a socket made here, because grpc-js does not say who connects. Each
  * connection is identified by the kernel when it is accepted, and calls find their client through
  * the connection they came by.
  */
@@ -38,7 +38,7 @@ const UPLOAD_WINDOW = 4 << 20
 /** Calls of one connection at a time; the client's library holds back the others. */
 const CALLS_PER_CONNECTION = 128
 
-/** How often connections are looked for that nobody holds the other end of. */
+/** Interval between sweeps for connections whose peer has hung up. */
 const SWEEP_MS = 1000
 
 const OPTIONS: ServerOptions = {
@@ -162,7 +162,7 @@ export const serverBinder = (listening: NetServer): Binder<NetServer> => ({
         socket.destroy()
         resolve(true)
       })
-      // A queue that is full is somebody's queue.
+      // A full queue belongs to a process that listens.
       socket.once('error', (error: NodeJS.ErrnoException) => resolve(error.code === 'EAGAIN'))
     }),
 })
@@ -261,7 +261,7 @@ export class Connections {
   }
 
   /**
-   * After an error of the protocol Node sends GOAWAY and reads no more, says so to nobody, and so
+   * After an error of the protocol Node sends GOAWAY and reads no more, tells no one, and so
    * never learns that the client has hung up: its fd would stay for good. The kernel is asked
    * instead. What hung up just now is left to Node until the next time.
    */
@@ -283,7 +283,7 @@ export class Connections {
 
   /**
    * Serve a connection of this identity, if it may have one more; only then is its peer looked up.
-   * Nothing is read from a connection that nobody holds the other end of.
+   * Nothing is read from a connection whose peer has hung up.
    */
   serve(socket: Socket, payer: Payer, peerAt: () => ConnectionPeer | undefined): void {
     if (isHungUp(socket)) {
@@ -342,7 +342,7 @@ export class Connections {
   /** Why a call of this connection is refused, whatever it is; the connection ends with the answer. */
   #refusalOf(token: string): VfiodError | undefined {
     const connection = this.#connections.get(token)
-    // GOAWAY behind the answer: whoever calls again does so by another connection.
+    // GOAWAY behind the answer: the next call comes by another connection.
     if (connection?.refusal !== undefined) setImmediate(() => connection.session?.close())
     return connection?.refusal
   }

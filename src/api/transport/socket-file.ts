@@ -1,6 +1,6 @@
 /**
  * Socket files. A socket gets its owner and mode under a temporary name and is then renamed to its
- * own, so that nobody can connect in between, and the stale file of a daemon that was killed is
+ * own, so that no client can connect in between, and the stale file of a daemon that was killed is
  * replaced in the same step. A file that a running daemon answers on is left alone.
  */
 import { chmodSync, chownSync, lstatSync, renameSync, rmSync } from 'node:fs'
@@ -13,7 +13,7 @@ export interface SocketFile {
   readonly gid?: number | undefined
 }
 
-/** How one kind of socket is bound, and how to find out whether somebody listens. */
+/** How one kind of socket is bound, and how to find out whether a process listens. */
 export interface Binder<Socket> {
   bind(path: string): Promise<Socket>
   answers(path: string): Promise<boolean>

@@ -1,5 +1,5 @@
 /**
- * What is refused before a handler runs, or by grpc-js itself: a connection too many, a method that
+ * Refusals before a handler runs, and those of grpc-js itself: a connection too many, a method that
  * does not exist, a message too large, bytes that are no message. It is answered as every other
  * refusal is: with a reason of the closed list and its details.
  *
@@ -69,12 +69,12 @@ const EXPLANATIONS: readonly (readonly [RegExp, Explain])[] = [
 
 /**
  * What grpc-js says when a message could not be written, because the stream or its connection is
- * gone: Node 24 says so of a client that leaves in the middle of an answer. Nobody hears it, and it is
- * nobody's mistake.
+ * gone: Node 24 says so of a client that leaves in the middle of an answer. The client has left,
+ * so the status reaches no one; it is not logged as a bug.
  */
 const UNWRITTEN = 'Internal server error'
 
-/** Statuses that only a mistake of ours leads to, whatever grpc-js says of it. */
+/** Statuses that only a bug leads to, whatever the text of grpc-js is. */
 const MISTAKES: readonly status[] = [status.INTERNAL, status.UNKNOWN]
 
 /** The refusal behind a status of grpc-js's making; undefined for one that stands by itself. */
