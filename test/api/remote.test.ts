@@ -129,7 +129,7 @@ describe('a remote client', () => {
     const { space } = await client.addressSpace.createSpace({ spaceId: 'far' })
     await client.addressSpace.destroySpace({ spaceId: 'far' })
 
-    expect(space?.owner).toEqual({
+    expect(space?.owner).toMatchObject({
       clientId,
       identity: 'remote spiffe://host-b',
       process: null,

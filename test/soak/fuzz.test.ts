@@ -70,7 +70,9 @@ const nothingIsKept = async (): Promise<void> => {
     return true
   })
   await client.admin.releaseClient({ clientId: (await client.ownership.whoAmI()).clientId })
-  await expect.poll(inUse, { timeout: 10_000, message: hint }).toEqual(['1 connections', '1 processes'])
+  await expect
+    .poll(inUse, { timeout: 10_000, message: hint })
+    .toEqual(['1 connections', '1 processes'])
   await expect.poll(() => daemon.fds(), { timeout: 10_000, message: hint }).toEqual(before)
   expect(daemon.mistakes(), hint).toEqual([])
 }

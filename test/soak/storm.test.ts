@@ -70,7 +70,7 @@ const calm = async (): Promise<Held> => {
   }
   // The kernel tells of a process before Node tells of its connection.
   await until(async () => (await inUse()).includes('1 connections'))
-  expect(await inUse()).toEqual(['1 connections'])
+  expect(await inUse()).toEqual(['1 connections', '1 processes'])
   return daemon.held()
 }
 
