@@ -45,6 +45,19 @@ export async function groupNumbers(kernel: Kernel): Promise<number[]> {
   return names.map(Number).sort((a, b) => a - b)
 }
 
+/** sysfs-class-iommu: an entry for each IOMMU that a driver serves. */
+const IOMMUS = '/sys/class/iommu'
+
+/** The likely cause of a host without groups, and what to do. */
+export async function whyNoGroups(kernel: Kernel): Promise<string> {
+  if (typeof (await kernel.readDir(GROUPS)) === 'number')
+    return `${GROUPS} is not there: the kernel has no IOMMU support, or sysfs is out of the daemon's sight`
+  const iommus = await kernel.readDir(IOMMUS)
+  return typeof iommus === 'number' || iommus.length === 0
+    ? 'the kernel drives no IOMMU: switch on VT-d, AMD-Vi or the SMMU in the firmware, and boot an Intel host with intel_iommu=on'
+    : `no device is behind ${iommus.join(' and ')}`
+}
+
 /** The devices of a group, by name; undefined for a group that does not exist. */
 export async function groupDevices(kernel: Kernel, group: number): Promise<string[] | undefined> {
   const names = await kernel.readDir(`${GROUPS}/${group}/devices`)

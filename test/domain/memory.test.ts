@@ -34,3 +34,17 @@ describe('an allocation that is asked for twice at once', () => {
     expect(openFds()).toBe(before + 1)
   })
 })
+
+test('huge pages that are not there are refused with how many there are and where to have more', async () => {
+  const { domain } = world()
+  // A tebibyte: more than hosts that run tests have.
+  const wanted = { id: 'huge', length: 1n << 40n, hugePage: '2M' } as const
+
+  await expect(domain.memories.allocate(alice, wanted)).rejects.toMatchObject({
+    reason: 'LIMIT_REACHED',
+    message: expect.stringMatching(
+      /^Cannot allocate 1099511627776 bytes of huge pages: \d+ of \d+ free pages of 2 MiB, 524288 needed; raise \/proc\/sys\/vm\/nr_hugepages$/,
+    ),
+    details: { errno: 'ENOMEM', quota: { limit: 'huge pages of 2 MiB', needed: 524_288n } },
+  })
+})

@@ -57,7 +57,10 @@ export const inventoryHandlers = ({
   inventory,
   binding,
 }: Domain): Handlers<InventoryServiceHandlers> => ({
-  ListGroups: async () => ({ groups: (await inventory.groups()).map(groupToProto) }),
+  ListGroups: async () => {
+    const groups = (await inventory.groups()).map(groupToProto)
+    return { groups, whyEmpty: groups.length > 0 ? '' : await inventory.whyEmpty() }
+  },
 
   GetGroup: async ({ groupId }) => ({ group: groupToProto(await inventory.group(groupId)) }),
 

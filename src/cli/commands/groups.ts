@@ -74,7 +74,10 @@ const listGroups = async (session: Session, options: { watch?: boolean }): Promi
   if (options.watch === true) return watchGroups(session)
   const { client, output, signal } = session
   const response = await client.inventory.listGroups({}, { signal })
-  output.answer(response, () => groupsText(response.groups))
+  const { groups, whyEmpty } = response
+  output.answer(response, () =>
+    whyEmpty === '' ? groupsText(groups) : `${groupsText(groups)}\nno IOMMU groups: ${whyEmpty}`,
+  )
 }
 
 export const devicesText = (devices: readonly Device[]): string =>

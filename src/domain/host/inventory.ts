@@ -4,7 +4,13 @@ import { type Blocker, VfiodError } from '../../base/error.ts'
 import { LIMITS } from '../../base/limits.ts'
 import { Mailbox } from '../../base/mailbox.ts'
 import type { Kernel } from '../../kernel/port.ts'
-import { groupDevices, groupNumbers, type HostDevice, hostDevice } from '../../kernel/sysfs.ts'
+import {
+  groupDevices,
+  groupNumbers,
+  type HostDevice,
+  hostDevice,
+  whyNoGroups,
+} from '../../kernel/sysfs.ts'
 import { blockersOf, type Viability, viabilityOf } from '../../rules/viability.ts'
 import type { Client } from '../identity/clients.ts'
 import type { Quotas } from '../identity/quotas.ts'
@@ -64,6 +70,11 @@ export class Inventory {
     const numbers = await groupNumbers(this.#kernel)
     const views = await Promise.all(numbers.map((number) => this.#groupView(number)))
     return views.filter((view) => view !== undefined)
+  }
+
+  /** Why `groups` answers none. */
+  whyEmpty(): Promise<string> {
+    return whyNoGroups(this.#kernel)
   }
 
   /** One group; NO_SUCH_GROUP when the host has none of that number. */

@@ -28,6 +28,7 @@ import { requireOwner } from '../state/owner.ts'
 import type { HugePage, MappingRecord, MemoryRecord, OwnerRecord } from '../state/records.ts'
 import type { State } from '../state/state.ts'
 import { memoryPrice } from '../state/usage.ts'
+import { tooFewHugePages } from './huge-pages.ts'
 import { Window } from './window.ts'
 
 /** A call that is mapping a memory: it holds the window, and the memory is not released meanwhile. */
@@ -308,7 +309,10 @@ export class Memories {
         hugePage,
       }
       const segment = await mapFd(fd, { offset: 0n, length, access: 'read-write' })
-      if (typeof segment === 'number') throw cannotHold('map', length, segment)
+      if (typeof segment === 'number') {
+        const isShort = hugePage !== undefined && isErrno(segment, 'ENOMEM')
+        throw isShort ? tooFewHugePages(hugePage, length) : cannotHold('map', length, segment)
+      }
       const memory = new Memory(fd, record, segment)
       try {
         // Another call may have taken the id while the file was mapped.
