@@ -50,7 +50,7 @@ export const configSchema = z.strictObject({
   audit: z
     .union([z.literal(['log', 'off']), path])
     .default('log')
-    .describe('Where the audit goes: `log` beside the log, a file of its own, or `off`.'),
+    .describe('Where the audit goes: `log` beside the log, a separate file, or `off`.'),
   trace: z
     .string()
     .refine((where) => where === 'stderr' || where.startsWith('/'), 'a path or "stderr" is needed')
