@@ -92,7 +92,7 @@ const MAY_REFUSE = {
 }
 
 const checkOwner = (what, owner) => {
-  const { pid, uid } = owner.process ?? {}
+  const { pid, uid } = owner.process ?? owner
   if (pid !== process.pid || uid !== process.getuid())
     throw new Error(`${what} is said to be of pid ${pid}, uid ${uid}`)
 }
