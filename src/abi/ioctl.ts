@@ -17,8 +17,8 @@ export type Argument =
   Struct<any> | 'value' | 'fd' | 'name' | 'none' | 'undescribed'
 
 /**
- * Which answers that are not negative are a success: zero alone is success; any number is; it is an fd of a
- * kind; or, above zero, that nothing was done and how many of something could be had.
+ * Which answers that are not negative are a success: zero alone; any number; an fd of a kind; or zero
+ * alone, and one above it says that nothing was done and how many of something could be had.
  */
 export type Success = 'zero' | 'number' | FdKind | 'available'
 

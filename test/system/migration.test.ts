@@ -184,32 +184,51 @@ describe('migration through gRPC', () => {
     const bytes = await save()
     const { session } = await setState(target, { state: 'MIGRATION_STATE_RESUMING' })
     const sessionId = session?.sessionId ?? ''
-    const broken = client.migration.writeSession(
-      (function* () {
-        yield { name: target, sessionId, offset: '0', data: bytes.subarray(0, 40) }
-        throw new Error('the writer breaks off')
-      })(),
-    )
+    // The daemon itself ends this writer, so no end of the stream is on its way.
+    const broken = client.migration.writeSession([
+      { name: target, sessionId, offset: '0', data: bytes.subarray(0, 40) },
+      { offset: '50', data: bytes.subarray(50) },
+    ])
 
-    await expect(broken).rejects.toThrow('the writer breaks off')
-    const left = await until(async () => {
-      const { session: at } = await client.migration.getMigrationState({ name: target })
-      return at?.bytes === '40' ? at : undefined
-    })
-    // While the daemon has not seen the writer leave, the session counts as being written.
-    const refused = await until(async () => {
-      const error = await setState(target, { state: 'MIGRATION_STATE_RUNNING' }).catch((e) => e)
-      return error.reason === 'SESSION_BUSY' ? undefined : error
-    })
-    expect(refused).toMatchObject({ reason: 'ARC_BLOCKED' })
-    expect(refused.message).toContain('broke off after 40 bytes; go on writing from there')
+    await expect(broken).rejects.toThrow('40 bytes have arrived; continue there')
+    const { session: left } = await client.migration.getMigrationState({ name: target })
+    const refused = setState(target, { state: 'MIGRATION_STATE_RUNNING' })
+    await expect(refused).rejects.toMatchObject({ reason: 'ARC_BLOCKED' })
+    await expect(refused).rejects.toThrow('broke off after 40 bytes; go on writing from there')
     const { totalBytes } = await client.migration.writeSession([
-      { name: target, sessionId: left.sessionId, offset: left.bytes, data: bytes.subarray(40) },
+      { name: target, sessionId, offset: left?.bytes ?? '', data: bytes.subarray(40) },
     ])
     await setState(target, { state: 'MIGRATION_STATE_RUNNING' })
 
     expect(totalBytes).toBe(String(STATE_BYTES))
     expect(await scratch(target)).toBe(0x5b)
+  })
+
+  test('loads nothing while a writer is at work: SESSION_BUSY', async () => {
+    const bytes = await save()
+    await setState(target, { state: 'MIGRATION_STATE_RESUMING' })
+    let goOn = () => {}
+    const gate = new Promise<void>((resolve) => {
+      goOn = resolve
+    })
+    const writing = client.migration.writeSession(
+      (async function* () {
+        yield { name: target, offset: '0', data: bytes.subarray(0, 40) }
+        await gate
+        yield { offset: '40', data: bytes.subarray(40) }
+      })(),
+    )
+    await until(async () => {
+      const { session } = await client.migration.getMigrationState({ name: target })
+      return session?.bytes === '40' || undefined
+    })
+
+    await expect(setState(target, { state: 'MIGRATION_STATE_RUNNING' })).rejects.toMatchObject({
+      reason: 'SESSION_BUSY',
+    })
+    goOn()
+    await writing
+    await setState(target, { state: 'MIGRATION_STATE_RUNNING' })
   })
 
   test('refuses a session that was never opened, a gap, and the ERROR state', async () => {
