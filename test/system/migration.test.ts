@@ -194,7 +194,7 @@ describe('migration through gRPC', () => {
     const { session: left } = await client.migration.getMigrationState({ name: target })
     const refused = setState(target, { state: 'MIGRATION_STATE_RUNNING' })
     await expect(refused).rejects.toMatchObject({ reason: 'ARC_BLOCKED' })
-    await expect(refused).rejects.toThrow('broke off after 40 bytes; go on writing from there')
+    await expect(refused).rejects.toThrow('broke off after 40 bytes; continue writing there')
     const { totalBytes } = await client.migration.writeSession([
       { name: target, sessionId, offset: left?.bytes ?? '', data: bytes.subarray(40) },
     ])
