@@ -1,6 +1,6 @@
 /** Interrupts that the kernel signals to eventfds of this process, without the daemon in between. */
 import type { VfiodClient } from '../client/client.ts'
-import { sendFds } from '../client/fd-channel.ts'
+import { armEventfds } from '../client/verbs.ts'
 import { eventfdCreate, eventfdRead } from '../os/eventfd.ts'
 import { sys } from '../os/libc.ts'
 import { unwatch, watch } from '../os/poller.ts'
@@ -40,9 +40,7 @@ export async function* watchEventfds(
         wake()
       })
     }
-    const { ticket } = await client.device.setIrqEventfds(vectors, { signal })
-    if (ticket === null) throw new Error('the daemon answered without a ticket')
-    await sendFds(ticket, eventfds)
+    await armEventfds(client, vectors, eventfds, { signal })
     yield { event: 'armed' }
     while (!signal.aborted) {
       const next = raised.shift()

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { linuxKernel } from '../../src/backends/linux/kernel.ts'
 import type { DeviceFd } from '../../src/base/units.ts'
 import type { VfiodClient } from '../../src/client/client.ts'
-import { receiveFds } from '../../src/client/fd-channel.ts'
+import { exportFd } from '../../src/client/verbs.ts'
 import { deviceInfo, readRegion, regionInfo } from '../../src/kernel/device-calls.ts'
 import { type Daemon, eduDevices, groupOf, openIn, startDaemon } from '../system/world.ts'
 
@@ -30,11 +30,7 @@ afterAll(async () => {
 
 test('an exported device fd answers ioctls in the process that got it', async () => {
   await openIn(client, 'export', name)
-  const { ticket } = await client.device.exportFd({ name })
-  if (ticket === null) throw new Error('no ticket')
-  const { fds } = await receiveFds(ticket)
-  const [fd] = fds as DeviceFd[]
-  if (fd === undefined) throw new Error('no fd arrived')
+  const fd = (await exportFd(client, name)) as DeviceFd
   const kernel = linuxKernel()
 
   const info = await deviceInfo(kernel, fd)
@@ -49,9 +45,7 @@ test('an exported device fd answers ioctls in the process that got it', async ()
 
 test('an exported fd keeps the group in use until it is closed, and the refusal names its holder', async () => {
   const groupId = await groupOf(client, name)
-  const { ticket } = await client.device.exportFd({ name })
-  if (ticket === null) throw new Error('no ticket')
-  const { fds } = await receiveFds(ticket)
+  const fd = (await exportFd(client, name)) as DeviceFd
   await client.addressSpace.destroySpace({ spaceId: 'export' })
   await client.addressSpace.createSpace({ spaceId: 'again' })
 
@@ -61,7 +55,7 @@ test('an exported fd keeps the group in use until it is closed, and the refusal 
     `the fd of ${name} that was exported to pid ${process.pid} `,
   )
 
-  await linuxKernel().close(fds[0] ?? -1)
+  await linuxKernel().close(fd)
   const { space } = await client.addressSpace.addGroup({ spaceId: 'again', groupId })
   expect(space).toMatchObject({ state: 'SPACE_STATE_READY' })
   await client.addressSpace.destroySpace({ spaceId: 'again' })

@@ -4,7 +4,7 @@ import { closeSync } from 'node:fs'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { ENGINE } from '../../src/backends/sim/devices/profiles/engine.ts'
 import type { VfiodClient } from '../../src/client/client.ts'
-import { sendFds } from '../../src/client/fd-channel.ts'
+import { registerMemory } from '../../src/client/verbs.ts'
 import { freeSegment, mapFd, memfdCreate, type Segment } from '../../src/os/memory.ts'
 import type { DirtyRange } from '../../src/proto/vfiod/v1/DirtyRange.ts'
 import type { ReadDirtyRequest } from '../../src/proto/vfiod/v1/ReadDirtyRequest.ts'
@@ -70,9 +70,7 @@ const begin = async (machine?: string) => {
   daemon = await startDaemon(machine)
   client = daemon.client()
   fd = memfdCreate('client-memory', BigInt(PAGES * PAGE))
-  const { ticket } = await client.memory.registerMemory({ memoryId: 'ram' })
-  if (ticket === null) throw new Error('no ticket')
-  await sendFds(ticket, [fd])
+  await registerMemory(client, { memoryId: 'ram', fd })
   const mine = await mapFd(fd, { offset: 0n, length: BigInt(PAGES * PAGE), access: 'read-write' })
   if (typeof mine === 'number') throw new Error(`mmap answered ${mine}`)
   memory = mine

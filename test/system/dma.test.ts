@@ -3,7 +3,7 @@
 import { closeSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { VfiodClient } from '../../src/client/client.ts'
-import { receiveFds, sendFds } from '../../src/client/fd-channel.ts'
+import { exportMemory, registerMemory } from '../../src/client/verbs.ts'
 import { freeSegment, mapFd, memfdCreate, type Segment } from '../../src/os/memory.ts'
 import { unless } from '../contract/backends.ts'
 import { describeModes, TYPE1 } from '../modes.ts'
@@ -54,9 +54,7 @@ describeModes('DMA', (mode) => {
     await edu.enable()
 
     fd = memfdCreate('client-memory', LENGTH)
-    const { ticket } = await client.memory.registerMemory({ memoryId: 'ram' })
-    if (ticket === null) throw new Error('no ticket')
-    await sendFds(ticket, [fd])
+    await registerMemory(client, { memoryId: 'ram', fd })
     const mine = await mapFd(fd, { offset: 0n, length: LENGTH, access: 'read-write' })
     if (typeof mine === 'number') throw new Error(`mmap answered ${mine}`)
     memory = mine
@@ -122,11 +120,8 @@ describeModes('DMA', (mode) => {
         for (const [memoryId, what] of [
           ['ram-again', fd],
           ['not-ram', other],
-        ] as const) {
-          const { ticket } = await client.memory.registerMemory({ memoryId })
-          if (ticket === null) throw new Error('no ticket')
-          await sendFds(ticket, [what])
-        }
+        ] as const)
+          await registerMemory(client, { memoryId, fd: what })
         const update = (memoryId: string) =>
           client.addressSpace.updateVaddr({
             spaceId: SPACE,
@@ -150,11 +145,7 @@ describeModes('DMA', (mode) => {
 
     test('reaches memory that the daemon allocated and exported', async () => {
       await client.memory.allocateMemory({ memoryId: 'pool', length: LENGTH.toString() })
-      const { ticket } = await client.memory.exportMemory({ memoryId: 'pool' })
-      if (ticket === null) throw new Error('no ticket')
-      const { fds } = await receiveFds(ticket)
-      const [poolFd] = fds
-      if (poolFd === undefined) throw new Error('no fd arrived')
+      const poolFd = await exportMemory(client, 'pool')
       const pool = await mapFd(poolFd, { offset: 0n, length: LENGTH, access: 'read-write' })
       if (typeof pool === 'number') throw new Error(`mmap answered ${pool}`)
       const bytes = pattern(6)

@@ -3,7 +3,7 @@
 import { closeSync } from 'node:fs'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import type { VfiodClient } from '../../src/client/client.ts'
-import { sendFds } from '../../src/client/fd-channel.ts'
+import { armEventfds } from '../../src/client/verbs.ts'
 import { eventfdCreate, eventfdRead } from '../../src/os/eventfd.ts'
 import { backend, type Daemon, openIn, startDaemon, until } from './world.ts'
 
@@ -51,9 +51,7 @@ describe.skipIf(backend !== 'sim')('the vectors of a device', () => {
 
   type Request = NonNullable<Parameters<VfiodClient['device']['setIrqEventfds']>[0]>
   const arm = async (request: Request, fds: readonly number[]) => {
-    const { ticket } = await client.device.setIrqEventfds({ name: WIDE, ...request })
-    if (ticket === null) throw new Error('no ticket')
-    return sendFds(ticket, fds)
+    return armEventfds(client, { name: WIDE, ...request }, fds)
   }
   const trigger = (index: number, vector: number) =>
     client.device.triggerIrq({ name: WIDE, index, vector })

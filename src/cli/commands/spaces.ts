@@ -2,6 +2,7 @@
 import { type Command, Option } from 'commander'
 import { hex, rangeText } from '../../base/units.ts'
 import { requireItems } from '../../client/item-status.ts'
+import { mapAll } from '../../client/verbs.ts'
 import type { Access } from '../../proto/vfiod/v1/Access.ts'
 import type { AddressSpace__Output as AddressSpace } from '../../proto/vfiod/v1/AddressSpace.ts'
 import type { HugePage } from '../../proto/vfiod/v1/HugePage.ts'
@@ -163,13 +164,12 @@ const mapInto = async (session: Session, options: MapOptions, spaceId: string): 
     { signal },
   )
   const memoryId = allocated.memory?.memoryId ?? ''
-  const item = { iova: String(iova), length: String(length), memoryId, access: ACCESS[access] }
-  const mapped = await client.addressSpace.map({ spaceId, items: [item] }, { signal })
-  requireItems('vfiod.v1.AddressSpaceService/Map', mapped.results)
+  const range = { iova, length, memoryId, access: ACCESS[access] }
+  await mapAll(client, spaceId, [range], { signal })
   const { space } = await client.addressSpace.getSpace({ spaceId }, { signal })
-  output.answer({ space, mapping: item }, () => {
-    const range = rangeText({ start: iova, last: iova + length - 1n } as never)
-    return `${space === null ? '' : spaceText(space)}\n\nmapped ${bytesText(length)} at ${range}, ${access}`
+  output.answer({ space, mapping: range }, () => {
+    const at = rangeText({ start: iova, last: iova + length - 1n } as never)
+    return `${space === null ? '' : spaceText(space)}\n\nmapped ${bytesText(length)} at ${at}, ${access}`
   })
   if (options.hold === true) await hold(session)
 }

@@ -4,7 +4,7 @@
  */
 import { connect } from '../../client/client.ts'
 import { RpcError } from '../../client/rpc-error.ts'
-import { mapRange } from '../map-range.ts'
+import { mapAll } from '../../client/verbs.ts'
 
 const [socket = '', group = '', name = ''] = process.argv.slice(2)
 const SPACE = 'owner-space'
@@ -18,7 +18,7 @@ const takeAll = async (): Promise<object> => {
   await client.addressSpace.createSpace({ spaceId: SPACE })
   await client.addressSpace.addGroup({ spaceId: SPACE, groupId: Number(group) })
   await client.memory.allocateMemory({ memoryId: MEMORY, length: String(LENGTH) })
-  await mapRange(client, { spaceId: SPACE, memoryId: MEMORY, iova: 0x10_0000n, length: LENGTH })
+  await mapAll(client, SPACE, [{ memoryId: MEMORY, iova: 0x10_0000n, length: LENGTH }])
   await client.device.openDevice({ spaceId: SPACE, name })
   return { space: SPACE, mapped: String(LENGTH) }
 }

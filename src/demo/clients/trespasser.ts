@@ -4,7 +4,7 @@
  */
 import { connect } from '../../client/client.ts'
 import { RpcError } from '../../client/rpc-error.ts'
-import { mapRange } from '../map-range.ts'
+import { mapAll } from '../../client/verbs.ts'
 
 const [socket = '', spaceId = ''] = process.argv.slice(2)
 process.title = 'trespasser'
@@ -12,12 +12,9 @@ const client = connect({ socket })
 const length = 4096n
 
 await client.memory.allocateMemory({ memoryId: 'trespasser-memory', length: String(length) })
-const answer = await mapRange(client, {
-  spaceId,
-  memoryId: 'trespasser-memory',
-  iova: 0x4000_0000n,
-  length,
-}).then(
+const answer = await mapAll(client, spaceId, [
+  { memoryId: 'trespasser-memory', iova: 0x4000_0000n, length },
+]).then(
   () => ({ reason: '', message: 'it was allowed' }),
   (error: unknown) => {
     if (error instanceof RpcError) return { reason: error.reason, message: error.message }

@@ -4,10 +4,9 @@
  */
 import { closeSync } from 'node:fs'
 import { hex } from '../../base/units.ts'
-import { sendFds } from '../../client/fd-channel.ts'
+import { mapAll, registerMemory } from '../../client/verbs.ts'
 import { mapFd, memfdCreate, type Segment } from '../../os/memory.ts'
 import type { Device__Output as Device } from '../../proto/vfiod/v1/Device.ts'
-import { mapRange } from '../map-range.ts'
 import type { Stage } from '../stage.ts'
 
 /** What the client shares with its device. */
@@ -26,24 +25,13 @@ const SPACE = 'demo'
 const IOVA = 0x10_0000n
 const LENGTH = 2n << 20n
 
-/** Passes an fd by a ticket: an RPC gives the ticket, the fd channel takes it with the fd. */
-export const registerMemory = async (
-  { client }: Pick<Stage, 'client'>,
-  memoryId: string,
-  fd: number,
-): Promise<Readonly<Record<string, unknown>>> => {
-  const { ticket } = await client.memory.registerMemory({ memoryId })
-  if (ticket === null) throw new Error('the daemon gave no ticket')
-  return sendFds(ticket, [fd])
-}
-
 export const shareMemory = async (stage: Stage, device: Device): Promise<DemoMemory> => {
   const { client, tell } = stage
   tell.step('Share memory: a memfd of this process, mapped for a device')
   const fd = memfdCreate('demo-memory', LENGTH)
   const segment = await mapFd(fd, { offset: 0n, length: LENGTH, access: 'read-write' })
   if (typeof segment === 'number') throw new Error(`mmap answered ${segment}`)
-  const reply = await registerMemory(stage, 'demo-memory', fd)
+  const reply = await registerMemory(client, { memoryId: 'demo-memory', fd })
   tell.say('RegisterMemory gives a ticket; ticket and memfd go over the fd channel, which answers:')
   tell.show(JSON.stringify(reply))
 
@@ -56,12 +44,7 @@ export const shareMemory = async (stage: Stage, device: Device): Promise<DemoMem
       ({ start, last }) => `${hex(BigInt(start))} to ${hex(BigInt(last))}`,
     ),
   )
-  await mapRange(client, {
-    spaceId: SPACE,
-    memoryId: 'demo-memory',
-    iova: IOVA,
-    length: LENGTH,
-  })
+  await mapAll(client, SPACE, [{ memoryId: 'demo-memory', iova: IOVA, length: LENGTH }])
   const { mappings } = await client.addressSpace.listMappings({ spaceId: SPACE })
   const [mapping] = mappings
   tell.check(

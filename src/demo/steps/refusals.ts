@@ -1,5 +1,5 @@
 /** Step 6. A refusal says what was found and what to do, in words and as data. */
-import { mapRange } from '../map-range.ts'
+import { mapAll } from '../../client/verbs.ts'
 import { type Stage, startClient } from '../stage.ts'
 import type { DemoMemory } from './memory.ts'
 
@@ -8,8 +8,8 @@ export const showRefusals = async (stage: Stage, memory: DemoMemory): Promise<vo
   tell.step('Be refused: the daemon says who is in the way')
   const { spaceId, memoryId, iova } = memory
   tell.say('Mapping over what is mapped:')
-  const over = { spaceId, memoryId, iova: iova + 0x1000n, length: 0x1000n }
-  await tell.refusal('mapping twice', 'IOVA_IN_USE', mapRange(client, over))
+  const over = { memoryId, iova: iova + 0x1000n, length: 0x1000n }
+  await tell.refusal('mapping twice', 'IOVA_IN_USE', mapAll(client, spaceId, [over]))
 
   tell.say('Another process, mapping into the address space of this one:')
   const trespasser = startClient(stage, 'trespasser', spaceId)

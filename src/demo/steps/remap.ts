@@ -2,10 +2,11 @@
  * Step 4. A client that is updated in place maps its memory again, at other addresses, while its
  * devices go on with DMA: the vaddr becomes invalid, and valid again, and the iova never changes.
  */
+import { registerMemory } from '../../client/verbs.ts'
 import { type EduDriver, TRANSFER_BYTES } from '../edu-driver.ts'
 import type { Stage } from '../stage.ts'
 import { pattern } from './dma.ts'
-import { type DemoMemory, registerMemory } from './memory.ts'
+import type { DemoMemory } from './memory.ts'
 
 const PAGE = 4096
 
@@ -24,7 +25,7 @@ export const remap = async (stage: Stage, driver: EduDriver, memory: DemoMemory)
   tell.say(`InvalidateVaddr: without an update the old vaddr is back after ${deadlineMs} ms`)
   tell.check('the vaddr of every byte is invalid', invalidatedBytes, String(length))
   const again = 'demo-memory-again'
-  await registerMemory(stage, again, fd)
+  await registerMemory(client, { memoryId: again, fd })
   const { updatedBytes } = await client.addressSpace.updateVaddr({
     spaceId,
     items: [{ iova: String(iova), length: String(length), memoryId: again, offset: '0' }],

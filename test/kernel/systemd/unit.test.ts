@@ -3,7 +3,7 @@
 
 import { existsSync } from 'node:fs'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
-import { sendFds } from '../../../src/client/fd-channel.ts'
+import { registerMemory } from '../../../src/client/verbs.ts'
 import { sys } from '../../../src/os/libc.ts'
 import { memfdCreate } from '../../../src/os/memory.ts'
 import { eduDevices, groupOf } from '../../system/world.ts'
@@ -28,16 +28,15 @@ describe('vfiod.service', () => {
 
   test('drives a device with all of its restrictions: bind, open, map, read', async () => {
     systemctl('start', 'vfiod.service')
-    const { addressSpace, device, inventory, memory } = client()
+    const { addressSpace, device, inventory } = client()
     const [name = ''] = await eduDevices(client())
 
     await inventory.bindDevices({ devices: [name] })
     await addressSpace.createSpace({ spaceId: 's' })
     await addressSpace.addGroup({ spaceId: 's', groupId: await groupOf(client(), name) })
     await device.openDevice({ spaceId: 's', name })
-    const { ticket } = await memory.registerMemory({ memoryId: 'm' })
     const memfd = memfdCreate('unit', 1n << 20n)
-    await sendFds(ticket ?? {}, [memfd])
+    await registerMemory(client(), { memoryId: 'm', fd: memfd })
     sys.closeSync(memfd)
     const item = { iova: '65536', length: '1048576', memoryId: 'm' }
     const mapped = await addressSpace.map({
@@ -70,11 +69,11 @@ describe('vfiod.socket', () => {
     systemctl('start', 'vfiod.socket')
     expect(property('ActiveState')).toBe('inactive')
 
-    const { memory } = client()
-    const { ticket } = await memory.registerMemory({ memoryId: 'm' })
     const memfd = memfdCreate('unit', 4096n)
 
-    await expect(sendFds(ticket ?? {}, [memfd])).resolves.toMatchObject({ ok: true })
+    const reply = registerMemory(client(), { memoryId: 'm', fd: memfd })
+
+    await expect(reply).resolves.toMatchObject({ ok: true })
     expect(property('ActiveState')).toBe('active')
     sys.closeSync(memfd)
   })
