@@ -2,9 +2,11 @@
  * The policy file: TOML, checked before it is taken. docs/policy.md describes every key and is held
  * equal to this. A file that is wrong is never half taken: the policy before it stays in force.
  */
+
 import { readFileSync } from 'node:fs'
 import { parse, stringify } from 'smol-toml'
 import { z } from 'zod'
+import { canonicalEntry } from '../rules/device-name.ts'
 import {
   defaultPolicy,
   type Grant,
@@ -45,7 +47,16 @@ export const ruleSchema = z
       .describe('The name in the certificate of a client on another host; `*` for every name.'),
     role: z.enum(ROLES).describe('`none`, `observe`, `operate` or `admin`.'),
     devices: z
-      .array(z.string().min(1))
+      .array(
+        z.string().transform((entry, context) => {
+          const canonical = canonicalEntry(entry)
+          if (canonical !== undefined) return canonical
+          context.addIssue(
+            `"${entry}" can match no device: an address such as 0000:3b:00.0, vendor:device such as 10de:1db4, a UUID, an mdev type such as mtty-2, or * is needed`,
+          )
+          return z.NEVER
+        }),
+      )
       .default(['*'])
       .describe('Devices it may use: addresses, `vendor:device`, mdev types, or `*`.'),
     adds_groups: z
