@@ -36,6 +36,7 @@ const MFD_HUGE_SHIFT = 26
 
 const PROT_READ = 1
 const PROT_WRITE = 2
+const PROT_NONE = 0
 const MAP_SHARED = 1
 const MAP_PRIVATE = 2
 const MAP_FIXED = 0x10
@@ -163,10 +164,31 @@ const addSegment = (start: number, length: number, access: SegmentAccess): Mappi
   return mapping
 }
 
-/** Maps part of a file, shared with everyone else who maps it. */
+/** Addresses of at least so many bytes that begin at a multiple of `alignment`; nothing is there yet. */
+const reserve = (length: number, alignment: number): number => {
+  const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
+  const start = sys.mmapSync(0, length + alignment, PROT_NONE, flags, -1, 0n)
+  if (start < 0) return start
+  const aligned = Math.ceil(start / alignment) * alignment
+  if (aligned > start) sys.munmapSync(start, aligned - start)
+  const rest = start + alignment - aligned
+  if (rest > 0) sys.munmapSync(aligned + length, rest)
+  return aligned
+}
+
+/**
+ * Maps part of a file, shared with everyone else who maps it.
+ *
+ * @param what.alignment what its address is a multiple of: a power of two of whole pages
+ */
 export const mapFd = async (
   fd: number,
-  what: { readonly offset: bigint; readonly length: bigint; readonly access: SegmentAccess },
+  what: {
+    readonly offset: bigint
+    readonly length: bigint
+    readonly access: SegmentAccess
+    readonly alignment?: number
+  },
 ): Promise<Segment | number> => {
   if (what.length <= 0n) return -ERRNO.EINVAL
   if (what.length > BigInt(Number.MAX_SAFE_INTEGER)) return -ERRNO.ENOMEM
@@ -178,8 +200,14 @@ export const mapFd = async (
   if (what.length % file.pageSize !== 0n) return -ERRNO.EINVAL
   const length = Number(what.length)
   const prot = what.access === 'read' ? PROT_READ : PROT_READ | PROT_WRITE
-  const start = await sys.mmap(0, length, prot, MAP_SHARED, fd, what.offset)
-  return start < 0 ? start : addSegment(start, length, what.access)
+  const alignment = Math.max(what.alignment ?? 0, Number(file.pageSize))
+  const at = what.alignment === undefined ? 0 : reserve(length, alignment)
+  if (at < 0) return at
+  const flags = at === 0 ? MAP_SHARED : MAP_SHARED | MAP_FIXED
+  const start = await sys.mmap(at, length, prot, flags, fd, what.offset)
+  if (start >= 0) return addSegment(start, length, what.access)
+  if (at > 0) sys.munmapSync(at, length)
+  return start
 }
 
 /** Private zeroed memory, page-aligned: for what kernels fill in. Throws when there is none. */

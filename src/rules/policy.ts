@@ -14,6 +14,9 @@ export const QUOTAS = [
   'mappings',
   'address_spaces',
   'memories',
+  /** Bytes of memory objects, registered or allocated, used or not: each takes as many of the 2^47
+   * addresses that the daemon has, and as many again while a remap is under way. */
+  'memory_bytes',
   /** Bytes of memory that the daemon allocated. */
   'allocated_bytes',
   'devices',
@@ -34,9 +37,9 @@ export type QuotaName = (typeof QUOTAS)[number]
 export type Quota = Readonly<Partial<Record<QuotaName, bigint>>>
 
 /** What an identity may use where its rule does not say: a quarter of what there is for all. */
-export const UNSAID: Quota = { connections: 256n, processes: 64n }
+export const UNSAID: Quota = { memory_bytes: 1n << 44n, connections: 256n, processes: 64n }
 /** What all may use together where the policy does not say: a connection takes an fd, a process three. */
-export const UNSAID_TOTAL: Quota = { connections: 1024n, processes: 1024n }
+export const UNSAID_TOTAL: Quota = { memory_bytes: 1n << 46n, connections: 1024n, processes: 1024n }
 
 /** Who somebody is: a process as the kernel says, or the name in a verified certificate. */
 export type Identity =

@@ -150,6 +150,7 @@ describe('over its quota a client is refused', () => {
       ['mappings', 1n],
       ['address_spaces', 2n],
       ['memories', 1n],
+      ['memory_bytes', 0x1000n],
       ['allocated_bytes', 0x1000n],
       ['devices', 2n],
       ['sessions', 1n],
@@ -174,4 +175,21 @@ test('every quota is charged somewhere, or asked for as a rate', () => {
     new RegExp(`\\b${name}: (?:1n|BigInt\\(|length\\b|locked\\b)|quota\\.${name}\\b`).test(text)
 
   expect(QUOTAS.filter((name) => !isUsed(name))).toEqual([])
+})
+
+describe('the addresses of the daemon', () => {
+  test('are not used up by memory of which nothing is used: LIMIT_REACHED', async () => {
+    const at = world()
+    const [greedy, victim] = [person('greedy'), person('victim')]
+    const allocate = (client: Client, length: bigint) =>
+      at.domain.memories.allocate(client, { id: '', length, hugePage: undefined })
+    await allocate(greedy, 1n << 44n)
+
+    await expect(allocate(greedy, 0x1000n)).rejects.toMatchObject({
+      reason: 'LIMIT_REACHED',
+      details: { quota: { limit: 'memory_bytes of uid of greedy', max: 1n << 44n } },
+    })
+    expect((await allocate(victim, 0x1000n)).length).toBe(0x1000n)
+    await at.domain.releaseAll('the test is over')
+  })
 })

@@ -38,6 +38,7 @@ const TEXT: Record<QuotaName, string> = {
   mappings: 'mappings',
   address_spaces: 'address spaces',
   memories: 'memory objects',
+  memory_bytes: 'bytes of memory objects',
   allocated_bytes: 'bytes of allocated memory',
   devices: 'open devices',
   sessions: 'data transfer sessions',

@@ -21,7 +21,7 @@ import {
 import { type Client, ownerOf } from '../identity/clients.ts'
 import { requireId } from '../identity/ids.ts'
 import { requireBelowLimit } from '../identity/limits.ts'
-import type { Quotas } from '../identity/quotas.ts'
+import type { Charge, Quotas } from '../identity/quotas.ts'
 import { type Redeemed, requireNoFds, type Ticket, type Tickets } from '../identity/tickets.ts'
 import type { Change } from '../state/changes.ts'
 import { requireOwner } from '../state/owner.ts'
@@ -88,12 +88,18 @@ export class Memory {
     return window
   }
 
-  /** Map the memory once more, at another address; the caller holds the new window. */
-  async mapAgain(): Promise<Window> {
+  /** Map it once more, at another address; the caller holds the window, which holds the charge. */
+  async mapAgain(charge: Charge): Promise<Window> {
     const { fd, length } = this
-    const segment = await mapFd(fd, { offset: 0n, length, access: 'read-write' })
-    if (typeof segment === 'number') throw cannotHold('map again', length, segment)
-    return this.#newWindow(segment)
+    const segment = await mapFd(fd, {
+      offset: 0n,
+      length,
+      access: 'read-write',
+      alignment: alignmentFor(length),
+    })
+    if (typeof segment !== 'number') return this.#newWindow(segment, charge)
+    charge.release()
+    throw cannotHold('map again', length, segment)
   }
 
   /** New mappings go through this window from now on. */
@@ -109,14 +115,21 @@ export class Memory {
     sys.closeSync(this.fd)
   }
 
-  #newWindow(segment: Segment): Window {
+  #newWindow(segment: Segment, charge?: Charge): Window {
     this.#windowsMade += 1
     const id = this.#windowsMade
-    const window = new Window(id, segment, () => this.#windows.delete(id))
+    const window = new Window(id, segment, () => {
+      this.#windows.delete(id)
+      charge?.release()
+    })
     this.#windows.set(id, window)
     return window.hold()
   }
 }
+
+/** Page sizes of IOMMUs and of page tables: a vaddr must be whole pages of the IOMMU (64 KiB where the
+ * host has such pages), and one that is whole large pages can be mapped with large entries. */
+const alignmentFor = (length: bigint): number => (length < 2n << 20n ? 64 << 10 : 2 << 20)
 
 const HUGE_BYTES: Record<HugePage, bigint> = { '2M': 1n << 21n, '1G': 1n << 30n }
 
@@ -217,6 +230,11 @@ export class Memories {
     return memory
   }
 
+  /** Map a memory of the client once more, at its charge; the caller holds the new window. */
+  mapAgain(client: Client, memory: Memory): Promise<Window> {
+    return memory.mapAgain(this.#quotas.charge(client, { memory_bytes: memory.length }))
+  }
+
   list(client: OwnerRecord): MemoryRecord[] {
     return this.#state.memoriesOf(client.id)
   }
@@ -308,7 +326,12 @@ export class Memories {
         file: { dev: file.dev, inode: file.inode },
         hugePage,
       }
-      const segment = await mapFd(fd, { offset: 0n, length, access: 'read-write' })
+      const segment = await mapFd(fd, {
+        offset: 0n,
+        length,
+        access: 'read-write',
+        alignment: alignmentFor(length),
+      })
       if (typeof segment === 'number') {
         const isShort = hugePage !== undefined && isErrno(segment, 'ENOMEM')
         throw isShort ? tooFewHugePages(hugePage, length) : cannotHold('map', length, segment)

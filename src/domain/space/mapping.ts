@@ -109,7 +109,7 @@ export async function mapOne(
   // Before the rest, because it waits: the memory may be released meanwhile.
   if (pins) await parts.memlock.requireAvailable(item.length)
   const memory = parts.memories.get(client, item.memoryId)
-  requireInMemory(item, memory)
+  requireInMemory(item, memory, space.alignment)
   const taken = space.mappings.conflict(range) ?? batch.conflict(range)
   if (taken !== undefined) {
     throw new VfiodError(
@@ -135,11 +135,12 @@ export async function mapOne(
   })
 }
 
-function requireInMemory(item: MapItem, memory: Memory): void {
-  if (item.offset % memory.pageSize !== 0n) {
+/** The vaddr must be whole pages of the IOMMU, wherever the pages of the memory begin. */
+function requireInMemory(item: MapItem, memory: Memory, alignment: bigint): void {
+  if (item.offset % alignment !== 0n) {
     throw new VfiodError(
       'BAD_RANGE',
-      `Cannot map memory "${memory.id}" from offset ${hex(item.offset)}: a multiple of ${hex(memory.pageSize)} is needed`,
+      `Cannot map memory "${memory.id}" from offset ${hex(item.offset)}: a multiple of ${hex(alignment)} is needed, the smallest page of the IOMMU`,
       { field: 'offset' },
     )
   }

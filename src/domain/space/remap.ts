@@ -81,7 +81,7 @@ export class Remaps {
     const use = memory.use()
     const isOther = mapping.memoryId !== memory.id || use.window.id !== mapping.windowId
     try {
-      const window = isOther ? use.window.hold() : await memory.mapAgain()
+      const window = isOther ? use.window.hold() : await this.#memories.mapAgain(client, memory)
       try {
         await this.#point(space, mapping, { memory, window })
         if (!isOther) memory.replaceWindow(window)
@@ -103,7 +103,7 @@ export class Remaps {
     try {
       for (const mapping of invalidIn(space)) {
         const memory = this.#memories.runtime(mapping.memoryId)
-        const window = windows.get(memory) ?? (await memory.mapAgain())
+        const window = windows.get(memory) ?? (await this.#memories.mapAgain(space.client, memory))
         windows.set(memory, window)
         await this.#point(space, mapping, { memory, window })
         bytes += lengthOf(mapping)

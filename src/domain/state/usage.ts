@@ -15,7 +15,9 @@ export const memoryPrice = ({
   length,
   isAllocated,
 }: Pick<MemoryRecord, 'length' | 'isAllocated'>): Amounts =>
-  isAllocated ? { memories: 1n, allocated_bytes: length } : { memories: 1n }
+  isAllocated
+    ? { memories: 1n, memory_bytes: length, allocated_bytes: length }
+    : { memories: 1n, memory_bytes: length }
 
 export function mappingsPrice(mappings: readonly MappingRecord[]): Amounts {
   const locked = mappings.reduce((sum, mapping) => sum + lengthOf(mapping), 0n)
