@@ -45,6 +45,8 @@ export const REASONS = {
   SPACE_IN_USE: 'Close the named devices first.',
   MEMORY_IN_USE: 'Unmap the named mappings first.',
   DEVICE_NOT_OPEN: 'Open the device in an address space first.',
+  KERNEL_NOT_DONE:
+    'Look again later: the kernel goes on with the step that the message names, and nothing else is held up.',
   DEVICE_IN_USE: 'Close the device first; the message names the holder.',
   MAPPING_STRADDLES: 'Unmap whole mappings: widen or narrow the range to their edges.',
   TRACKING_STOPPED: 'Start tracking first, and treat every page as written until then.',

@@ -50,6 +50,8 @@ export const LIMITS = {
   vaddrInvalidMs: 60_000,
   /** Bytes one Allocate may ask for: what an x86-64 guest can address at most. */
   allocateBytes: 1n << 46n,
+  /** How long a caller waits for a step of the kernel that may never end; the step goes on. */
+  patienceMs: 10_000,
   /** Characters of a client-chosen id. */
   idLength: 64,
 } as const

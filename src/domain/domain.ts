@@ -3,6 +3,7 @@
  * which. The api room translates calls into these verbs and their errors into statuses.
  */
 
+import { LIMITS } from '../base/limits.ts'
 import type { Kernel } from '../kernel/port.ts'
 import type { Quota } from '../rules/policy.ts'
 import { Devices } from './device/devices.ts'
@@ -10,6 +11,7 @@ import { Irqs } from './device/irqs.ts'
 import { Dirty } from './dirty/dirty.ts'
 import { DriverBinding } from './host/binding.ts'
 import { Inventory } from './host/inventory.ts'
+import { patiently } from './host/patience.ts'
 import { type Client, ownerOf } from './identity/clients.ts'
 import { Handovers } from './identity/handover.ts'
 import { Quotas } from './identity/quotas.ts'
@@ -67,15 +69,18 @@ export function createDomain(parts: {
   readonly log?: EventLog
   /** How often watchers look at sysfs. */
   readonly watchMs?: number
+  /** How long callers wait for a step of the kernel that may never end. */
+  readonly patienceMs?: number
   /** What all clients may use together; asked at each call. */
   readonly totalQuota?: () => Quota
 }): Domain {
   const { kernel, log = () => {}, watchMs = 1000, totalQuota = () => ({}) } = parts
+  const { patienceMs = LIMITS.patienceMs } = parts
   const state = new State()
   const quotas = new Quotas(state, totalQuota)
   const tickets = new Tickets()
   const inventory = new Inventory({ kernel, state, quotas, watchMs })
-  const binding = new DriverBinding({ kernel, inventory, state })
+  const binding = new DriverBinding({ kernel, inventory, state, patienceMs })
   const memories = new Memories({ tickets, quotas, state })
   const spaces = new Spaces({ kernel, inventory, state, quotas, memories, log })
   const devices = new Devices({
@@ -155,6 +160,14 @@ export function createDomain(parts: {
     else await release(client, why)
   }
 
+  const evict = async (client: OwnerRecord, why: string): Promise<void> => {
+    if (handovers.withdraw(client)) {
+      const counts = countsOf(client)
+      state.apply({ kind: 'handover-expired', owner: ownerOf(client), why, counts })
+    }
+    await release(client, why)
+  }
+
   return {
     state,
     inventory,
@@ -172,12 +185,14 @@ export function createDomain(parts: {
       signal.addEventListener('abort', () => charge.release(), { once: true })
       return watchEvents(state, isWanted, signal)
     },
-    evict: async (client, why) => {
-      if (handovers.withdraw(client)) {
-        const counts = countsOf(client)
-        state.apply({ kind: 'handover-expired', owner: ownerOf(client), why, counts })
-      }
-      await release(client, why)
+    evict: (client, why) => {
+      const evicted = evict(client, why)
+      const busy = spaces.of(client).filter(({ lane }) => lane.isBusy)
+      const waits = busy.map(({ id }) => `the call that runs in address space "${id}"`)
+      return patiently(evicted, patienceMs, {
+        act: `release ${client.id}`,
+        step: () => waits.join(' and ') || 'the kernel',
+      })
     },
     destroySpace: (client, id) => teardown.destroySpace(client, id),
     handOver: (client, deadlineMs) => handovers.offer(client, deadlineMs),

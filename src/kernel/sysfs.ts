@@ -161,6 +161,23 @@ export async function holdersOf(kernel: Kernel, path: string): Promise<number[]>
   return holders
 }
 
+/** The same for several files, as they read in messages: `pid 812 (qemu)`. */
+export async function namedHoldersOf(kernel: Kernel, paths: readonly string[]): Promise<string[]> {
+  const pids = new Set<number>()
+  for (const path of paths) for (const pid of await holdersOf(kernel, path)) pids.add(pid)
+  const named = [...pids].map(
+    async (pid) => `pid ${pid} (${(await commandOf(kernel, pid)) ?? 'gone'})`,
+  )
+  return Promise.all(named)
+}
+
+/** The character device of a device that vfio owns; undefined where there is none (before 6.6). */
+export async function cdevOf(kernel: Kernel, name: string): Promise<string | undefined> {
+  const names = await kernel.readDir(`${directoryOf(name)}/vfio-dev`)
+  const [cdev] = typeof names === 'number' ? [] : names
+  return cdev === undefined ? undefined : `/dev/vfio/devices/${cdev}`
+}
+
 /** The command name of a process; undefined when it is gone. */
 export const commandOf = (kernel: Kernel, pid: number): Promise<string | undefined> =>
   readText(kernel, `/proc/${pid}/comm`)

@@ -14,6 +14,13 @@ export interface Member {
   readonly driver: string | undefined
 }
 
+/** PCI-to-PCI bridges (class 0604) and those that look like one (0609): they stay with the kernel. */
+export const isBridge = ({
+  pci,
+}: {
+  readonly pci?: { readonly class: number } | undefined
+}): boolean => pci !== undefined && (pci.class >> 8 === 0x0604 || pci.class >> 8 === 0x0609)
+
 /** Drivers that set driver_managed_dma besides the VFIO ones: bridges and the placeholder. */
 const HARMLESS = new Set(['pcieport', 'pci-stub'])
 

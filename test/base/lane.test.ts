@@ -1,5 +1,5 @@
-import { expect, test } from 'vitest'
-import { Lane } from '../../src/base/lane.ts'
+import { describe, expect, test } from 'vitest'
+import { Lane, Lanes } from '../../src/base/lane.ts'
 
 test('a lane starts an operation only when the one before it has ended', async () => {
   const lane = new Lane()
@@ -30,4 +30,29 @@ test('a lane goes on after an operation that throws, and its error reaches its c
 
   await expect(failing).rejects.toThrow('no')
   await expect(next).resolves.toBe('yes')
+})
+
+describe('lanes by key', () => {
+  test('let operations that share no key go on', async () => {
+    const lanes = new Lanes<number>()
+    const never = lanes.run([1], () => new Promise<never>(() => {}))
+    void never
+
+    expect(await lanes.run([2, 3], async () => 'done')).toBe('done')
+  })
+
+  test('run one operation at a time for a key, in whatever order the keys are named', async () => {
+    const lanes = new Lanes<number>()
+    const order: string[] = []
+    const slow = lanes.run([1, 2], async () => {
+      await new Promise((resolve) => setImmediate(resolve))
+      order.push('first')
+    })
+    const late = lanes.run([2, 1], async () => {
+      order.push('second')
+    })
+    await Promise.all([late, slow])
+
+    expect(order).toEqual(['first', 'second'])
+  })
 })

@@ -29,6 +29,8 @@ export function world(
   changes: Partial<MachineSpec> = {},
   options: {
     readonly time?: 'poked' | 'auto'
+    /** How long callers wait for the kernel. */
+    readonly patienceMs?: number
     /** What stands behind an address space. */
     readonly mode?: Mode
     /** What stands between the domain and the simulated kernel. */
@@ -41,6 +43,7 @@ export function world(
   const log: World['log'][number][] = []
   const domain = createDomain({
     kernel: over(sim.kernel),
+    ...(options.patienceMs === undefined ? {} : { patienceMs: options.patienceMs }),
     log: (event, fields) => log.push({ event, fields }),
   })
   const pinned = () => (mode === TYPE1 ? sim.lockedPages : sim.pinnedPages)

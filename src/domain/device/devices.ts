@@ -13,6 +13,7 @@ import {
 } from '../../kernel/device-calls.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import { sys } from '../../os/libc.ts'
+import { canonicalName } from '../../rules/device-name.ts'
 import type { Inventory } from '../host/inventory.ts'
 import type { Client } from '../identity/clients.ts'
 import { requireAllowed } from '../identity/permission.ts'
@@ -53,11 +54,11 @@ export class Devices {
   }
 
   /** Open a device of a member group. */
-  async open(client: Client, spaceId: string, name: string): Promise<OpenDevice> {
+  async open(client: Client, spaceId: string, wanted: string): Promise<OpenDevice> {
     const space = this.#spaceOf(client, spaceId)
-    const view = await this.#inventory.device(name)
+    const view = await this.#inventory.device(wanted)
+    const { group, name } = view
     requireAllowed(client, view, `open ${name}`)
-    const { group } = view
     return space.lane.run(async () => {
       // It may have been destroyed while the call waited in the lane.
       this.#spaceOf(client, spaceId)
@@ -82,7 +83,7 @@ export class Devices {
 
   /** The caller's open device, or DEVICE_NOT_OPEN or NOT_MM_OWNER. */
   get(client: Client, name: string): OpenDevice {
-    const device = this.#devices.get(name)
+    const device = this.#devices.get(canonicalName(name))
     if (device === undefined) throw notOpen(name)
     device.requireOwner(client)
     return device

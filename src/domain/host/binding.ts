@@ -7,27 +7,28 @@
  */
 
 import { VfiodError } from '../../base/error.ts'
-import { Lane } from '../../base/lane.ts'
+import { Lanes } from '../../base/lane.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import {
+  cdevOf,
   driverOverride,
   type HostDevice,
   hasPciDriver,
   hostDevice,
+  namedHoldersOf,
   probeDriver,
   setDriverOverride,
   unbindDriver,
 } from '../../kernel/sysfs.ts'
-import { isVfioDriver } from '../../rules/viability.ts'
+import { isBridge, isVfioDriver } from '../../rules/viability.ts'
 import type { Client } from '../identity/clients.ts'
 import { requireAllowed } from '../identity/permission.ts'
 import { holderOf, ownerText } from '../state/owner.ts'
 import type { State } from '../state/state.ts'
 import type { DeviceView, Inventory } from './inventory.ts'
+import { notDone, patiently } from './patience.ts'
 
 const DEFAULT_DRIVER = 'vfio-pci'
-/** Base class and subclass of bridges: they carry the traffic of others and stay with the kernel. */
-const BRIDGE_CLASS = 0x06
 
 export interface BindRequest {
   readonly devices: readonly string[]
@@ -35,6 +36,11 @@ export interface BindRequest {
   readonly driver: string | undefined
   /** The other PCI devices of the groups too, bridges excepted. */
   readonly wholeGroup: boolean
+}
+
+/** A transaction under way, and what it is at. */
+interface Transaction {
+  step: string
 }
 
 /** A device before the transaction touched it. */
@@ -47,50 +53,102 @@ export class DriverBinding {
   readonly #kernel: Kernel
   readonly #inventory: Inventory
   readonly #state: State
-  /** sysfs has one driver core: transactions do not interleave. */
-  readonly #lane = new Lane()
+  readonly #patienceMs: number
+  /** By group: a device that the kernel holds back holds up its group, and no other. */
+  readonly #lanes = new Lanes<number>()
+  /** Transactions whose caller has been answered although the kernel goes on, by device. */
+  readonly #overdue = new Map<string, Transaction>()
 
   constructor(parts: {
     readonly kernel: Kernel
     readonly inventory: Inventory
     readonly state: State
+    /** How long a caller waits for the kernel. */
+    readonly patienceMs: number
   }) {
     this.#kernel = parts.kernel
     this.#inventory = parts.inventory
     this.#state = parts.state
+    this.#patienceMs = parts.patienceMs
   }
 
   /** Give the devices to a VFIO driver. */
-  bind(client: Client, request: BindRequest): Promise<DeviceView[]> {
-    return this.#lane.run(async () => {
-      const driver = request.driver || DEFAULT_DRIVER
-      const devices = await this.#chosen(client, request)
-      if (!(await hasPciDriver(this.#kernel, driver))) {
-        throw new VfiodError(
-          'NO_SUCH_DRIVER',
-          `Cannot bind to "${driver}": the kernel has no PCI driver of that name; load its module first`,
-          { resource: { type: 'driver', name: driver } },
-        )
-      }
-      if (!isVfioDriver({ name: '', bus: 'pci', driver })) {
-        throw new VfiodError(
-          'BAD_ARGUMENT',
-          `Cannot bind to "${driver}": it is not a VFIO driver; use vfio-pci or a variant of it`,
-          { field: 'driver' },
-        )
-      }
+  async bind(client: Client, request: BindRequest): Promise<DeviceView[]> {
+    const driver = request.driver || DEFAULT_DRIVER
+    await this.#requireVfioDriver(driver)
+    return this.#move(client, request, (transaction, devices) => {
       const moves = devices.filter((device) => device.driver !== driver)
-      return this.#transact(moves, (device) => this.#moveTo(device, driver), devices)
+      const move = (device: HostDevice) => this.#moveTo(transaction, device, driver)
+      return this.#transact(moves, move, devices)
     })
   }
 
   /** Take the devices from their VFIO driver and let the kernel choose one. */
   unbind(client: Client, request: Omit<BindRequest, 'driver'>): Promise<DeviceView[]> {
-    return this.#lane.run(async () => {
-      const devices = await this.#chosen(client, request)
+    return this.#move(client, request, (transaction, devices) => {
       const moves = devices.filter(isVfioDriver)
-      return this.#transact(moves, (device) => this.#moveTo(device, undefined), devices)
+      const move = (device: HostDevice) => this.#moveTo(transaction, device, undefined)
+      return this.#transact(moves, move, devices)
     })
+  }
+
+  /** Runs in the lanes of the groups; the caller waits no longer than its patience. */
+  async #move(
+    client: Client,
+    request: Omit<BindRequest, 'driver'>,
+    work: (transaction: Transaction, devices: readonly HostDevice[]) => Promise<DeviceView[]>,
+  ): Promise<DeviceView[]> {
+    const chosen = await this.#chosen(client, request)
+    const act = `move ${chosen.map(({ name }) => name).join(' and ')} to another driver`
+    for (const { name } of chosen) {
+      const overdue = this.#overdue.get(name)
+      if (overdue !== undefined) throw notDone(act, overdue.step, this.#patienceMs)
+    }
+    const transaction: Transaction = { step: 'another move in the same group' }
+    const groups = chosen.map(({ group }) => group)
+    const moved = this.#lanes.run(groups, async () => {
+      // They may have been moved, or come into use, while this waited.
+      const devices = await this.#chosen(client, request)
+      for (const device of devices) await this.#requireUnused(device)
+      return work(transaction, devices)
+    })
+    try {
+      return await patiently(moved, this.#patienceMs, { act, step: () => transaction.step })
+    } catch (error) {
+      if (error instanceof VfiodError && error.reason === 'KERNEL_NOT_DONE') {
+        this.#followOverdue(transaction, chosen, moved)
+      }
+      throw error
+    }
+  }
+
+  /** Until the kernel comes to an end, later callers are told at once what is under way. */
+  #followOverdue(
+    transaction: Transaction,
+    devices: readonly HostDevice[],
+    moved: Promise<unknown>,
+  ): void {
+    for (const { name } of devices) this.#overdue.set(name, transaction)
+    const settled = moved.catch(() => undefined)
+    void settled.then(() => {
+      for (const { name } of devices) this.#overdue.delete(name)
+    })
+  }
+
+  async #requireVfioDriver(driver: string): Promise<void> {
+    if (!/^[\w-]+$/.test(driver) || !(await hasPciDriver(this.#kernel, driver))) {
+      throw new VfiodError(
+        'NO_SUCH_DRIVER',
+        `Cannot bind to "${driver}": the kernel has no PCI driver of that name; load its module first`,
+        { resource: { type: 'driver', name: driver } },
+      )
+    }
+    if (isVfioDriver({ name: '', bus: 'pci', driver })) return
+    throw new VfiodError(
+      'BAD_ARGUMENT',
+      `Cannot bind to "${driver}": it is not a VFIO driver; use vfio-pci or a variant of it`,
+      { field: 'driver' },
+    )
   }
 
   /** The devices a request is about, each free to be moved. */
@@ -110,29 +168,62 @@ export class DriverBinding {
           { field: 'devices' },
         )
       }
-      chosen.set(name, device)
+      if (isBridge(device)) {
+        throw new VfiodError(
+          'BAD_ARGUMENT',
+          `Cannot move ${device.name} between drivers: it is a bridge, which carries the traffic of others and stays with the kernel; it spoils no group, leave it out`,
+          { field: 'devices' },
+        )
+      }
+      chosen.set(device.name, device)
       if (!request.wholeGroup) continue
       for (const member of (await this.#inventory.group(device.group)).devices) {
-        const isBridge = member.pci !== undefined && member.pci.class >> 16 === BRIDGE_CLASS
-        const isPort = isBridge && member.driver === 'pcieport'
-        if (member.bus === 'pci' && !isPort) chosen.set(member.name, member)
+        if (member.bus === 'pci' && !isBridge(member)) chosen.set(member.name, member)
       }
     }
     for (const device of chosen.values()) {
       requireAllowed(client, device, `move ${device.name} to another driver`)
-      this.#requireUnused(device.name)
+      this.#requireNoUser(device)
     }
     return [...chosen.values()]
   }
 
-  #requireUnused(name: string): void {
-    const user = this.#state.userOfDevice(name)
-    if (user === undefined) return
-    const { holder, fix } = holderOf(this.#state, user.owner, 'close it first')
+  /** No address space of the daemon has the device open, or its group in the kernel. */
+  #requireNoUser({ name, group, driver }: HostDevice): void {
+    const act = `Cannot move ${name} to another driver`
+    const opener = this.#state.userOfDevice(name)
+    if (opener !== undefined) {
+      const { holder, fix } = holderOf(this.#state, opener.owner, 'close it first')
+      throw new VfiodError(
+        'DEVICE_IN_USE',
+        `${act}: it is open in address space "${opener.id}" of ${holder}; ${fix}`,
+        { resource: { type: 'device', name, owner: ownerText(opener.owner) } },
+      )
+    }
+    const member = this.#state.member(group)
+    const user = this.#state.userOfGroup(group)
+    if (user === undefined || !member?.isAttached || driver === undefined) return
+    const { holder, fix } = holderOf(this.#state, user.owner, 'remove the group there first')
+    throw new VfiodError(
+      'GROUP_IN_USE',
+      `${act}: its group ${group} is a member of address space "${user.id}" of ${holder}, which would lose its mappings; ${fix}`,
+      { resource: { type: 'group', name: String(group), owner: ownerText(user.owner) } },
+    )
+  }
+
+  /** Nobody outside the daemon has it open either: the kernel would wait for them without an end. */
+  async #requireUnused(device: HostDevice): Promise<void> {
+    this.#requireNoUser(device)
+    if (!isVfioDriver(device)) return
+    const { name, group } = device
+    const cdev = await cdevOf(this.#kernel, name)
+    const nodes = [`/dev/vfio/${group}`, ...(cdev === undefined ? [] : [cdev])]
+    const holders = await namedHoldersOf(this.#kernel, nodes)
+    if (holders.length === 0) return
     throw new VfiodError(
       'DEVICE_IN_USE',
-      `Cannot move ${name} to another driver: it is open in address space "${user.id}" of ${holder}; ${fix}`,
-      { resource: { type: 'device', name, owner: ownerText(user.owner) } },
+      `Cannot move ${name} to another driver: ${holders.join(' and ')} has ${nodes.join(' or ')} open, and the kernel would wait for that; close it there first`,
+      { resource: { type: 'device', name, owner: holders.join(' and ') } },
     )
   }
 
@@ -190,10 +281,16 @@ export class DriverBinding {
     await setDriverOverride(this.#kernel, name, override)
   }
 
-  async #moveTo(device: HostDevice, driver: string | undefined): Promise<void> {
+  async #moveTo(
+    transaction: Transaction,
+    device: HostDevice,
+    driver: string | undefined,
+  ): Promise<void> {
     const { name } = device
+    transaction.step = `taking ${name} from ${device.driver ?? 'no driver'}`
     await setDriverOverride(this.#kernel, name, driver)
     if (device.driver !== undefined) await unbindDriver(this.#kernel, name, device.driver)
+    transaction.step = `finding a driver for ${name}`
     // Probing a device that no driver wants is not a failure of the unbind.
     const probed = probeDriver(this.#kernel, name)
     if (driver === undefined) await probed.catch(() => undefined)

@@ -11,6 +11,7 @@ import {
   hostDevice,
   whyNoGroups,
 } from '../../kernel/sysfs.ts'
+import { canonicalName } from '../../rules/device-name.ts'
 import { blockersOf, type Viability, viabilityOf } from '../../rules/viability.ts'
 import type { Client } from '../identity/clients.ts'
 import type { Quotas } from '../identity/quotas.ts'
@@ -98,7 +99,7 @@ export class Inventory {
 
   /** One device; NO_SUCH_DEVICE when no group has one of that name. */
   async device(name: string): Promise<DeviceView> {
-    const device = await hostDevice(this.#kernel, name)
+    const device = await hostDevice(this.#kernel, canonicalName(name))
     if (device !== undefined) return this.#deviceView(device)
     throw new VfiodError(
       'NO_SUCH_DEVICE',

@@ -14,7 +14,8 @@ import { Lane } from '../../base/lane.ts'
 import { type DeviceFd, type IovaRange, PAGE_SIZE } from '../../base/units.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import { wasErrno } from '../../kernel/refusal.ts'
-import { commandOf, holdersOf } from '../../kernel/sysfs.ts'
+import { cdevOf, groupDevices, namedHoldersOf } from '../../kernel/sysfs.ts'
+import { isBridge } from '../../rules/viability.ts'
 import type { GroupView, Inventory } from '../host/inventory.ts'
 import type { Client } from '../identity/clients.ts'
 import type { IommuBackend, Limits } from '../iommu/backend.ts'
@@ -288,17 +289,16 @@ export class AddressSpace {
     )
   }
 
+  /** Who keeps the group from being opened: a holder of its node, or of the cdev of a device of it. */
   async #holderText(group: number): Promise<string> {
     const { kernel } = this.#parts
-    const pids = await holdersOf(kernel, `/dev/vfio/${group}`)
-    if (pids.length === 0) {
-      const exported = this.#state.exportsOf(group)
-      return exported.length > 0 ? `the fd of ${exported.join(' and ')}` : 'another process'
-    }
-    const named = pids.map(
-      async (pid) => `pid ${pid} (${(await commandOf(kernel, pid)) ?? 'gone'})`,
-    )
-    return (await Promise.all(named)).join(' and ')
+    const names = (await groupDevices(kernel, group)) ?? []
+    const cdevs = await Promise.all(names.map((name) => cdevOf(kernel, name)))
+    const nodes = [`/dev/vfio/${group}`, ...cdevs.filter((cdev) => cdev !== undefined)]
+    const holders = await namedHoldersOf(kernel, nodes)
+    if (holders.length > 0) return holders.join(' and ')
+    const exported = this.#state.exportsOf(group)
+    return exported.length > 0 ? `the fd of ${exported.join(' and ')}` : 'another process'
   }
 
   #requireFree(group: number): void {
@@ -327,8 +327,16 @@ export class AddressSpace {
   }
 }
 
-const notBound = (view: GroupView): Blocker => ({
-  subject: `group ${view.group}`,
-  found: 'without a device that is bound to a VFIO driver',
-  fix: `bind ${view.devices.map(({ name }) => name).join(' and ')} to vfio-pci`,
-})
+/** A group without a VFIO driver: the devices that one can be bound to, or that there is none. */
+const notBound = ({ group, devices }: GroupView): Blocker => {
+  const bindable = devices.filter((device) => device.bus === 'pci' && !isBridge(device))
+  const names = bindable.map(({ name }) => name).join(' and ')
+  return {
+    subject: `group ${group}`,
+    found: 'without a device that is bound to a VFIO driver',
+    fix:
+      names === ''
+        ? 'use another group: no device of it can be bound'
+        : `bind ${names} to vfio-pci`,
+  }
+}

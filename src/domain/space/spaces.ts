@@ -69,7 +69,8 @@ export class Spaces {
   /** One space, of any owner, with pending groups taken if they have become viable. */
   async get(id: string): Promise<AddressSpace> {
     const space = this.#find(id)
-    await space.lane.run(() => space.settle())
+    // Looking needs no turn: a pin of minutes holds up nobody who looks.
+    if (!space.lane.isBusy) await space.lane.run(() => space.settle())
     return space
   }
 

@@ -1,0 +1,25 @@
+/**
+ * Waiting for a step of the kernel that may never end: an unbind while somebody uses the device, a
+ * pin of a terabyte. The caller is answered after a while; the step goes on, and its lane stays taken.
+ */
+
+import { VfiodError } from '../../base/error.ts'
+import { Deadline } from '../../os/deadline.ts'
+
+/** What `work` answers, or KERNEL_NOT_DONE with what it is at when the time is over. */
+export function patiently<T>(
+  work: Promise<T>,
+  ms: number,
+  late: { readonly act: string; readonly step: () => string },
+): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const deadline = new Deadline(ms, () => reject(notDone(late.act, late.step(), ms)))
+    work.then(resolve, reject).finally(() => deadline.cancel())
+  })
+}
+
+export const notDone = (act: string, step: string, ms: number): VfiodError =>
+  new VfiodError(
+    'KERNEL_NOT_DONE',
+    `Cannot ${act} within ${ms / 1000} s: ${step} has not come to its end; it goes on by itself, look again later`,
+  )
