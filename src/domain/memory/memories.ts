@@ -6,8 +6,8 @@
 import { errnoName } from '../../base/errno.ts'
 import { VfiodError } from '../../base/error.ts'
 import { LIMITS } from '../../base/limits.ts'
-import { hex, PAGE_SIZE } from '../../base/units.ts'
-import { isErrno, refusal } from '../../kernel/refusal.ts'
+import { PAGE_SIZE } from '../../base/units.ts'
+import { isErrno } from '../../kernel/refusal.ts'
 import { sys } from '../../os/libc.ts'
 import {
   addSeals,
@@ -16,12 +16,11 @@ import {
   mapFd,
   memfdCreate,
   SEALS,
-  type Segment,
 } from '../../os/memory.ts'
 import { type Client, ownerOf } from '../identity/clients.ts'
 import { requireId } from '../identity/ids.ts'
 import { requireBelowLimit } from '../identity/limits.ts'
-import type { Charge, Quotas } from '../identity/quotas.ts'
+import type { Quotas } from '../identity/quotas.ts'
 import { type Redeemed, requireNoFds, type Ticket, type Tickets } from '../identity/tickets.ts'
 import type { Change } from '../state/changes.ts'
 import { requireOwner } from '../state/owner.ts'
@@ -29,107 +28,8 @@ import type { HugePage, MappingRecord, MemoryRecord, OwnerRecord } from '../stat
 import type { State } from '../state/state.ts'
 import { memoryPrice } from '../state/usage.ts'
 import { tooFewHugePages } from './huge-pages.ts'
-import { Window } from './window.ts'
-
-/** A call that is mapping a memory: it holds the window, and the memory is not released meanwhile. */
-export interface MemoryUse {
-  readonly window: Window
-  drop(): void
-}
-
-/** The runtime of a memory: its fd and its windows. What is true of it is in its record. */
-export class Memory {
-  readonly id: string
-  readonly fd: number
-  readonly length: bigint
-  readonly pageSize: bigint
-  readonly file: MemoryRecord['file']
-  /** Calls that are mapping it at this moment. */
-  #users = 0
-  readonly #windows = new Map<number, Window>()
-  #current: Window
-  #windowsMade = 0
-
-  constructor(fd: number, record: MemoryRecord, segment: Segment) {
-    this.id = record.id
-    this.fd = fd
-    this.length = record.length
-    this.pageSize = record.pageSize
-    this.file = record.file
-    this.#current = this.#newWindow(segment)
-  }
-
-  /** Through which new mappings are made. */
-  get window(): Window {
-    return this.#current
-  }
-
-  get isInUse(): boolean {
-    return this.#users > 0
-  }
-
-  /** Hold the current window and keep the memory from being released, until `drop` is called. */
-  use(): MemoryUse {
-    const window = this.#current.hold()
-    this.#users += 1
-    return {
-      window,
-      drop: () => {
-        this.#users -= 1
-        window.drop()
-      },
-    }
-  }
-
-  /** A window that a mapping holds. */
-  windowOf(id: number): Window {
-    const window = this.#windows.get(id)
-    if (window === undefined) throw new Error(`memory "${this.id}" has no window ${id}`)
-    return window
-  }
-
-  /** Map it once more, at another address; the caller holds the window, which holds the charge. */
-  async mapAgain(charge: Charge): Promise<Window> {
-    const { fd, length } = this
-    const segment = await mapFd(fd, {
-      offset: 0n,
-      length,
-      access: 'read-write',
-      alignment: alignmentFor(length),
-    })
-    if (typeof segment !== 'number') return this.#newWindow(segment, charge)
-    charge.release()
-    throw cannotHold('map again', length, segment)
-  }
-
-  /** New mappings go through this window from now on. */
-  replaceWindow(window: Window): void {
-    const old = this.#current
-    this.#current = window.hold()
-    old.drop()
-  }
-
-  /** Unmap it here and close its fd: no mapping refers to it. */
-  close(): void {
-    this.#current.drop()
-    sys.closeSync(this.fd)
-  }
-
-  #newWindow(segment: Segment, charge?: Charge): Window {
-    this.#windowsMade += 1
-    const id = this.#windowsMade
-    const window = new Window(id, segment, () => {
-      this.#windows.delete(id)
-      charge?.release()
-    })
-    this.#windows.set(id, window)
-    return window.hold()
-  }
-}
-
-/** Page sizes of IOMMUs and of page tables: a vaddr must be whole pages of the IOMMU (64 KiB where the
- * host has such pages), and one that is whole large pages can be mapped with large entries. */
-const alignmentFor = (length: bigint): number => (length < 2n << 20n ? 64 << 10 : 2 << 20)
+import { alignmentFor, cannotHold, Memory } from './memory.ts'
+import type { Window } from './window.ts'
 
 const HUGE_BYTES: Record<HugePage, bigint> = { '2M': 1n << 21n, '1G': 1n << 30n }
 
@@ -378,18 +278,6 @@ const idInUse = (id: string): VfiodError =>
   new VfiodError('ID_IN_USE', `Cannot add memory "${id}": the id is in use with other arguments`, {
     resource: { type: 'memory', name: id },
   })
-
-function cannotHold(verb: string, length: bigint, answer: number): VfiodError {
-  const errno = errnoName(-answer)
-  if (isErrno(answer, 'EMFILE'))
-    return refusal('memfd_create', answer, `${verb} ${hex(length)} bytes of memory`)
-  const isShort = isErrno(answer, 'ENOMEM')
-  return new VfiodError(
-    isShort ? 'LIMIT_REACHED' : 'KERNEL_REFUSED',
-    `Cannot ${verb} ${hex(length)} bytes of memory: the kernel answered ${errno}${isShort ? '; release memory or ask for less' : ''}`,
-    { errno, op: 'mmap' },
-  )
-}
 
 /** What the fd refers to, if devices can be given it: shared memory that the daemon can write. */
 function requireMappable(id: string, fd: number): FileIdentity {
