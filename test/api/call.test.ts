@@ -339,7 +339,7 @@ describe('draining', () => {
       isWatching = true
       await new Promise((resolve) => signal.addEventListener('abort', resolve))
     }
-    server = await startServer({ inventory: { groups, watch } })
+    server = await startServer({ inventory: { groups, watch, whyEmpty: () => 'it is a test' } })
     const client = server.client()
     const watching = (async () => {
       for await (const _message of client.inventory.watchGroups());
@@ -353,7 +353,7 @@ describe('draining', () => {
     expect(await watchEnd).toMatchObject({ status: 'UNAVAILABLE', reason: 'DRAINING' })
     expect(await refusal(client.inventory.listDevices())).toMatchObject({ reason: 'DRAINING' })
     finish([])
-    await expect(running).resolves.toEqual({ groups: [] })
+    await expect(running).resolves.toEqual({ groups: [], whyEmpty: 'it is a test' })
     await drained
   })
 })

@@ -154,7 +154,7 @@ describe('a lease', () => {
         finish = resolve
         isBegun = true
       })
-    const client = await started({ inventory: { groups } })
+    const client = await started({ inventory: { groups, whyEmpty: () => 'it is a test' } })
     const call = client.inventory.listGroups()
     await until(() => isBegun)
 
