@@ -120,13 +120,14 @@ describe('binding', () => {
     )
   })
 
-  test('gives every device its former driver when one cannot be bound', async () => {
+  test('refuses a bridge, and leaves the devices beside it as they were: BAD_ARGUMENT', async () => {
     const [edu] = await eduDevices(client)
     const bridge = await findBridge()
 
     const refused = client.inventory.bindDevices({ devices: [edu ?? '', bridge] })
 
-    await expect(refused).rejects.toMatchObject({ reason: 'BIND_FAILED' })
+    await expect(refused).rejects.toMatchObject({ reason: 'BAD_ARGUMENT' })
+    await expect(refused).rejects.toThrow('it is a bridge')
     const { device } = await client.inventory.getDevice({ name: edu ?? '' })
     expect(device).toMatchObject({ driver: '' })
   })

@@ -73,10 +73,10 @@ export class DriverBinding {
   }
 
   /** Give the devices to a VFIO driver. */
-  async bind(client: Client, request: BindRequest): Promise<DeviceView[]> {
+  bind(client: Client, request: BindRequest): Promise<DeviceView[]> {
     const driver = request.driver || DEFAULT_DRIVER
-    await this.#requireVfioDriver(driver)
-    return this.#move(client, request, (transaction, devices) => {
+    return this.#move(client, request, async (transaction, devices) => {
+      await this.#requireVfioDriver(driver)
       const moves = devices.filter((device) => device.driver !== driver)
       const move = (device: HostDevice) => this.#moveTo(transaction, device, driver)
       return this.#transact(moves, move, devices)
