@@ -1,4 +1,5 @@
 /** Interrupts that the kernel signals to eventfds of this process, without the daemon in between. */
+import { Mailbox } from '../base/mailbox.ts'
 import type { VfiodClient } from '../client/client.ts'
 import { armEventfds } from '../client/verbs.ts'
 import { eventfdCreate, eventfdRead } from '../os/eventfd.ts'
@@ -22,10 +23,7 @@ export async function* watchEventfds(
   signal: AbortSignal,
 ): AsyncGenerator<IrqReport, void> {
   const eventfds = Array.from({ length: vectors.count }, () => eventfdCreate())
-  const raised: IrqReport[] = []
-  let wake = () => {}
-  const onAbort = () => wake()
-  signal.addEventListener('abort', onAbort)
+  const raised = new Mailbox<IrqReport>()
   try {
     if (eventfds.some((fd) => fd < 0))
       throw new CliError(`Cannot make ${vectors.count} eventfds: raise the limit of open files`)
@@ -37,21 +35,12 @@ export async function* watchEventfds(
           event: 'irq',
           irq: { vector: vectors.start + n, count: String(count) },
         })
-        wake()
       })
     }
     await armEventfds(client, vectors, eventfds, { signal })
     yield { event: 'armed' }
-    while (!signal.aborted) {
-      const next = raised.shift()
-      if (next !== undefined) yield next
-      else
-        await new Promise<void>((resolve) => {
-          wake = resolve
-        })
-    }
+    yield* raised.read(signal)
   } finally {
-    signal.removeEventListener('abort', onAbort)
     for (const fd of eventfds.filter((each) => each >= 0)) {
       unwatch(fd)
       sys.closeSync(fd)
