@@ -52,7 +52,7 @@ export const iommu_ioas_change_process = struct('iommu_ioas_change_process', {
   __reserved: 'u32',
 })
 
-/** Since 6.14: what is pinned becomes the calling process's to account for. */
+/** Since 6.14: moves the accounting of the pinned pages to the calling process. */
 export const IOMMU_IOAS_CHANGE_PROCESS = io(
   'iommufd',
   'IOMMU_IOAS_CHANGE_PROCESS',

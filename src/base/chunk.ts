@@ -1,4 +1,4 @@
-/** Device state on its way through the daemon: bytes in a buffer, with room in front for framing. */
+/** Device state in transit through the daemon: bytes in a buffer, with free space in front for framing. */
 
 /**
  * Free bytes before the data of a chunk, for the transport to frame it in place: at most

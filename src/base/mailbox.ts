@@ -1,11 +1,10 @@
 /**
- * Items on their way from whoever has them to one reader that takes them when it can. An item may
- * join one that waits under the same key, so that a slow reader costs no memory; without a key each
- * waits for itself, up to a limit.
+ * A queue from producers to one reader. An item with a key joins the waiting item of the same key, so
+ * that a slow reader costs no memory; items without a key wait separately, up to a limit.
  */
 
 export interface MailboxOptions<Item> {
-  /** Makes one item of two with the same key; the later one replaces the earlier when missing. */
+  /** Joins two items with the same key into one; without it the later one replaces the earlier. */
   readonly join?: (waiting: Item, added: Item) => Item
   /** Items that may wait; more than that ends the reader with `overflow`. */
   readonly limit?: number

@@ -111,7 +111,7 @@ const prepare = (dataLength: number, controlLength: number): void => {
 }
 
 /** Sends one message without waiting; -EAGAIN when the receiver's queue is full. The fds stay
- * open on our side: whoever passed them closes them. */
+ * open on this side: the caller closes them. */
 export const sendMessage = (fd: number, bytes: Uint8Array, fds: readonly number[] = []): number => {
   if (bytes.length > PACKET_MAX) return -ERRNO.EMSGSIZE
   if (fds.length > LIMITS.fdsPerPacket) return -ERRNO.EINVAL

@@ -1,6 +1,6 @@
 /**
- * A set of pages of an address space, as bits: what was written and not told of yet. Chunks are made
- * where a bit is set, so that a set costs a bit per page at most and little where pages are few.
+ * A set of pages of an address space, as bits: the written pages that are not reported yet. A chunk is
+ * made when a bit in it is set, so a set costs at most a bit per page, and little when pages are few.
  */
 
 import { type Iova, type IovaRange, iova } from '../base/units.ts'

@@ -2,7 +2,7 @@
  * How many fields a message has, told from its bytes before any object is made of them: what a
  * message costs to decode goes by its fields, of which two bytes are enough for one.
  *
- * Bytes that are no message end the count; the decoder says what is wrong with them.
+ * Bytes that are not a message end the count; the decoder reports what is wrong with them.
  */
 
 /** The fields of a message type that are messages themselves, by number. */
@@ -35,7 +35,7 @@ class Scan {
     return { items: this.#occurrences.reduce((a, b) => Math.max(a, b)), fields: this.#fields }
   }
 
-  /** False where the bytes are no message, or have more fields than anybody wants to know. */
+  /** False where the bytes are not a message, or have more fields than the limit. */
   #message(end: number, shape: Shape | undefined, isOutermost: boolean): boolean {
     while (this.#at < end) {
       const tag = this.#varint(end)

@@ -82,7 +82,7 @@ const blockerViolations = (reason: string, blockers: readonly Blocker[]) => {
   return [...sent, { type: reason, subject: `${left} more`, description: NOT_NAMED }]
 }
 
-const NOT_NAMED = `stand in the way too${FIX_SEPARATOR}clear those that are named first`
+const NOT_NAMED = `block the call too${FIX_SEPARATOR}clear the named ones first`
 
 const quotaMetadata = ({ limit, max, current, needed }: LimitHit): Record<string, string> => ({
   limit: short(limit),
@@ -170,7 +170,7 @@ const quotaOf = (metadata: Readonly<Record<string, string>>): LimitHit | undefin
   return current === undefined || needed === undefined ? undefined : { limit, max, current, needed }
 }
 
-/** Reads the `grpc-status-details-bin` trailer back; null for bytes that are no google.rpc.Status. */
+/** Decodes the `grpc-status-details-bin` trailer; null for bytes that are not a google.rpc.Status. */
 export const decodeStatus = (bytes: Buffer): DecodedStatus | null => {
   try {
     return decode(bytes)
