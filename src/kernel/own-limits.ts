@@ -7,11 +7,11 @@ import type { Kernel } from './port.ts'
 export interface Memlock {
   /** RLIMIT_MEMLOCK, in bytes. */
   readonly limit: bigint
-  /** VmLck: what is pinned and locked already. */
+  /** VmLck: the bytes pinned and locked already. */
   readonly locked: bigint
 }
 
-/** capability.h: CAP_IPC_LOCK; whoever has it is not limited. */
+/** capability.h: CAP_IPC_LOCK; a process that has it is not limited. */
 const CAP_IPC_LOCK = 14n
 
 const textOf = async (kernel: Kernel, path: string): Promise<string> => {

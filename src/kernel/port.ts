@@ -6,7 +6,7 @@
  *
  * Every call answers `>= 0` or `-errno` and never throws for what a kernel says. Nothing here
  * blocks the event loop: a call that sleeps does so on another thread, and calls that are under
- * way at the same time may finish in any order. Whoever needs an order awaits (see domain/lane).
+ * way at the same time may finish in any order. A caller that needs an order awaits (see base/lane).
  *
  * Memory is real. A pointer inside a struct is an address of this process, from os/memory; the
  * simulator follows it to the same bytes that the kernel would. The caller keeps the memory of a

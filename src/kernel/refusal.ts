@@ -1,7 +1,7 @@
 /**
- * The border between two languages: below it a kernel answers `-errno`, above it there is one
- * VfiodError. This is the only reader of errno above the backends. The same errno means different
- * things to different operations, so (operation, errno) is looked up first, errno alone after.
+ * Translates the `-errno` of a kernel into the one VfiodError. This is the only reader of errno above
+ * the backends. The meaning of an errno depends on the operation, so (operation, errno) is looked up
+ * first, errno alone after.
  */
 
 import { ERRNO, errnoName } from '../base/errno.ts'

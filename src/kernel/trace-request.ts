@@ -138,7 +138,7 @@ const featureFlags = (flags: number): string => {
   return [...set, FEATURE_NAMES.get(number) ?? `${number}`].join('|')
 }
 
-/** Bytes behind the last piece, which only their number tells of. */
+/** The bytes after the last piece, of which only the number is shown. */
 const restOf = (pieces: readonly Piece[], arg: Uint8Array): string => {
   const last = pieces.at(-1)
   const rest = arg.length - (last === undefined ? 0 : last.at + last.codec.size)
