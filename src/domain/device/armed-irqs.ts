@@ -57,7 +57,7 @@ export class ArmedIrqs {
     return this.#enabled.get(index)?.allocated ?? 0
   }
 
-  /** The vectors of an index that somebody hears, ascending. */
+  /** The vectors of an index that have a listener, ascending. */
   vectors(index: number): number[] {
     return [...(this.#enabled.get(index)?.listeners.keys() ?? [])].sort((a, b) => a - b)
   }
@@ -93,7 +93,7 @@ export class ArmedIrqs {
     )
   }
 
-  /** Throw NO_SUCH_IRQ unless somebody hears the vector. */
+  /** Throw NO_SUCH_IRQ unless the vector has a listener. */
   requireArmed(index: number, vector: number): void {
     if (this.isArmed(index, vector)) return
     const armed = this.vectors(index)

@@ -1,6 +1,6 @@
 /**
  * One open device: its fd and what it has. Opened and closed by devices.ts, used by everything
- * that drives a device. After close its fd is nobody's business: check `isClosed` in the lane.
+ * that drives a device. After close its fd must not be used: check `isClosed` in the lane.
  */
 
 import { VfiodError } from '../../base/error.ts'
@@ -21,7 +21,7 @@ import type { AddressSpace } from '../space/space.ts'
 import { requireOwner } from '../state/owner.ts'
 import { ArmedIrqs } from './armed-irqs.ts'
 
-/** What a higher room wants to hear of an open device. Each is called in the lane of the device. */
+/** Events of an open device, for higher rooms. Each is called in the lane of the device. */
 export interface DeviceHooks {
   /** The device was reset by the client. */
   readonly onReset?: () => Promise<void>

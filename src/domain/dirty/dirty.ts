@@ -1,4 +1,4 @@
-/** Dirty tracking: started and stopped, read, and read in the moment of unmapping. */
+/** Dirty tracking: start, stop, read, and read while unmapping. */
 
 import { VfiodError } from '../../base/error.ts'
 import { hex, type IovaRange, lengthOf } from '../../base/units.ts'
@@ -43,7 +43,7 @@ import {
 } from './tracking.ts'
 import { Trackings } from './trackings.ts'
 
-/** Whether a source tells of written pages only, or of all that are mapped. */
+/** Whether a source reports written pages only, or all mapped pages that devices may write. */
 export type Precision = 'tracked-writes' | 'pinned-pages'
 
 export interface Source {
@@ -73,10 +73,10 @@ export type DirtyEvent =
 
 export interface DirtyReadRequest {
   readonly spaceId: string
-  /** What to read; all of it when both are zero. */
+  /** The range to read; the whole space when both are zero. */
   readonly piece: Piece
   readonly isPeek: boolean
-  /** Tell what the last delivery told once more. */
+  /** Report the pages of the last delivery again. */
   readonly again: boolean
   readonly form: Form
 }
@@ -104,7 +104,7 @@ export class Dirty {
     this.#trackings = new Trackings(parts.kernel, parts.state)
   }
 
-  /** Start every source or none; the same request again answers with the tracking there is. */
+  /** Start every source or none; the same request again answers with the present tracking. */
   async start(client: Client, id: string, asked: TrackingRequest): Promise<TrackingView> {
     return this.#spaces.inLane(client, id, async (space) => {
       const watched = requireWatchable(space, asked)
@@ -135,7 +135,7 @@ export class Dirty {
     })
   }
 
-  /** Stop every source and forget the rest; nothing happens where nothing is tracked. */
+  /** Stop every source and discard unread pages; does nothing when tracking is off. */
   async stop(client: Client, id: string): Promise<void> {
     return this.#spaces.inLane(client, id, async (space) => {
       const tracking = this.#trackings.detach(space)
@@ -143,14 +143,14 @@ export class Dirty {
     })
   }
 
-  /** Who tracks in an address space; undefined where nobody does. */
+  /** The tracking of an address space; undefined when it is off. */
   view(client: Client, id: string): TrackingView | undefined {
     const space = this.#spaces.owned(client, id)
     const tracking = this.#trackings.get(space)
     return tracking && this.#viewOf(space, tracking)
   }
 
-  /** What was written, by iova. It counts as told once the consumer came back for more after the end. */
+  /** The written pages, by iova. They count as reported once the consumer asks for more after the end. */
   async *read(
     client: Client,
     { spaceId, piece, isPeek, again, form }: DirtyReadRequest,
@@ -166,7 +166,7 @@ export class Dirty {
     })
   }
 
-  /** Unmap pieces, or everything, and tell what was written there until that moment. */
+  /** Unmap pieces, or everything, and report the pages written there up to that moment. */
   async *readAndUnmap(
     client: Client,
     request: {
@@ -190,7 +190,7 @@ export class Dirty {
     )
   }
 
-  /** Change the size of the page table entries of a range: nothing that type1 can be asked for. */
+  /** Change the size of the page table entries of a range: type1 has no such request. */
   async resize(
     client: Client,
     id: string,
@@ -205,7 +205,7 @@ export class Dirty {
     )
   }
 
-  /** One delivery from its first page to its end; whatever breaks it off leaves the pages kept. */
+  /** One delivery from its first page to its end; if it breaks off, its pages stay pending. */
   async *#deliver(
     client: Client,
     space: AddressSpace,
@@ -248,11 +248,11 @@ export class Dirty {
   ): void {
     requireOwner(client, space.owner, { type: 'address space', name: space.id })
     this.#trackings.require(space, tracking)
-    // Handed over, and back.
+    // It may have been handed over, and back.
     if (!tracking.isUnderWay(delivery)) throw takenAway(space)
   }
 
-  /** Keep everything that the kernel knows of a range, so many pages at a time. */
+  /** Take all dirty bits of a range from the kernel, a bounded number of pages at a time. */
   async #sync(client: Client, context: SyncContext, range: IovaRange): Promise<void> {
     const { space, tracking } = context
     for (let rest: IovaRange | undefined = tracking.isIommu ? range : undefined; rest; ) {
@@ -267,7 +267,7 @@ export class Dirty {
         await log.device.lane.run(async () => {
           requireOwner(client, space.owner, { type: 'address space', name: space.id })
           this.#trackings.require(space, tracking)
-          // Closed meanwhile: what it wrote was kept then.
+          // If it was closed meanwhile, its pages were kept then.
           if (tracking.logs.has(log.device)) await syncLog(context, log, slice)
         })
       }
@@ -298,7 +298,7 @@ export class Dirty {
     return device.lane.run(() => hasDmaLogging(this.#kernel, device.fd))
   }
 
-  /** A device that tracks in coarser units than asked is started again with ranges of whole units. */
+  /** A log that chose coarser units than requested is started again with ranges of whole units. */
   #startLog(
     device: OpenDevice,
     wanted: { readonly ranges: readonly IovaRange[]; readonly pageSize: bigint },
@@ -315,7 +315,7 @@ export class Dirty {
     })
   }
 
-  /** Every source is told to stop; the first that does not is what went wrong. */
+  /** Stop every source; throws the error of the first that did not stop. */
   async #stop(space: AddressSpace, { logs, isIommu }: Tracking): Promise<void> {
     const stops = [...logs.keys()].map(({ lane, fd }) => lane.run(() => stopLog(this.#kernel, fd)))
     if (isIommu) stops.push(requireDirtyBits(space).stop())
@@ -346,6 +346,6 @@ const takenAway = (space: AddressSpace): VfiodError =>
     `Cannot continue reading dirty pages of "${space.id}": the address space was handed over; read again`,
   )
 
-/** A container knows what was written only where no IOMMU translates: drivers of mdevs tell it. */
+/** A container knows the written pages only without an IOMMU: the drivers of mdevs report them. */
 const precisionOf = (space: AddressSpace, { isIommu }: Tracking): Precision =>
   isIommu && space.pins ? 'pinned-pages' : 'tracked-writes'

@@ -1,4 +1,4 @@
-/** What is wrong with a request about dirty tracking, if anything. */
+/** Checks of requests about dirty tracking. */
 
 import { VfiodError } from '../../base/error.ts'
 import { hex, type IovaRange } from '../../base/units.ts'
@@ -9,7 +9,7 @@ import { type Piece, requireRange } from '../space/ranges.ts'
 import type { AddressSpace } from '../space/space.ts'
 import type { Tracking, TrackingRequest } from './tracking.ts'
 
-/** The ranges that were asked for, none where that was left to the daemon; or BAD_RANGE. */
+/** The ranges that the request names, which may be none; or BAD_RANGE. */
 export function requireWatchable(space: AddressSpace, asked: TrackingRequest): IovaRange[] {
   const { ranges, pageSize } = asked
   if (ranges.length > LOG_RANGES_MAX) throw tooManyRanges(ranges.length)
@@ -46,7 +46,7 @@ export function requireTrackable(act: string, space: AddressSpace, { iova, lengt
   )
 }
 
-/** What devices are to watch: what was asked for, or what is mapped. */
+/** The ranges that devices should watch: those of the request, or else the mapped ones. */
 export function requireRanges(
   space: AddressSpace,
   watched: readonly IovaRange[],
@@ -61,7 +61,7 @@ export function requireRanges(
   )
 }
 
-/** Throw TRACKING_STARTED unless the tracking there is was asked for in the same words. */
+/** Throw TRACKING_STARTED unless the present tracking was started with the same arguments. */
 export function requireSame(
   space: AddressSpace,
   { asked: first }: Tracking,

@@ -1,7 +1,7 @@
 /**
- * Taking dirty bits from the kernel, which clears them as it gives them: whatever it has put into a
- * bitmap is kept, also when the call failed. Only bits of pages that are mapped, and that devices may
- * write, are believed: the kernel leaves bits of former reports in the gaps.
+ * Takes dirty bits from the kernel, which clears the bits that it returns. So every bit in a bitmap is
+ * kept, even if the call failed. Only bits of mapped pages that devices may write are used: the kernel
+ * leaves bits of former reports in the gaps.
  */
 
 import { setImmediate } from 'node:timers/promises'
@@ -19,7 +19,7 @@ import type { State } from '../state/state.ts'
 import { requireDirtyBits } from './request.ts'
 import { type DeviceDmaLog, EVERYWHERE, type Tracking } from './tracking.ts'
 
-/** Memory that the kernel writes bitmaps to, grown to the longest that is needed. */
+/** Memory for the bitmaps of the kernel; it grows to the longest one. */
 export class Scratch {
   readonly #pageSize: bigint
   #segment: Segment | undefined
@@ -45,10 +45,10 @@ export class Scratch {
   }
 }
 
-/** Pages whose bits are sorted in one go: a millisecond's work where they lie badly. */
+/** Pages whose bits are handled without a pause: a millisecond of work in the worst case. */
 const PIECE_PAGES = 1n << 20n
 
-/** What a harvest works with. */
+/** The parts that a sync works with. */
 export interface SyncContext {
   readonly kernel: Kernel
   readonly state: State
@@ -68,8 +68,8 @@ const shared = (a: IovaRange, b: IovaRange): IovaRange => ({
 })
 
 /**
- * Keep what the container knows of the first mappings that the range touches, as many as one call
- * can ask for. Answers where to go on, or undefined at the end. Runs in the lane of the space.
+ * Take the dirty bits of the container for the first mappings in the range, as many as one call can
+ * cover. Answers the rest of the range, or undefined at the end. Runs in the lane of the space.
  */
 export async function syncContainer(
   context: SyncContext,
@@ -89,8 +89,8 @@ export async function syncContainer(
 }
 
 /**
- * The pieces in which a log is asked about a range, where something is mapped: no page of the log is
- * in two of them.
+ * The pieces in which a log is read for a range, where memory is mapped: no page of the log is in two
+ * of them.
  */
 export function* logSlices(
   { tracking, space }: Pick<SyncContext, 'space' | 'tracking'>,
@@ -112,7 +112,7 @@ export function* logSlices(
   }
 }
 
-/** Keep what a log knows of one slice. Runs in the lane of the device. */
+/** Take the dirty bits of a log for one slice. Runs in the lane of the device. */
 export async function syncLog(
   { kernel, space, tracking, scratch }: SyncContext,
   log: DeviceDmaLog,
@@ -126,7 +126,7 @@ export async function syncLog(
   }
 }
 
-/** Keep what is mapped in a range and not watched by a log: nobody knows, so it may be written. */
+/** Mark the mapped pages of a range that a log does not watch: they may have been written. */
 export function markUnwatched(
   { space, tracking }: Pick<SyncContext, 'space' | 'tracking'>,
   range: IovaRange,
@@ -136,7 +136,7 @@ export function markUnwatched(
   }
 }
 
-/** Keep all that devices may have written in a range. */
+/** Mark all pages of a range that devices may write. */
 function markWritable(
   { space, tracking }: Pick<SyncContext, 'space' | 'tracking'>,
   range: IovaRange,
@@ -147,8 +147,8 @@ function markWritable(
 }
 
 /**
- * The device is about to be closed, and its log with it: keep what it wrote until here. Runs in the
- * lane of the device.
+ * The device, and with it its log, is about to be closed: take its dirty bits. Runs in the lane of the
+ * device.
  */
 export async function syncBeforeClose(
   at: Omit<SyncContext, 'scratch'>,
@@ -164,9 +164,9 @@ export async function syncBeforeClose(
 }
 
 /**
- * Unmap mappings and find what was written until then: a container tells in the same call, and a log
- * is asked afterwards, for its device reaches nothing there any more. What is found goes into `pages`,
- * also when it fails. Answers the bytes unmapped. Runs in the lane of the space.
+ * Unmap mappings and collect the pages written until then: a container reports them in the same call; a
+ * log is read afterwards, because its device can no longer write there. The pages go into `pages`, even
+ * if it fails. Answers the bytes unmapped. Runs in the lane of the space.
  */
 export async function unmapSyncing(
   context: SyncContext,
@@ -204,7 +204,7 @@ async function unmapWindow(
   return bytes
 }
 
-/** Keep what a log knows of one slice, or all that is mapped there where it does not say. */
+/** Take the dirty bits of a log for one slice, or mark all mapped pages there if it cannot be read. */
 async function syncLogAtLeast(
   context: SyncContext,
   log: DeviceDmaLog,
@@ -217,7 +217,7 @@ async function syncLogAtLeast(
   }
 }
 
-/** Add the bits of mappings to a set, a piece at a time: others want to go on as well. */
+/** Add the bits of mappings to a set, a piece at a time, so that other calls run in between. */
 async function collect(
   into: DirtyPages,
   mappings: Iterable<MappingRecord>,
@@ -234,7 +234,7 @@ async function collect(
   }
 }
 
-/** What devices may only read, they cannot have written. */
+/** The mappings that devices may write. */
 function* writable(mappings: Iterable<MappingRecord>): Generator<MappingRecord, void> {
   for (const mapping of mappings) if (mapping.access !== 'read') yield mapping
 }

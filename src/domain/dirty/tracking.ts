@@ -18,18 +18,18 @@ import type { Piece } from '../space/ranges.ts'
 /** Every iova there is. */
 export const EVERYWHERE: IovaRange = { start: iova(0n), last: iova(U64_MAX) }
 
-/** What a client asked for; the same again is no mistake. */
+/** The arguments of StartTracking; the same request may be repeated. */
 export interface TrackingRequest {
   readonly iommu: boolean
   /** Names of devices. */
   readonly devices: readonly string[]
-  /** What devices watch; what is mapped at the start when empty. */
+  /** The ranges that devices watch; when empty, the ranges mapped at the start. */
   readonly ranges: readonly Piece[]
-  /** Of devices, in bytes; the smallest when zero. */
+  /** The unit in which devices track, in bytes; the smallest when zero. */
   readonly pageSize: bigint
 }
 
-/** What has a log: an open device. */
+/** The owner of a log: an open device. */
 export interface LogHolder {
   readonly name: string
   readonly hooks: Set<{ readonly onClosing?: () => Promise<void> }>
@@ -46,7 +46,7 @@ export interface DeviceDmaLog {
   readonly pageSize: bigint
 }
 
-/** Pages on their way to a client. */
+/** Pages that are being sent to a client. */
 export interface Delivery {
   pages: DirtyPages
   readonly isPeek: boolean
@@ -54,7 +54,7 @@ export interface Delivery {
 
 export class Tracking {
   readonly asked: TrackingRequest
-  /** What one bit stands for, in bytes: the smallest page size of the address space. */
+  /** Bytes that one bit stands for: the smallest page size of the address space. */
   readonly pageSize: bigint
   /** Whether the container tracks. */
   readonly isIommu: boolean
@@ -83,7 +83,7 @@ export class Tracking {
     return Math.round(performance.now() - this.#started)
   }
 
-  /** The one delivery there may be; SESSION_BUSY while there is another. */
+  /** Begin the only delivery; SESSION_BUSY while there is another. */
   start({ isPeek, spaceId }: { readonly isPeek: boolean; readonly spaceId: string }): Delivery {
     if (this.#delivery !== undefined) {
       throw new VfiodError(
@@ -96,18 +96,18 @@ export class Tracking {
     return this.#delivery
   }
 
-  /** Whether the delivery may go on: it was neither given up nor taken away by a handover. */
+  /** Whether the delivery may continue: it was neither aborted nor ended by a handover. */
   isUnderWay(delivery: Delivery): boolean {
     return this.#delivery === delivery
   }
 
-  /** Load a delivery with what is kept of a range; `again` adds what the last one told. */
+  /** Fill a delivery with the pending pages of a range; `again` adds those of the last one. */
   fill(delivery: Delivery, range: IovaRange, { again }: { readonly again: boolean }): void {
     if (again) this.pending.merge(this.#lastReported)
     delivery.pages = this.pending.take(range)
   }
 
-  /** The client has all of it: so many pages. */
+  /** The client has received all of it: `count` pages. */
   finish(delivery: Delivery, count: number): void {
     if (!this.isUnderWay(delivery)) return
     this.#delivery = undefined
@@ -119,20 +119,20 @@ export class Tracking {
   }
 
   /**
-   * The client may have only a part: the next one gets everything. Nothing happens after the end.
-   * What is found for a delivery that was given up goes into it still, so this is called once more.
+   * The client may have received only a part, so the next delivery gets everything. After `finish` this
+   * does nothing. A sync may still add pages to an aborted delivery, so it is called once more then.
    */
   abort(delivery: Delivery): void {
     if (this.isUnderWay(delivery)) this.#delivery = undefined
     this.pending.merge(delivery.pages.take(EVERYWHERE))
   }
 
-  /** The address space has a new owner, who reads what the former one was about to. */
+  /** The address space has a new owner, which reads the pages instead of the former one. */
   handOn(): void {
     if (this.#delivery !== undefined) this.abort(this.#delivery)
   }
 
-  /** A mapping is gone, and what was written through it no longer matters. */
+  /** A mapping was removed, so its pages are no longer reported. */
   forget(mapping: IovaRange): void {
     this.pending.take(mapping)
   }

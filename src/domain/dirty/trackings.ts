@@ -1,6 +1,6 @@
 /**
- * Which address space is tracked. The tracking follows what happens to its space and its devices by
- * their hooks, and ends when the last group leaves or the space is released.
+ * The trackings, by address space. A tracking follows its space and its devices by their hooks, and
+ * ends when the last group is removed or the space is released.
  */
 
 import type { Kernel } from '../../kernel/port.ts'
@@ -33,7 +33,7 @@ export class Trackings {
     return this.#attached.get(space.id)?.tracking
   }
 
-  /** The tracking of a space, still that one where one is named; or TRACKING_STOPPED. */
+  /** The tracking of a space, and still the same one if `same` is given; or TRACKING_STOPPED. */
   require(space: AddressSpace, same?: Tracking): Tracking {
     const present = this.get(space)
     if (present !== undefined && present === (same ?? present)) return present
@@ -67,7 +67,7 @@ export class Trackings {
     this.#state.apply({ kind: 'tracking-started', tracking: record })
   }
 
-  /** Follow it no longer; answers the tracking there was. */
+  /** Stop following the space; answers its former tracking. */
   detach(space: AddressSpace): Tracking | undefined {
     const attached = this.#attached.get(space.id)
     this.#attached.delete(space.id)

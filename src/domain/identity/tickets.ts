@@ -20,7 +20,7 @@ export interface Redeemed {
 /** Takes over every fd, to keep or to close; on a throw it leaves them all to the caller. */
 export type Redeem = (fds: readonly number[]) => Promise<Redeemed>
 
-/** A ticket for receiving takes no fds: nobody would close them. */
+/** A ticket for receiving takes no fds, because it would not close them. */
 export function requireNoFds(fds: readonly number[]): void {
   if (fds.length === 0) return
   throw new VfiodError(
@@ -51,7 +51,7 @@ export interface Ticket {
 export class Tickets {
   readonly #entries = new Map<string, Entry>()
 
-  /** A ticket that lets `client`, and nobody else, run `redeem` once. */
+  /** A ticket that lets only `client` run `redeem` once. */
   issue(client: Client, purpose: TicketPurpose, redeem: Redeem): Ticket {
     if (client.origin.kind === 'remote') {
       throw new VfiodError(
@@ -101,7 +101,7 @@ export class Tickets {
     return redeemed
   }
 
-  /** Forget what a client has not used. */
+  /** Void the unused tickets of a client. */
   releaseClient(client: OwnerRecord): void {
     for (const [ticket, entry] of this.#entries) {
       if (entry.client.id === client.id) this.#drop(ticket, entry)

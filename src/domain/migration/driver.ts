@@ -46,8 +46,8 @@ export interface MigrationDriver {
   state(): Promise<MigState>
   /**
    * Move the device along the path to a state. Answers the stream where an arc opened a session; a
-   * stream that the device left is closed by whoever has it. On failure the device is in another
-   * state than before, or not: ask.
+   * stream that the device left is closed by its holder. On failure the device may be in another state
+   * than before: read it.
    */
   set(to: MigState): Promise<StateStream | undefined>
   /** Bytes that STOP_COPY would yield if it were entered now; undefined where no one can tell. */

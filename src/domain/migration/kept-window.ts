@@ -1,5 +1,5 @@
 /**
- * The last bytes that were read from a saving device, kept for a reader that lost them on the way.
+ * The last bytes that were read from a saving device, kept for a reader that lost them in transit.
  *
  * One ring of memory. Each read of the device goes into the room behind the last chunk, with
  * HEAD_ROOM bytes in front, so chunks are sent from where they were read and the framing of one never
@@ -64,7 +64,7 @@ export class KeptWindow {
     return chunk
   }
 
-  /** What is kept from an offset on. It holds until `room` is called. */
+  /** The kept chunks from an offset on. They are valid until `room` is called. */
   *from(offset: bigint): Generator<Chunk, void> {
     for (let n = this.#oldest; n < this.#chunks.length; n += 1) {
       const chunk = this.#chunks[n] as Chunk

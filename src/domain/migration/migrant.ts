@@ -1,4 +1,4 @@
-/** What migration keeps of one open device: the driver of its protocol, and its session. */
+/** The migration part of one open device: the driver of its protocol, and its session. */
 
 import { VfiodError } from '../../base/error.ts'
 import { isSaving, type MigState, sessionEffect } from '../../rules/mig-arcs.ts'
@@ -123,7 +123,7 @@ function requireWay({ name, driver }: Migrant, current: MigState, target: MigSta
   )
 }
 
-/** Leaving RESUMING loads what was written: all of it, or nothing. */
+/** Leaving RESUMING loads the written state, so it must be complete. */
 function requireWhole(migrant: Migrant, target: MigState): void {
   const { session, name } = migrant
   if (session?.broken !== undefined) throw brokenSession(migrant, session.broken)

@@ -226,7 +226,7 @@ async function writeOne(migrant: Migrant, session: Session, message: WriteMessag
     await writeAll(session, message.data)
   } catch (error) {
     // Drivers keep what they refused: leaving RESUMING could load garbage.
-    session.broken = 'the device refused what was written'
+    session.broken = 'the device refused the written data'
     throw error
   }
 }

@@ -2,8 +2,8 @@
  * One data transfer session: the stream that a state transition opened, and how far along it is. The
  * bytes are opaque and ordered; there is one reader or one writer at a time.
  *
- * Bytes that were handed out may be lost on the way, and no one tells the daemon. So the last of them
- * are kept, and a reader that comes after one that broke off says how many have arrived.
+ * Bytes that were sent may be lost in transit without the daemon knowing. So the last of them are kept,
+ * and a reader that follows one that broke off says how many have arrived.
  */
 
 import type { Chunk } from '../../base/chunk.ts'
@@ -33,8 +33,8 @@ export class Session {
   /** Whether a reader or writer has it: see takeSession and leave. */
   isBusy = false
   /**
-   * The connection that has all the bytes, if it is still there: its last reader was told the end, and
-   * what is sent on one connection arrives in order. Undefined while bytes may be lost.
+   * The connection that has received all the bytes, if it is still open: its last reader was sent the
+   * end, and bytes on one connection arrive in order. Undefined while bytes may be lost.
    */
   arrivedOn: string | undefined
   readonly #stream: StateStream
@@ -76,7 +76,7 @@ export class Session {
     if (this.#isEnded) this.#kept?.free()
   }
 
-  /** Close the stream, after what is under way: a device lets an orphaned fd go with ENODEV. */
+  /** Close the stream, after the calls that use it: the fd of a session that the device left is ENODEV. */
   end(): Promise<void> {
     return this.use((stream) => {
       this.#isEnded = true
@@ -86,7 +86,7 @@ export class Session {
   }
 }
 
-/** What has a session: an open device. */
+/** The owner of a session: an open device. */
 export interface SessionHolder {
   readonly name: string
   session: Session | undefined

@@ -22,7 +22,7 @@ async function* paced<Item>(items: readonly Item[]): AsyncGenerator<Item, void> 
   }
 }
 
-/** One item after another; each fails for itself. */
+/** One item after another; each succeeds or fails independently. */
 export async function inTurn<Item>(
   items: readonly Item[],
   operation: (item: Item) => Promise<bigint>,

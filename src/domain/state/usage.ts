@@ -27,7 +27,7 @@ export function mappingsPrice(mappings: readonly MappingRecord[]): Amounts {
 export const amountsOf = (amounts: Amounts): [QuotaName, bigint][] =>
   Object.entries(amounts) as [QuotaName, bigint][]
 
-/** What several things cost together. */
+/** The sum of several prices. */
 export function sum(prices: Iterable<Amounts>): Amounts {
   const total = new Tally()
   for (const price of prices) total.add(price)
