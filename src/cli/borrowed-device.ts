@@ -17,7 +17,7 @@ export interface BorrowedDevice extends Session {
 /** Tells in messages and in `vfioctl spaces` who made it. */
 export const newSpaceId = (): string => `vfioctl-${randomBytes(3).toString('hex')}`
 
-/** Runs with an address space of its own, which is destroyed afterwards in any case. */
+/** Runs with a new address space, which is destroyed afterwards in any case. */
 export const withSpace = async <Result>(
   { client, signal }: Session,
   work: (spaceId: string) => Promise<Result>,

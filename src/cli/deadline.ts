@@ -41,8 +41,8 @@ export class Deadline implements Patience {
       ? `the daemon on ${place} answered before, and has not answered ${method} in ${seconds(this.#ms)}`
       : `the daemon on ${place} ${silence(error, place)} (${seconds(this.#ms)})`
     const note = this.#hasAnswered
-      ? 'What was asked may go on for longer: --timeout sets how long to wait, and 0 waits without end.'
-      : 'Look whether it is stopped or overloaded; --timeout sets how long to wait.'
+      ? 'The daemon may still work on the call: --timeout sets how long to wait, and 0 waits without end.'
+      : 'Check whether it is stopped or overloaded; --timeout sets how long to wait.'
     return new CliError(`No answer: ${found}`, { note, exitCode: EXIT_NO_ANSWER })
   }
 }

@@ -1,5 +1,5 @@
 /**
- * How a command fails: one line that says what was tried and found, then what is in the way and
+ * How a command fails: one line that says what was tried and found, then the blockers and
  * what to do about it, in an aligned column; with --json the same as one object. On stderr.
  */
 import { getSystemErrorMap } from 'node:util'
@@ -9,7 +9,7 @@ import { RpcError } from '../client/rpc-error.ts'
 import { spellOut } from './output.ts'
 import { indented } from './table.ts'
 
-/** What vfioctl itself has to say no to: a file it cannot read, a region name nobody knows. */
+/** An error of vfioctl itself: a file that it cannot read, a region name that does not exist. */
 export class CliError extends Error {
   override readonly name = 'CliError'
   /** What else there is to say. */

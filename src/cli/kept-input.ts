@@ -6,7 +6,7 @@ import { Chunk, HEAD_ROOM } from '../base/chunk.ts'
 import { LIMITS } from '../base/limits.ts'
 import { CliError } from './failure.ts'
 
-/** As many as can be on their way: those of 16 MiB. */
+/** As many chunks as can be in flight: 16 MiB. */
 const KEPT = 16
 
 export class KeptInput {
@@ -26,7 +26,7 @@ export class KeptInput {
     this.#onRead = onRead
   }
 
-  /** Chunks from an offset on. A chunk is on its way when the next one is asked for. */
+  /** Chunks from an offset on. A chunk has been sent when the next one is asked for. */
   async *from(offset: bigint): AsyncGenerator<Chunk, void> {
     const kept = this.#chunks[0]?.offset ?? this.#end
     if (offset < kept) {

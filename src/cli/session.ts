@@ -17,7 +17,7 @@ export interface Session {
   /** What the client has as well, for calls on its channel that are not vfiod's. */
   readonly patience: Patience
   readonly output: Output
-  /** Aborted by Ctrl-C, SIGTERM or the end of the terminal: calls end, and what was taken is given back. */
+  /** Aborted by Ctrl-C, SIGTERM or the end of the terminal: calls end, and resources are released. */
   readonly signal: AbortSignal
 }
 

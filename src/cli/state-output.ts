@@ -42,7 +42,7 @@ export class StateOutput {
     return orFileError(path, async () => new StateOutput(path, await targetOf(path, force)))
   }
 
-  /** Of what was written so far. */
+  /** Of the bytes written so far. */
   get sha256(): string {
     return this.#hash.copy().digest('hex')
   }

@@ -13,7 +13,7 @@ process.title = 'vfioctl'
 // For the state of devices, which it saves and loads.
 tuneCollector()
 
-// `vfioctl groups | head -1` is no failure.
+// `vfioctl groups | head -1` does not fail.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code !== 'EPIPE') throw error
   process.exit(0)

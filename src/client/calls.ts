@@ -178,13 +178,13 @@ export const serverStreamCall =
     }
   }
 
-/** Each request waits until the one before it is on its way, so a buffer may be used again then. */
+/** Each request waits until the one before it has been sent, so its buffer may be used again then. */
 const sendAll = async (
   call: ClientWritableStream<object>,
   requests: Requests<object>,
   over: AbortSignal,
 ): Promise<void> => {
-  // A message of a call that is over is never written: whoever waits for one goes on.
+  // A message of a call that has ended is never written, so a sender that waits for one continues.
   let goOn = () => {}
   over.addEventListener('abort', () => goOn(), { once: true })
   for await (const request of requests) {

@@ -64,7 +64,7 @@ const callOf = (channel: Client, method: Method, patience: Patience) => {
   return unaryCall(channel, method, patience)
 }
 
-/** Connects when the first call is made; each client has a connection of its own. */
+/** Connects when the first call is made; each client has its own connection. */
 export const connect = (options: ConnectOptions = {}): VfiodClient => {
   const { patience = ENDLESS } = options
   const address = options.address ?? `unix:${options.socket ?? DEFAULT_SOCKET}`

@@ -135,7 +135,7 @@ describe('a time-out', () => {
     expect(textOf(deadline, late(''))).toBe(
       [
         'vfioctl: No answer: the daemon on /run/vfiod.sock answered before, and has not answered vfiod.v1.AddressSpaceService/Map in 10 s',
-        '  note        What was asked may go on for longer: --timeout sets how long to wait, and 0 waits without end.',
+        '  note        The daemon may still work on the call: --timeout sets how long to wait, and 0 waits without end.',
       ].join('\n'),
     )
   })

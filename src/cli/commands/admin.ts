@@ -1,4 +1,4 @@
-/** clients, release, usage, config, health, drain: what is seen of the daemon, and done with it. */
+/** clients, release, usage, config, health, drain: commands about the daemon. */
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Command } from 'commander'
 import { unaryCall } from '../../client/calls.ts'

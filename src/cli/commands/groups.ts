@@ -1,4 +1,4 @@
-/** groups, devices: what the host has, and who is in the way. */
+/** groups, devices: the groups of the host, their devices, and their blockers. */
 import type { Command } from 'commander'
 import type { Blocker__Output as Blocker } from '../../proto/vfiod/v1/Blocker.ts'
 import type { Device__Output as Device } from '../../proto/vfiod/v1/Device.ts'

@@ -64,7 +64,7 @@ export const addOwnershipCommands = (program: Command): void => {
     .action(action(whoAmI))
   program
     .command('events')
-    .description('report what is released and why, and what is handed over')
+    .description('report releases and their causes, and handovers')
     .option('--events <count>', 'end after this many', parseSmall)
     .action(action(watchEvents))
 }
