@@ -1,7 +1,7 @@
 /**
- * The end, in order: refuse new calls, wait a while for those under way, release every client's
- * things, close. The kernel would release them as well when the process ends, but not in an order
- * that gives a device its reset before its memory goes.
+ * Shutdown, in order: refuse new calls, wait a while for the running ones, release the resources of
+ * every client, close. The kernel would release them too when the process ends, but not in an order
+ * that resets a device before its memory is unmapped.
  */
 import type { Api } from '../api/api.ts'
 import type { Log } from '../api/identity/log.ts'
@@ -28,7 +28,7 @@ export const shutDown = async (why: string, parts: ShutdownParts): Promise<void>
 
 const SIGNALS = ['SIGTERM', 'SIGINT'] as const
 
-/** The exit code for a second signal: whoever sends it does not want to wait. */
+/** The exit code after a second signal, which means: do not wait. */
 const EXIT_IMPATIENT = 130
 
 /** Calls `stop` for the first signal; the second ends the process at once. */

@@ -37,9 +37,9 @@ const fail = (why: string): never => {
 
 // The name that the daemon's messages give this client.
 process.title = 'demo'
-process.stdout.once('error', () => fail('nobody reads what it says'))
+process.stdout.once('error', () => fail('its output is closed'))
 const daemon = new Daemon()
-// Whatever happens, nothing is left behind.
+// However it ends, it leaves nothing behind.
 process.once('exit', () => daemon.kill())
 const deadline = setTimeout(() => fail(`no end after ${DEADLINE_MS} ms`), DEADLINE_MS)
 for (const signal of ['SIGINT', 'SIGTERM'] as const)

@@ -11,7 +11,7 @@ export interface Stage {
   readonly tell: Narrator
 }
 
-/** Another client: a process of its own, so the daemon takes it for somebody else. */
+/** Another client: a separate process, so the daemon identifies it as another owner. */
 export interface OtherClient {
   readonly pid: number
   /** What it has to say, once. */

@@ -10,7 +10,7 @@ import type { Handlers } from '../call/call.ts'
 import { absenceToProto, processOf } from './convert.ts'
 import { roleToProto, usageToProto } from './ownership.ts'
 
-/** What the daemon tells of itself, and lets an administrator do with it. */
+/** The configuration of the daemon and its shutdown, for administrators. */
 export interface Administration {
   /** TOML, every default filled in. */
   configuration(): string
@@ -18,7 +18,7 @@ export interface Administration {
   policy(): string
   /** When the policy was loaded, and what was wrong with a newer one. */
   policyStatus(): string
-  /** End in good order; answers at once. */
+  /** Shut down gracefully; answers at once. */
   drain(): void
 }
 

@@ -1,5 +1,5 @@
 /**
- * A client that tries to map into an address space of somebody else. Run by the demo:
+ * A client that tries to map into the address space of another client. Run by the demo:
  * `node trespasser.js SOCKET SPACE`.
  */
 import { connect } from '../../client/client.ts'

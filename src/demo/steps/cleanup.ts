@@ -1,6 +1,6 @@
 /**
- * Step 7. Things belong to processes. One that is killed leaves nothing behind: its device is
- * reset, its mappings and its group are free, and the next one can have them.
+ * Step 7. Resources belong to processes. A process that is killed leaves nothing behind: its device is
+ * reset, its mappings and its group are free, and the next process can have them.
  */
 import type { Device__Output as Device } from '../../proto/vfiod/v1/Device.ts'
 import { type Stage, startClient } from '../stage.ts'

@@ -18,18 +18,23 @@ const groupText = ({ groupId, viability, devices }: Group): string => {
   return `group ${groupId}, ${verdict}: ${devices.map(deviceText).join(', ')}`
 }
 
-/** Two edu devices, bound to vfio-pci, each in a group of its own. */
+/** Two edu devices, bound to vfio-pci, each in its own group. */
 export const findDevices = async ({ client, tell }: Stage): Promise<[Device, Device]> => {
-  tell.step('Find devices: which groups can be owned, and who is in the way')
+  tell.step('Find devices: which groups can be owned, and which devices block the others')
   const { groups } = await client.inventory.listGroups()
   tell.say(`ListGroups answers ${groups.length} groups:`)
   tell.show(...groups.map(groupText))
 
-  const spoiled = groups.find(({ blockers, devices }) => blockers.length > 0 && devices.length > 2)
-  const wanted = spoiled?.devices.find(({ driver }) => driver !== '')
-  if (spoiled === undefined || wanted === undefined)
-    throw new Mismatch('the machine', { found: 'no such group', expected: 'a spoiled group' })
-  const { groupId } = spoiled
+  const blockedGroup = groups.find(
+    ({ blockers, devices }) => blockers.length > 0 && devices.length > 2,
+  )
+  const wanted = blockedGroup?.devices.find(({ driver }) => driver !== '')
+  if (blockedGroup === undefined || wanted === undefined)
+    throw new Mismatch('the machine', {
+      found: 'no such group',
+      expected: 'a group that is not viable',
+    })
+  const { groupId } = blockedGroup
   await client.addressSpace.createSpace({ spaceId: SPACE })
   const { space: pending } = await client.addressSpace.addGroup({ spaceId: SPACE, groupId })
   tell.say(`Group ${groupId} can join an address space, but its devices cannot be opened yet:`)

@@ -5,9 +5,9 @@ import type { DemoMemory } from './memory.ts'
 
 export const showRefusals = async (stage: Stage, memory: DemoMemory): Promise<void> => {
   const { client, tell } = stage
-  tell.step('Be refused: the daemon says who is in the way')
+  tell.step('Be refused: the daemon names the blockers')
   const { spaceId, memoryId, iova } = memory
-  tell.say('Mapping over what is mapped:')
+  tell.say('Mapping over an existing mapping:')
   const over = { memoryId, iova: iova + 0x1000n, length: 0x1000n }
   await tell.refusal('mapping twice', 'IOVA_IN_USE', mapAll(client, spaceId, [over]))
 
@@ -16,5 +16,5 @@ export const showRefusals = async (stage: Stage, memory: DemoMemory): Promise<vo
   const { reason = '', message = '' } = await trespasser.answer
   await trespasser.dismiss()
   tell.showRefusal(message)
-  tell.check("using somebody else's space is refused with NOT_MM_OWNER", reason, 'NOT_MM_OWNER')
+  tell.check("using another client's space is refused with NOT_MM_OWNER", reason, 'NOT_MM_OWNER')
 }
