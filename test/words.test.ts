@@ -114,6 +114,18 @@ const WORDS: readonly Word[] = [
 /** Whole files, or folders with all that is in them. */
 const DONE: readonly string[] = [
   ...['proto/vfiod', 'docs', 'README.md', 'STYLE.md', 'CONTRIBUTING.md', 'SECURITY.md'],
+  ...['src/base', 'src/rules', 'src/os', 'src/wire', 'src/abi', 'src/backends/linux', 'src/kernel'],
+  ...['src/domain', 'src/client', 'src/cli', 'src/demo', 'src/daemon'],
+]
+
+/** Files of those rooms that are still to be done. */
+const NOT_YET: readonly string[] = [
+  ...['src/base/error.ts', 'src/base/limits.ts', 'src/rules/viability.ts', 'src/os/mm.ts'],
+  ...['src/abi/ioctl.ts', 'src/domain/host/inventory.ts', 'src/domain/identity/handover.ts'],
+  ...['src/domain/memory/memories.ts', 'src/domain/space/space.ts', 'src/domain/space/spaces.ts'],
+  ...['src/domain/state/records.ts', 'src/domain/state/state.ts'],
+  ...['src/daemon/logging.ts', 'src/daemon/reload.ts', 'src/daemon/run.ts'],
+  ...['src/cli/adopted.ts', 'src/cli/commands/spaces.ts'],
 ]
 
 /** Folders of tests whose names are done. */
@@ -179,7 +191,9 @@ describe('plain English', () => {
   })
 
   test('is kept in the rooms that are done', () => {
-    expect(filesOf(DONE).flatMap((file) => wordsIn(file, read(file)))).toEqual([])
+    const done = filesOf(DONE).filter((file) => !NOT_YET.includes(relative(ROOT, file)))
+
+    expect(done.flatMap((file) => wordsIn(file, read(file)))).toEqual([])
   })
 
   test('is kept in the names of tests that are done', () => {
