@@ -1,6 +1,6 @@
 /**
- * What one command leaves for the next: everything it owns is handed over, and whoever has the token
- * adopts it.
+ * Resources that pass from one command to the next: a command hands over everything it owns, and the
+ * next command adopts it by the token.
  */
 import type { AddressSpace__Output as AddressSpace } from '../proto/vfiod/v1/AddressSpace.ts'
 import type { Session } from './session.ts'

@@ -11,8 +11,8 @@ import type { PolicyStore } from './policy-file.ts'
 import { certificatesOf } from './remote-options.ts'
 
 /**
- * From before the daemon is ready, because SIGHUP ends a process that does not wait for it. What is
- * asked for early is done when it can be.
+ * Handles SIGHUP from before the daemon is ready, because the signal ends a process that does not
+ * handle it. An early request is served once the daemon is ready.
  */
 export const onReload = (ready: Promise<() => void>): void => {
   process.on('SIGHUP', () => void ready.then((reloadNow) => reloadNow()))

@@ -95,7 +95,7 @@ const serve = async (config: Config, logging: Logging): Promise<number> => {
   const stopped = new Promise<string>((resolve) => {
     stop = resolve
   })
-  // From before it is ready: whoever reads that it is may tell it to stop in the next moment.
+  // From before it is ready: a program that waits for that may stop it in the next moment.
   onSignals(stop, (code) => exitNow(logging, code))
   const { kernel, simulator } = await groundOf(config)
   const domain: Domain = createDomain({
@@ -131,7 +131,7 @@ const administrationOf = (
   configuration: () => configText(config),
   policy: () => policy.text,
   policyStatus: () => policy.status,
-  // After the answer is on its way.
+  // After the answer has been sent.
   drain: () => void setImmediate(drain),
 })
 
@@ -141,7 +141,7 @@ const exitNow = (logging: Logging, code: number): never => {
 }
 
 /**
- * After a mistake nobody caught, the state of the daemon is unknown. It ends: the kernel then
+ * After an uncaught error, the state of the daemon is unknown. It ends: the kernel then
  * resets the devices and releases the memory, and the service manager starts a new one.
  */
 const exitOnMistakes = (logging: Logging): void => {

@@ -1,5 +1,5 @@
 /**
- * A call of gRPC on its way through the pipeline: its request, its cancellation, its answer, by the
+ * A gRPC call in the pipeline: its request, its cancellation, its answer, by the
  * kind of its streams. A handler is what is left: `async (request, { client }) => response`.
  */
 import { setImmediate } from 'node:timers/promises'
@@ -146,7 +146,7 @@ const clientStream =
     void respond(runCall(rules, method, call, how, work), reply)
   }
 
-/** Resolves when the message is on its way: its buffer may be used again. Rejects when it never will. */
+/** Resolves when the message has been sent: its buffer may be used again. Rejects when it never will be. */
 const written = (
   call: ServerWritableStream<object, object>,
   message: object,

@@ -265,7 +265,7 @@ export class Peers {
     }
   }
 
-  /** Why a process is no client: it is gone, hidden or not to be looked at; or we could not look. */
+  /** Why a process is not a client: it has exited, is hidden or may not be read; or reading failed. */
   #refusalFor(errno: number): VfiodError {
     const isAnswer = errno === -ERRNO.ESRCH || errno === -ERRNO.EACCES || errno === -ERRNO.EPERM
     return isAnswer ? unknownPeer(`the kernel answered ${errnoName(-errno)}`) : notChecked(errno)

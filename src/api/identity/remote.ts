@@ -3,8 +3,8 @@
  * one client. There is no process to watch, so ownership is a lease: when it runs out everything
  * is released.
  *
- * Whatever is heard of the client renews it: each call, each message that it uploads, each one that
- * it takes of a download. It does not run out while the daemon itself is at work, on a call or on a
+ * All activity of the client renews it: each call, each message that it uploads, each message of a
+ * download that it takes. It does not run out while the daemon itself is at work, on a call or on a
  * message of an upload, nor while the event loop is held up; a client that is waited for has until its
  * deadline.
  */

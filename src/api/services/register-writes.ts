@@ -31,7 +31,7 @@ export class RegisterWrites {
     write: { readonly name: string; readonly region: number; readonly bytes: number },
   ) {
     const { name, region, bytes } = write
-    // Handed over: what the former owner wrote is a line of its own.
+    // Handed over: the writes of the former owner get a separate line.
     if (this.#tallies.get(name)?.client.id !== client.id) this.#report(name)
     const tally = this.#tallies.get(name) ?? { client, regions: new Set(), writes: 0, bytes: 0 }
     this.#tallies.set(name, tally)

@@ -250,7 +250,7 @@ export class Connections {
     this.listening.close()
   }
 
-  /** Closes every connection: in good order where the client goes along, by force where not. */
+  /** Closes every connection: gracefully if the client closes its side in time, by force otherwise. */
   async close(graceMs: number): Promise<void> {
     this.stopAccepting()
     clearInterval(this.#sweeper)

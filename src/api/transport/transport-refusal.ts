@@ -1,6 +1,6 @@
 /**
  * Refusals before a handler runs, and those of grpc-js itself: a connection too many, a method that
- * does not exist, a message too large, bytes that are no message. It is answered as every other
+ * does not exist, a message too large, bytes that are not a message. They are answered as every other
  * refusal is: with a reason of the closed list and its details.
  *
  * grpc-js sends its own refusals through `sendStatus` of the call at the bottom, below every
@@ -136,7 +136,7 @@ export const transportRefusals = (rules: TransportRules): ServerInterceptor => {
       if (error === undefined) send({ ...answer, code, details })
       else refuse(error)
     }
-    // Nothing is read from such a call, and no handler hears of it.
+    // Nothing is read from such a call, and no handler runs.
     const unheard = (error: VfiodError) => {
       call.start = () => send(toStatusObject(error))
     }

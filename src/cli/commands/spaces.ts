@@ -20,9 +20,8 @@ Makes an address space, adds the groups, allocates memory, maps it, and prints w
 do: whether a group can be used, how much may be mapped and where. With --hold it keeps all of it
 until Ctrl-C, so that others can look at it (vfioctl spaces).
 
-Whatever a process maps in vfiod belongs to that process and ends with it. With --hand-over it is
-kept without a process until somebody adopts it by the token that is printed (vfioctl unmap), or
-until the deadline.`
+The mappings of a process belong to it and end with it. With --hand-over they are kept without a
+process until a client adopts them by the printed token (vfioctl unmap), or until the deadline.`
 
 const ABOUT_UNMAP = `
 Becomes the owner of everything the token is for, unmaps all of it or one range, prints what was
@@ -138,7 +137,7 @@ const map = (session: Session, options: MapOptions): Promise<void> =>
     ? withSpace(session, (spaceId) => mapInto(session, options, spaceId))
     : mapAndLeave(session, options, options.handOver)
 
-/** What was mapped outlives this process, which must not destroy it. */
+/** The mappings outlive this process, which must not destroy them. */
 const mapAndLeave = async (
   session: Session,
   options: MapOptions,
@@ -222,12 +221,16 @@ export const addSpacesCommands = (program: Command): void => {
       new Option('--huge <size>', 'allocate huge pages of this size').choices(Object.keys(HUGE)),
     )
     .option('--hold', 'keep it until Ctrl-C')
-    .option('--hand-over <ms>', 'keep it for that long, for whoever has the token', parseSmall)
+    .option(
+      '--hand-over <ms>',
+      'keep it for that long, for the client that has the token',
+      parseSmall,
+    )
     .addHelpText('after', ABOUT_MAP)
     .action(action(map))
   program
     .command('unmap')
-    .description('adopt what was handed over, and unmap it')
+    .description('adopt the resources of a token, and unmap them')
     .argument('<token>', 'as `map --hand-over` printed it')
     .option('--iova <address>', 'unmap only from here on', parseNumber)
     .option('--length <bytes>', 'and so many bytes', parseNumber)
