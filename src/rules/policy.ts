@@ -1,13 +1,13 @@
 /**
- * The policy: identities to roles, devices and quotas. The first rule that matches decides; an identity
- * that matches none has no role, so nothing is allowed by omission.
+ * Who may do what: identities to roles, devices and quotas. Rules are looked at in order and the
+ * first that matches decides; who matches none has no role, so nothing is allowed by omission.
  */
 
-/** Each role includes the roles before it. */
+/** Each role may do what the ones before it may. */
 export const ROLES = ['none', 'observe', 'operate', 'admin'] as const
 export type Role = (typeof ROLES)[number]
 
-/** The resources counted for each identity, and for all identities together. */
+/** What is counted for each identity, and for all together. */
 export const QUOTAS = [
   /** Bytes that mappings pin; the same page mapped twice counts twice, as the kernel counts it. */
   'locked_bytes',
@@ -41,13 +41,13 @@ export const UNSAID: Quota = { memory_bytes: 1n << 44n, connections: 256n, proce
 /** What all may use together where the policy does not say: a connection takes an fd, a process three. */
 export const UNSAID_TOTAL: Quota = { memory_bytes: 1n << 46n, connections: 1024n, processes: 1024n }
 
-/** The credentials of a process, from the kernel, or the name in a verified certificate. */
+/** Who somebody is: a process as the kernel says, or the name in a verified certificate. */
 export type Identity =
   | { readonly kind: 'local'; readonly uid: number; readonly gids: readonly number[] }
   | { readonly kind: 'remote'; readonly name: string }
 
 export interface Rule {
-  /** Every named property must match; a rule that names none matches every client of its kind. */
+  /** Every named property must match; a rule that names none matches everybody of its kind. */
   readonly who:
     | { readonly kind: 'local'; readonly uid?: number; readonly gid?: number }
     | { readonly kind: 'remote'; readonly name?: string }
@@ -106,14 +106,14 @@ export function allowsDevice(grant: Grant, device: DeviceTraits): boolean {
 }
 
 /**
- * The policy without a file: root and the user that the daemon runs as are admins, the members of one
- * group may operate, and all others have no role. The daemon can do no more than its own user can, so
- * being its admin gives that user nothing new.
+ * The policy without a file: root and the user that the daemon runs as are admins, a group may
+ * operate, and everybody else has no role. The daemon can do no more than its own user can, so the
+ * second admin gains nothing by it.
  */
 export function defaultPolicy(options: {
   /** The effective uid of the daemon. */
   readonly ownUid: number
-  /** The gid whose members have the role operate. */
+  /** Whose members operate. */
   readonly operatorGid: number | undefined
 }): Policy {
   const { ownUid, operatorGid } = options

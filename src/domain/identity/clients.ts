@@ -17,7 +17,7 @@ export interface Client extends OwnerRecord {
 export interface Lease {
   /** Milliseconds until they are released; undefined where they last as long as its process. */
   readonly remainingMs: number | undefined
-  /** The client was heard of: begins the whole time anew, unless it has run out or does not run. */
+  /** The client was active: the lease starts again, unless it has run out or does not run. */
   renew(): void
   /** It does not run until what this answers is called; then it begins anew. */
   hold(): () => void

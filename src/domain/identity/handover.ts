@@ -1,8 +1,9 @@
 /**
  * Handing over: everything a client owns goes to another mm, which may be the same process after an
- * exec. The owner asks for a token with a deadline; whoever presents it in time is the next owner.
+ * exec. The owner asks for a token with a deadline; the client that presents it in time is the next
+ * owner.
  *
- *     offered --adopted--> the things have a new owner
+ *     offered --adopted--> the resources have a new owner
  *        |  \--owner gone--> orphaned --adopted--> the same
  *        |                       \--deadline--> released
  *        \--deadline--> as if nothing was offered
@@ -85,7 +86,7 @@ export class Handovers {
     }
   }
 
-  /** The owner is gone. True when an offer keeps its things until the deadline. */
+  /** The owner is gone. True when an offer keeps its resources until the deadline. */
   keeps(owner: OwnerRecord, why: string): boolean {
     const offer = this.#offers.get(owner.id)
     if (offer === undefined) return false

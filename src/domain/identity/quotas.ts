@@ -1,6 +1,6 @@
 /**
- * The usage of each identity against its quota, and of all identities against the total. An identity is
- * a uid or the name in a certificate: the processes of one user share its quota.
+ * What each identity uses, against what it may use, and all together against the whole. An identity
+ * is a uid or the name in a certificate: the processes of one user share its quota.
  *
  * What records cost is counted by the state. The rest, streams and what is about to become a record,
  * is held by charges: a charge is taken before the work is done and released when the work has become
@@ -19,7 +19,7 @@ import {
 import type { State } from '../state/state.ts'
 import { type Amounts, amountsOf, Books, Tally } from '../state/usage.ts'
 
-/** The holder of a quota: a client, or a peer that has not become a client yet. */
+/** Who is charged: a client, or somebody who is not one yet. */
 export interface Payer {
   readonly identity: string
   readonly grant: Pick<Grant, 'quota'>
@@ -62,7 +62,7 @@ export class Charge {
     this.#books = books
   }
 
-  /** Hold more, or throw LIMIT_REACHED and hold the former amounts. */
+  /** Hold more, or throw LIMIT_REACHED and hold what was held. */
   add(amounts: Amounts): void {
     this.#quotas.requireRoom(this.#payer, amounts)
     this.#held.add(amounts)
@@ -103,22 +103,22 @@ export class Quotas {
     this.#requireRoom(payer, amounts, { isNew: true })
   }
 
-  /** Throw LIMIT_REACHED unless the payer may take over the amounts from another identity. */
+  /** Throw LIMIT_REACHED unless the payer may take over from another what the amounts say. */
   requireRoomToAdopt(from: Payer['identity'], to: Payer, amounts: Amounts): void {
     if (from !== to.identity) this.#requireRoom(to, amounts, { isNew: false })
   }
 
-  /** The usage of its identity, by quota. */
+  /** What its identity uses, by quota. */
   usage(payer: Payer): Usage[] {
     return this.#usage((name) => this.#usedBy(payer.identity, name), quotaOf(payer))
   }
 
-  /** The usage of all identities together. */
+  /** What all identities use together. */
   totalUsage(): Usage[] {
     return this.#usage((name) => this.#usedByAll(name), this.#total())
   }
 
-  /** Amounts that move from one identity to another do not change the total. */
+  /** What moves from one identity to another is not new to all together. */
   #requireRoom(payer: Payer, amounts: Amounts, { isNew }: { readonly isNew: boolean }): void {
     const { identity } = payer
     const [own, total] = [quotaOf(payer), this.#total()]

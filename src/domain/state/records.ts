@@ -37,7 +37,7 @@ export interface SpaceRecord {
 export interface MemberRecord {
   readonly spaceId: string
   readonly group: number
-  /** Whether the IOMMU serves it: the kernel pins what is mapped. A group of mdevs asks later. */
+  /** Whether the IOMMU serves it, so that the kernel pins mapped pages. Drivers of mdevs pin later. */
   readonly pins: boolean
   /** Whether the kernel has it in the space; false until the group is viable. */
   readonly isAttached: boolean

@@ -60,7 +60,7 @@ export class State {
   readonly #books = new Books()
   readonly #listeners = new Set<Listener>()
 
-  /** Be told of every change from now on; the answer ends that. */
+  /** Call the listener with every change from now on; the answer ends that. */
   listen(listener: Listener): () => void {
     this.#listeners.add(listener)
     return () => this.#listeners.delete(listener)
