@@ -234,7 +234,7 @@ describe('vfioctl --help and --version', () => {
     const version = await run(['--version'])
 
     expect([help.code, version.code]).toEqual([0, 0])
-    expect(help.stdout).toContain('Whatever a process maps in vfiod')
+    expect(help.stdout).toContain('The mappings of a process belong to it')
     expect(version.stdout).toMatch(/^\d+\.\d+\.\d+\n$/)
   })
 })
