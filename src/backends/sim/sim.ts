@@ -52,13 +52,13 @@ export interface SpawnOptions {
 export interface Sim extends SimProcess {
   /** Every pending device action happens once; whether anything did. */
   step(): boolean
-  /** Another process on the machine, with a memory map and fds of its own. */
+  /** Another process on the machine, with its own memory map and fds. */
   spawn(options?: SpawnOptions): SimProcess
   /** The firmware refuses the next arc of a vendor-like function. */
   failNextArc(address: string, errno: number): void
   /** Faults by name. */
   readonly faults: Faults
-  /** What is asked before every call, and before the faults by name. */
+  /** Called before every call, and before the named faults. */
   fault: Fault | undefined
 }
 
@@ -98,7 +98,7 @@ export const createSim = (
 
   const vendorAt = (address: string): VendorDevice => {
     const vendor = machine.pci.functions.get(address)?.vendor
-    if (!vendor) throw new Error(`Cannot find ${address}: it is no vendor-like function`)
+    if (!vendor) throw new Error(`Cannot find ${address}: it is not a vendor-like function`)
     return vendor
   }
 

@@ -23,7 +23,7 @@ export class Eventfd {
     return kind === 'anon_inode:[eventfd]' ? 0 : -ERRNO.EINVAL
   }
 
-  /** A reference of its own, or what check() says. */
+  /** A new reference, or the answer of check(). */
   static of(fd: number): Eventfd | number {
     const checked = Eventfd.check(fd)
     if (checked < 0) return checked
@@ -43,7 +43,7 @@ export class Eventfd {
   /** Which eventfd it is, whatever the fd, and its count without taking it. */
   peek(): { readonly id: string; readonly count: bigint } {
     const info = readFileSync(`/proc/self/fdinfo/${this.#fd}`, 'utf8')
-    // Before Linux 5.2 only the count is told, and every fd counts as an eventfd of its own.
+    // Before Linux 5.2 only the count is shown, and every fd counts as a separate eventfd.
     const id = /^eventfd-id: *(\S+)$/m.exec(info)?.[1] ?? `fd ${this.#fd}`
     const count = /^eventfd-count: *(\S+)$/m.exec(info)?.[1] ?? '0'
     return { id, count: BigInt(`0x${count}`) }

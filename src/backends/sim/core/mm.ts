@@ -19,7 +19,7 @@ export class Mm {
   lockedPages = 0n
   /** RLIMIT_MEMLOCK; null with CAP_IPC_LOCK, when no limit counts. */
   readonly memlockBytes: bigint | null
-  /** VmPin, in pages: what iommufd has pinned of it, whoever is charged. */
+  /** VmPin, in pages: its pages that iommufd has pinned, even if another process is charged. */
   pinnedPages = 0n
   readonly user: User
   /** What it has of the memory of the real process; undefined for all of it. */

@@ -1,6 +1,6 @@
 /**
- * Memory of a device that its clients map as well, as they map a BAR: a memfd, so that each mapping
- * has an address of its own and all of them are the same bytes.
+ * Memory of a device that its clients map too, as they map a BAR: a memfd, so that each mapping has
+ * its own address and all of them are the same bytes.
  */
 
 import { ERRNO } from '../../../base/errno.ts'
@@ -38,7 +38,7 @@ export class SharedPages {
   }
 }
 
-/** The same in an array of our own until somebody maps it, which on most machines nobody does. */
+/** The same as a plain array until a client maps it, which happens on few machines. */
 export class MappableBytes {
   #bytes: Uint8Array
   #shared: SharedPages | undefined

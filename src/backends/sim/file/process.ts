@@ -27,7 +27,7 @@ export class Process implements Caller {
     return fd
   }
 
-  /** As if the fd had been sent to another process: a reference of its own to the same file. */
+  /** As if the fd had been sent to another process: another reference to the same file. */
   receive(file: OpenFile): number {
     return this.install(file.get())
   }
@@ -51,7 +51,7 @@ export class Process implements Caller {
     this.mm.deviceMemory.add(memory)
   }
 
-  /** munmap(2) of what was mapped through the port. */
+  /** munmap(2) of a segment that was mapped through the port. */
   unmap(segment: Segment): Answer {
     const mapped = this.#mapped.get(segment)
     if (mapped === undefined) return -ERRNO.EINVAL

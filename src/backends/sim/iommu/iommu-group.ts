@@ -59,7 +59,7 @@ export class IommuGroup {
     return 0
   }
 
-  /** For one device: -EPERM unless nobody else has the group. */
+  /** For one device: -EPERM if another owner has the group. */
   claimFor(owner: object): number {
     const claimed = this.#owner === owner ? 0 : this.claim()
     if (claimed < 0) return claimed

@@ -62,7 +62,7 @@ const alloc = operation(
   },
 )
 
-/** A table over an ioas, filled at once with what is mapped. */
+/** A table over an ioas, filled at once with its mappings. */
 const pagingHwpt = (ioas: Ioas, device: PhysicalDevice, cmd: HwptAlloc): HwptPaging | number => {
   const { iommu } = device.group
   const tracksDirty = (cmd.flags & IOMMU_HWPT_ALLOC_DIRTY_TRACKING) !== 0

@@ -1,6 +1,6 @@
 /**
- * The address space of an ioas: what is mapped in it, which domains have that, and what devices
- * and the client keep out of it. Areas are in all domains or, without any, in none.
+ * The address space of an ioas: its mappings, the domains that have them, and the ranges that devices
+ * and the client reserve. Areas are in all domains or, without any, in none.
  */
 
 import { IOMMU_IOAS_MAP_WRITEABLE } from '../../../abi/iommufd.ts'
@@ -18,7 +18,7 @@ interface Reserved extends Range<bigint> {
   readonly owner: object
 }
 
-/** Whoever pins pages of the ioas without a domain. */
+/** A user that pins pages of the ioas without a domain. */
 export interface Access extends PinUser {
   readonly alignment: bigint
 }

@@ -23,9 +23,9 @@ export interface Taken {
   /** What may be chosen from; empty for everything. */
   readonly allowed: readonly Range<bigint>[]
   readonly reserved: readonly Range<bigint>[]
-  /** What is mapped in a range, ascending. */
+  /** The mappings in a range, ascending. */
   mapped(range: Range<bigint>): Iterable<Range<bigint>>
-  /** What iovas and lengths are multiples of. */
+  /** Iovas and lengths are multiples of it. */
   readonly alignment: bigint
   /** Invariant: everything below it, from the second page on, is taken. Only a hint: may be low. */
   packedUpTo: bigint

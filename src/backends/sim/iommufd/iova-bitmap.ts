@@ -10,7 +10,7 @@ import { userBytes } from '../core/user-memory.ts'
 export class IovaBitmap {
   readonly #address: bigint
   readonly #base: bigint
-  /** The lowest set bit of the page size decides; a page size that is no power of two is not asked. */
+  /** The lowest set bit of the page size, which is the page size itself for a power of two. */
   readonly #pageSize: bigint
 
   constructor(address: bigint, base: bigint, pageSize: bigint) {

@@ -49,7 +49,7 @@ export interface MappedFile {
   readonly skip: bigint
 }
 
-/** A file by an fd of its own, mapped where it can be: what cannot be pinned is not. */
+/** A file by its own fd, mapped if possible; a file that is not mapped cannot be pinned. */
 export class FileMemory implements MemorySource {
   readonly kind = 'file'
   readonly base: bigint

@@ -1,6 +1,6 @@
 /**
- * The objects of an iommufd: each has an id, the lowest that is free, and a count of who uses it.
- * Only what nobody uses can be destroyed, so closing goes from the leaves to the roots.
+ * The objects of an iommufd: each has an id, the lowest that is free, and a count of its users. Only
+ * an object without users can be destroyed, so closing goes from the leaves to the roots.
  */
 
 import { ERRNO } from '../../../base/errno.ts'

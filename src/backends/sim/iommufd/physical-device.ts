@@ -118,7 +118,7 @@ export class PhysicalDevice extends IommufdObject implements Binding {
     return typeof moved === 'number' ? moved : 0
   }
 
-  /** Nobody asked for an automatic hwpt, so nobody destroys it. */
+  /** The client did not ask for an automatic hwpt and will not destroy it, so it goes with its last user. */
   #abandon(hwpt: Hwpt): void {
     if (hwpt instanceof HwptPaging && hwpt.isAuto && hwpt.users === 0)
       this.#context.objects.remove(hwpt)

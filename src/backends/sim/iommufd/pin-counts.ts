@@ -8,9 +8,9 @@ type Counts = RangeMap<number, bigint>
 const length = ({ start, last }: Pages): bigint => last - start + 1n
 
 export class PinCounts {
-  /** What is pinned, once: most pages are pinned and unpinned for one area, as a whole. */
+  /** The pages, if each is pinned once: most are pinned and unpinned for one area, as a whole. */
   #once: Pages | undefined
-  /** Everything as soon as that does not say it. Invariant: never both. */
+  /** The count of each page, once `#once` cannot express it. Invariant: never both. */
   #counts: Counts | undefined
 
   /** Pins once more; answers how many pages were not pinned before. */

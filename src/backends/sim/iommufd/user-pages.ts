@@ -9,7 +9,7 @@ import type { Slice } from './io-pagetable.ts'
 import { UserMemory } from './memory-source.ts'
 import { type AccountMode, Pages } from './pages.ts'
 
-/** Whoever may lock memory without limit is not charged. */
+/** A process that may lock memory without limit is not charged. */
 export const accountModeOf = (context: IommufdContext, mm: Mm): AccountMode =>
   mm.memlockBytes === null ? 'none' : context.accountMode
 

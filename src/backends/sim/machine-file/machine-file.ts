@@ -330,7 +330,7 @@ const functionContradictions = (
   const { boundDriver, nativeDriver, parent } = fn
   if (parent !== undefined) {
     const bridge = machine.functions.find(({ address }) => address === parent)
-    if (!bridge?.isBridge) found.push(at('parent', `${parent} is no bridge of this machine`))
+    if (!bridge?.isBridge) found.push(at('parent', `${parent} is not a bridge of this machine`))
   }
   if (boundDriver !== undefined && !machine.drivers.includes(boundDriver))
     found.push(at('bound_driver', `"${boundDriver}" is not among the drivers`))

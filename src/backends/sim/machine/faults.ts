@@ -36,7 +36,7 @@ export const faultMistake = (spec: FaultSpec, target: FaultTarget): string | und
   if (effect.kind === 'short' && !['pread', 'pwrite', 'read', 'write'].includes(call ?? ''))
     return 'only pread, pwrite, read and write can be short'
   if ('device' in effect && !target.has(effect.device, effect.kind))
-    return `"${effect.device}" is no device that this can happen to`
+    return `"${effect.device}" is not a device that can have this fault`
   return undefined
 }
 

@@ -73,7 +73,7 @@ export class MdevBus {
     return 0
   }
 
-  /** A write to an instance's `remove`: waits until nobody has it open. */
+  /** A write to an instance's `remove`: waits until no process has it open. */
   remove(mdev: Mdev, value: string): Answer {
     if (!/^\s*(0x[0-9a-f]+|[0-9]+)\s*$/i.test(value)) return -ERRNO.EINVAL
     // 0 is understood, and means: do not.

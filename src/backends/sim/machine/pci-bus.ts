@@ -76,7 +76,7 @@ export class PciBus {
     return this.#probe(fn, driver)
   }
 
-  /** A write to a driver's `unbind`: vfio-pci waits until nobody has the device open. */
+  /** A write to a driver's `unbind`: vfio-pci waits until no process has the device open. */
   unbind(driver: string, address: string): Answer {
     const fn = this.functions.get(address)
     if (fn?.driver !== driver) return -ERRNO.ENODEV

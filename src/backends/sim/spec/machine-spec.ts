@@ -33,7 +33,7 @@ export interface ReservedRegion extends Range<bigint> {
   readonly kind: ReservedKind
 }
 
-/** What clients of iommufd can tell of the hardware. */
+/** The properties of the hardware that clients of iommufd can see. */
 export interface IommuModel {
   /**
    * Whether it keeps dirty bits. on-demand: once tracking is set on a domain (Intel, AMD). always:

@@ -36,14 +36,14 @@ export interface Profile {
   readonly v1?: { readonly hasNdma: boolean; readonly mapsData: boolean }
   /** Any access to its registers starts its queue again. */
   readonly restartsOnTouch?: true
-  /** Writes where its registers tell it to, as a device that somebody else programmed. */
+  /** Writes where its registers tell it to, as a device that an attacker programmed. */
   readonly obeysAnyone?: true
 }
 
 export const PROFILES: Readonly<Record<VendorKind, Profile>> = {
   /**
    * drivers/vfio/pci/mlx5: STOP_COPY and P2P, PRE_COPY where the firmware has it, ENOMSG at the
-   * temporary end, records with a header inside the stream, tracking of its own writes.
+   * temporary end, records with a header inside the stream, tracking of the device's writes.
    */
   'mlx5-like': {
     ids: { vendor: 0x15b3, device: 0x101e },

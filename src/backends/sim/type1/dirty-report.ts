@@ -32,7 +32,7 @@ export const reportDirty = (
 ): number => {
   const { dirty } = mapping
   if (dirty === undefined) return -ERRNO.EINVAL
-  // No IOMMU of this machine tells type1 what was written, so everything may have been.
+  // No IOMMU of this machine reports writes to type1, so every page may have been written.
   if (type1.hasPhysical && mapping.isIommuMapped) dirty.setAll()
 
   const bit = (mapping.iova - base) / pgsize

@@ -1,7 +1,7 @@
 /**
  * What drivers of mediated devices do in a container: pages pinned one by one, beside those that
  * an IOMMU has. A page is charged once, to the owner of its mapping, and not again where the whole
- * mapping is charged already. While tracking is on, what is pinned or written is dirty.
+ * mapping is charged already. While tracking is on, pinned and written pages are dirty.
  */
 
 import { VFIO_DMA_MAP_FLAG_READ, VFIO_DMA_MAP_FLAG_WRITE } from '../../../abi/container.ts'
@@ -91,7 +91,7 @@ export class Type1Dma implements EmulatedDma {
   }
 }
 
-/** Charges what is pinned now in the place of what was: -ENOMEM, and nothing changes. */
+/** Charges the pages pinned now instead of the former ones: -ENOMEM, and nothing changes. */
 const recharge = (mapping: Mapping): number => {
   const pages = mapping.externalToLock
   const charged = charge(mapping.owner, pages - mapping.lockedPages)

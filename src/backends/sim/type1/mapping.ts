@@ -98,7 +98,7 @@ export class Mapping {
     return 0
   }
 
-  /** What is pinned may be written at any time. */
+  /** Pinned pages may be written at any time. */
   markPinned(): void {
     for (const page of this.external.pages) this.dirty?.set(page, page)
   }

@@ -16,8 +16,8 @@ const mayLock = ({ memlockBytes: limit, lockedPages }: Mm, pages: bigint): boole
   limit === null || lockedPages + pages <= limit / PAGE_SIZE
 
 /**
- * All or nothing; a mapping that is pinned already stays so. The pages are those of whoever makes
- * the call, the charge is the owner's, and the limits of both hold.
+ * All or nothing; a mapping that is pinned already stays so. The pages are those of the caller, the
+ * owner is charged, and the limits of both apply.
  */
 export const pin = (mapping: Mapping, caller: Mm): number => {
   if (mapping.isIommuMapped) return 0

@@ -1,6 +1,6 @@
 /**
- * The type1 backend of a container: struct vfio_iommu of the kernel. What groups are attached, what
- * they leave of the address space, and what is mapped.
+ * The type1 backend of a container: struct vfio_iommu of the kernel. It has the attached groups, the
+ * address ranges that they allow, and the mappings.
  */
 
 import { ERRNO } from '../../../base/errno.ts'
@@ -132,7 +132,7 @@ export class Type1 {
     for (const mapping of this.mappings.all()) this.remove(mapping)
   }
 
-  /** Whether the new group cannot address, or must not translate, what is mapped already. */
+  /** Whether the new group cannot address, or must not translate, a present mapping. */
   #conflicts(group: IommuGroup, iommu: IommuSpec): boolean {
     const isMapped = (range: Range<bigint>): boolean => this.mappings.overlap(range) !== undefined
     const { start, last } = iommu.aperture

@@ -97,7 +97,7 @@ const refusal = (type1: Type1, { iova, size, all, vaddr, bitmap }: Wanted): numb
 
 /**
  * From 4.10 to 5.19 an unmap ended, without a word, at the first mapping that another process had
- * made; since 6.0 whoever holds the container may unmap everything.
+ * made; since 6.0 a process that has the container may unmap everything.
  */
 const reachable = (type1: Type1, caller: Mm, found: Mapping[]): readonly Mapping[] => {
   const { kernelVersion } = type1.machine

@@ -1,6 +1,6 @@
 /**
- * /dev/vfio/devices/vfioN: opening it blocks nobody; binding it to an iommufd opens the device for
- * this one file. vfio.h: VFIO_DEVICE_BIND_IOMMUFD, VFIO_DEVICE_ATTACH_IOMMUFD_PT and DETACH.
+ * /dev/vfio/devices/vfioN: opening it does not claim the device; binding it to an iommufd opens the
+ * device for this one file. vfio.h: VFIO_DEVICE_BIND_IOMMUFD, VFIO_DEVICE_ATTACH_IOMMUFD_PT and DETACH.
  */
 
 import {

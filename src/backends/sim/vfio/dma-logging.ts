@@ -16,7 +16,7 @@ export interface DmaLoggingOps {
   /** The page size that the device tracks with, or -errno. */
   start(ranges: readonly Range<bigint>[], pageSize: bigint): bigint
   stop(): number
-  /** Sets the bits of what was written in the range since the last report, and forgets it. */
+  /** Sets the bits of the pages written in the range since the last report, and clears them. */
   report(range: Range<bigint>, pageSize: bigint, bitmap: bigint): number
 }
 

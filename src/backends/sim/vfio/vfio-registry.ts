@@ -1,5 +1,5 @@
 /**
- * The devices that vfio drivers have: each registered device has a number of its own, and a group
+ * The devices of the vfio drivers: each registered device has its own number, and a group
  * node exists as long as a device of the group is registered.
  */
 
@@ -32,7 +32,7 @@ export class VfioRegistry {
     return device
   }
 
-  /** Waits until nobody has the device open, and asks for it meanwhile. */
+  /** Waits until no process has the device open, and requests it meanwhile (the REQ interrupt). */
   async unregister(device: VfioDevice): Promise<void> {
     if (device.isOpen) {
       device.request()

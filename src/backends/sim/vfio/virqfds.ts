@@ -1,7 +1,7 @@
 /**
  * What the kernel does when a client signals an eventfd. Every watcher of one eventfd acts, the
- * newest first, and the count is taken; what was counted before somebody watches counts for the new
- * watcher at once, and is left for whoever reads.
+ * newest first, and the count is taken. A count from before a watcher was added signals the new
+ * watcher at once, and stays for the reader.
  */
 
 import { Eventfd } from '../core/eventfd.ts'

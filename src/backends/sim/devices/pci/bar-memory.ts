@@ -1,4 +1,4 @@
-/** BARs with plain memory behind them: what is written is there, and a mapping is the same bytes. */
+/** BARs with plain memory behind them: reads return the bytes written, and a mapping has the same bytes. */
 
 import { ERRNO } from '../../../../base/errno.ts'
 import type { MapRequest } from '../../../../kernel/port.ts'

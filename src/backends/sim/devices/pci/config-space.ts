@@ -176,7 +176,7 @@ export class ConfigSpace {
       view.setUint16(at + 2, word, true)
     }
     if (spec.msiVectors > 0) {
-      // How many vectors are wanted, and where the message goes: kept, and used by nobody.
+      // The number of vectors wanted, and the address of the message: stored, and not used.
       this.#writable[CAP_AT.msi + 2] = MSI_QSIZE
       this.#writable.fill(0xff, CAP_AT.msi + 4, CAP_AT.msi + 14)
     }

@@ -50,7 +50,7 @@ const devIdOf = ({ vfio, iommuGroup }: PciFunction, caller: PciFunction): number
   const iommufd = caller.vfio?.iommufd
   if (vfio === undefined || iommufd === undefined) return VFIO_PCI_DEVID_NOT_OWNED
   if (vfio.iommufd === iommufd) return vfio.binding?.id ?? VFIO_PCI_DEVID_NOT_OWNED
-  // Nobody else can have a function of a group that it owns.
+  // No other owner can have a function of a group that it owns.
   return iommuGroup.isClaimedFor(iommufd) ? VFIO_PCI_DEVID_OWNED : VFIO_PCI_DEVID_NOT_OWNED
 }
 

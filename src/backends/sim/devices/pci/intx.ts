@@ -13,9 +13,9 @@ export class IntxLine {
   readonly #isPresent: boolean
   #isRaised = false
   #isMasked = false
-  /** The client set PCI_COMMAND_INTX_DISABLE: nothing is signalled, whoever asks for it. */
+  /** The client set PCI_COMMAND_INTX_DISABLE: no interrupt is signalled. */
   #isDisabled = false
-  /** Null trigger: enabled, and signalling nobody. */
+  /** Null trigger: enabled, but without an eventfd to signal. */
   #enabled: { trigger: Eventfd | null } | null = null
   /** Stops waiting for the eventfd that unmasks. */
   #stopUnmask: (() => void) | null = null

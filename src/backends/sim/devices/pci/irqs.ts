@@ -216,7 +216,7 @@ export class PciIrqs {
   }
 }
 
-/** Whoever listened before is gone even where the new eventfd is none. */
+/** The former eventfd is removed even when the new fd is not an eventfd. */
 const setVector = (triggers: (Eventfd | null)[], vector: number, fd: number): number => {
   triggers[vector]?.put()
   if (vector < triggers.length) triggers[vector] = null

@@ -14,7 +14,7 @@ import { ConfigSpace } from './config-space.ts'
 import { IntxLine } from './intx.ts'
 import { PciIrqs } from './irqs.ts'
 
-/** Drivers that leave the group's DMA to whoever owns it. */
+/** Drivers that leave the group's DMA to its owner. */
 const HANDS_OFF = ['vfio-pci', 'pcieport']
 
 /** What the bus needs to know of the device that vfio-pci makes of a function. */

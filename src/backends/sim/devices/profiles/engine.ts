@@ -123,7 +123,7 @@ export class Engine implements Registers {
     return this.#memory.bytes
   }
 
-  /** Whether somebody touched the registers of a device whose queue that starts again. */
+  /** Whether a register access has restarted the queue of a device that restarts on access. */
   get #isRestarted(): boolean {
     if (!this.#options.restartsOnTouch) return false
     return (

@@ -1,7 +1,7 @@
 /**
  * The internal state of a vendor-like device: pages whose bytes follow from a seed, the page and
- * how often it changed. So hundreds of megabytes cost a number per page, and whoever receives a
- * page can tell whether a single bit of it is wrong.
+ * how often it changed. So hundreds of megabytes cost a number per page, and the receiver of a page
+ * detects a single wrong bit.
  */
 
 import { PAGE_SIZE } from '../../../../base/units.ts'
@@ -41,7 +41,7 @@ export class StateImage {
   seed: number
   /** How often each page has changed. */
   generations: Uint32Array
-  /** Told of every page that changes. */
+  /** Called for every page that changes. */
   onChange: (page: number) => void = () => {}
   #next = 0
 

@@ -83,7 +83,7 @@ const isValid = (state: number): boolean =>
 
 const holdsDma = (state: number): boolean => (state & RUNNING) === 0 || (state & NDMA) !== 0
 
-/** What happens on the way from one state to another, unordered. */
+/** The actions of a transition from one state to another, unordered. */
 const actionsOf = (from: number, to: number): ReadonlySet<Action> => {
   const group = (state: number, mask: number) => state & mask
   const both = RUNNING | SAVING
