@@ -1,6 +1,6 @@
 /**
  * Requests. `_IO(';', nr)` carries neither size nor direction, so a number is 0x3b00 + nr and never
- * changes when its struct grows. The same number means different things on different fds (0x3b71
+ * changes when its struct grows. The same number is another request on another kind of fd (0x3b71
  * maps DMA on a container and hot-resets a PCI device), so a request knows the kind of its fd, what
  * its third argument is, and what an answer above zero means.
  */

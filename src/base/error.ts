@@ -46,7 +46,7 @@ export const REASONS = {
   MEMORY_IN_USE: 'Unmap the named mappings first.',
   DEVICE_NOT_OPEN: 'Open the device in an address space first.',
   KERNEL_NOT_DONE:
-    'Look again later: the kernel goes on with the step that the message names, and nothing else is held up.',
+    'Check again later: the kernel is still working on the named step; other work is not delayed.',
   DEVICE_IN_USE: 'Close the device first; the message names the holder.',
   MAPPING_STRADDLES: 'Unmap whole mappings: widen or narrow the range to their edges.',
   TRACKING_STOPPED: 'Start tracking first, and treat every page as written until then.',
@@ -79,11 +79,11 @@ export const REASONS = {
 
 export type Reason = keyof typeof REASONS
 
-/** One thing that stands in the way, and how to remove it (google.rpc.PreconditionFailure). */
+/** One object that blocks a call, and how to remove it (google.rpc.PreconditionFailure). */
 export interface Blocker {
-  /** What blocks: a PCI address, an mdev UUID, a group, a mapping. */
+  /** The object: a PCI address, an mdev UUID, a group, a mapping. */
   readonly subject: string
-  /** What is found: `bound to snd_hda_intel`. */
+  /** Its state: `bound to snd_hda_intel`. */
   readonly found: string
   /** What to do: `bind it to vfio-pci or leave it without a driver`. */
   readonly fix: string
@@ -100,7 +100,7 @@ export interface LimitHit {
 export interface Details {
   /** The ioctl or verb that was tried, e.g. `VFIO_GROUP_SET_CONTAINER`. */
   readonly op?: string
-  /** The name of the errno, when a kernel said no. */
+  /** The name of the errno, when the kernel refused. */
   readonly errno?: string
   readonly blockers?: readonly Blocker[]
   readonly quota?: LimitHit

@@ -9,7 +9,7 @@ export const LIMITS = {
   chunkBytes: 1 << 20,
   /**
    * Memory of a saving session for the bytes that were read last: more than a client, two sockets and
-   * the daemon have on the way, so that a reader whose connection broke can go on.
+   * the daemon have in flight, so that a reader whose connection broke can continue.
    */
   sessionWindowBytes: 16 << 20,
   /** Bytes of dirty bitmaps in one stream message: 8 GiB of memory, well below what clients take. */
@@ -42,9 +42,9 @@ export const LIMITS = {
   irqVectors: 2048,
   /** Events that wait for a slow watcher before its stream is ended. */
   eventBacklog: 1024,
-  /** How long an offer to hand things over may stand. */
+  /** How long the offer of a handover is valid. */
   handoverMs: 600_000,
-  /** Watches of the inventory in all: each reads sysfs once a second. */
+  /** Watches of the inventory by all clients together: each reads sysfs once a second. */
   watches: 64,
   /** How long a vaddr may stay invalid before the daemon restores it. */
   vaddrInvalidMs: 60_000,

@@ -1,9 +1,9 @@
 /**
- * Who may do what: identities to roles, devices and quotas. Rules are looked at in order and the
- * first that matches decides; who matches none has no role, so nothing is allowed by omission.
+ * The policy: identities to roles, devices and quotas. The first rule that matches decides; an identity
+ * that matches none has no role, so nothing is allowed by omission.
  */
 
-/** Each role may do what the ones before it may. */
+/** Each role includes the roles before it. */
 export const ROLES = ['none', 'observe', 'operate', 'admin'] as const
 export type Role = (typeof ROLES)[number]
 
@@ -41,13 +41,13 @@ export const UNSAID: Quota = { memory_bytes: 1n << 44n, connections: 256n, proce
 /** What all may use together where the policy does not say: a connection takes an fd, a process three. */
 export const UNSAID_TOTAL: Quota = { memory_bytes: 1n << 46n, connections: 1024n, processes: 1024n }
 
-/** Who somebody is: a process as the kernel says, or the name in a verified certificate. */
+/** The credentials of a process, from the kernel, or the name in a verified certificate. */
 export type Identity =
   | { readonly kind: 'local'; readonly uid: number; readonly gids: readonly number[] }
   | { readonly kind: 'remote'; readonly name: string }
 
 export interface Rule {
-  /** Every named property must match; a rule that names none matches everybody of its kind. */
+  /** Every named property must match; a rule that names none matches every client of its kind. */
   readonly who:
     | { readonly kind: 'local'; readonly uid?: number; readonly gid?: number }
     | { readonly kind: 'remote'; readonly name?: string }

@@ -1,7 +1,7 @@
 /**
  * Which groups user space may own. A group is viable when no driver of the kernel may do DMA
- * through it: every device is bound to a VFIO driver, to a driver that manages no DMA of its own,
- * or to none (vfio.h: VFIO_GROUP_FLAGS_VIABLE; the rule is iommu_group_claim_dma_owner's).
+ * through it: every device is bound to a VFIO driver, to a driver that sets driver_managed_dma, or to
+ * none (vfio.h: VFIO_GROUP_FLAGS_VIABLE; the rule is iommu_group_claim_dma_owner's).
  */
 
 import type { Blocker } from '../base/error.ts'
@@ -22,24 +22,24 @@ export const isBridge = ({
 }): boolean => pci !== undefined && (pci.class >> 8 === 0x0604 || pci.class >> 8 === 0x0609)
 
 /** Drivers that set driver_managed_dma besides the VFIO ones: bridges and the placeholder. */
-const HARMLESS = new Set(['pcieport', 'pci-stub'])
+const DRIVER_MANAGED_DMA = new Set(['pcieport', 'pci-stub'])
 
 /** A mediated device is made by its VFIO driver; PCI variant drivers carry vfio in their name. */
 export const isVfioDriver = ({ bus, driver }: Member): boolean =>
   driver !== undefined && (bus === 'mdev' || /vfio/.test(driver))
 
-const spoils = (member: Member): boolean =>
-  member.driver !== undefined && !isVfioDriver(member) && !HARMLESS.has(member.driver)
+const blocksViability = (member: Member): boolean =>
+  member.driver !== undefined && !isVfioDriver(member) && !DRIVER_MANAGED_DMA.has(member.driver)
 
 /** What is in the way of owning the group; empty for a viable one. */
 export const blockersOf = (members: readonly Member[]): Blocker[] =>
-  members.filter(spoils).map(({ name, driver }) => ({
+  members.filter(blocksViability).map(({ name, driver }) => ({
     subject: name,
     found: `bound to ${driver}`,
     fix: 'bind it to vfio-pci or leave it without a driver',
   }))
 
 export function viabilityOf(members: readonly Member[]): Viability {
-  if (members.some(spoils)) return 'not-viable'
+  if (members.some(blocksViability)) return 'not-viable'
   return members.some(isVfioDriver) ? 'viable' : 'not-bound'
 }

@@ -122,7 +122,7 @@ export class DriverBinding {
     }
   }
 
-  /** Until the kernel comes to an end, later callers are told at once what is under way. */
+  /** Until the kernel has finished, later callers are refused at once, with the pending step. */
   #followOverdue(
     transaction: Transaction,
     devices: readonly HostDevice[],
@@ -171,7 +171,7 @@ export class DriverBinding {
       if (isBridge(device)) {
         throw new VfiodError(
           'BAD_ARGUMENT',
-          `Cannot move ${device.name} between drivers: it is a bridge, which carries the traffic of others and stays with the kernel; it spoils no group, leave it out`,
+          `Cannot move ${device.name} between drivers: it is a bridge, which carries the traffic of others and stays with the kernel; it blocks no group, leave it out`,
           { field: 'devices' },
         )
       }
@@ -211,7 +211,7 @@ export class DriverBinding {
     )
   }
 
-  /** Nobody outside the daemon has it open either: the kernel would wait for them without an end. */
+  /** No process outside the daemon has it open either: the kernel would wait for it without end. */
   async #requireUnused(device: HostDevice): Promise<void> {
     this.#requireNoUser(device)
     if (!isVfioDriver(device)) return

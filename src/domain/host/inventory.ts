@@ -1,4 +1,4 @@
-/** What the host has: groups, their devices, who spoils a group, and what changes. */
+/** The inventory of the host: groups, their devices, the blockers of a group, and changes. */
 
 import { type Blocker, VfiodError } from '../../base/error.ts'
 import { LIMITS } from '../../base/limits.ts'
@@ -35,7 +35,7 @@ export interface DeviceView extends HostDevice {
 export interface GroupView {
   readonly group: number
   readonly viability: Viability
-  /** Who spoils the group; empty when it is viable. */
+  /** The devices that keep the group from being viable; empty when it is viable. */
   readonly blockers: readonly Blocker[]
   readonly devices: readonly DeviceView[]
   /** The address space that has the group. */

@@ -1,6 +1,6 @@
 /**
- * Waiting for a step of the kernel that may never end: an unbind while somebody uses the device, a
- * pin of a terabyte. The caller is answered after a while; the step goes on, and its lane stays taken.
+ * Waiting for a step of the kernel that may never end: an unbind while a process uses the device, a
+ * pin of a terabyte. The caller is answered after a while; the step continues, and its lane stays busy.
  */
 
 import { VfiodError } from '../../base/error.ts'
@@ -21,5 +21,5 @@ export function patiently<T>(
 export const notDone = (act: string, step: string, ms: number): VfiodError =>
   new VfiodError(
     'KERNEL_NOT_DONE',
-    `Cannot ${act} within ${ms / 1000} s: ${step} has not come to its end; it goes on by itself, look again later`,
+    `Cannot ${act} within ${ms / 1000} s: ${step} has not finished; the kernel works on, check again later`,
   )

@@ -1,6 +1,6 @@
 /**
- * What each identity uses, against what it may use, and all together against the whole. An identity
- * is a uid or the name in a certificate: the processes of one user share its quota.
+ * The usage of each identity against its quota, and of all identities against the total. An identity is
+ * a uid or the name in a certificate: the processes of one user share its quota.
  *
  * What records cost is counted by the state. The rest, streams and what is about to become a record,
  * is held by charges: a charge is taken before the work is done and released when the work has become
@@ -19,7 +19,7 @@ import {
 import type { State } from '../state/state.ts'
 import { type Amounts, amountsOf, Books, Tally } from '../state/usage.ts'
 
-/** Who is charged: a client, or somebody who is not one yet. */
+/** The holder of a quota: a client, or a peer that has not become a client yet. */
 export interface Payer {
   readonly identity: string
   readonly grant: Pick<Grant, 'quota'>
@@ -62,7 +62,7 @@ export class Charge {
     this.#books = books
   }
 
-  /** Hold more, or throw LIMIT_REACHED and hold what was held. */
+  /** Hold more, or throw LIMIT_REACHED and hold the former amounts. */
   add(amounts: Amounts): void {
     this.#quotas.requireRoom(this.#payer, amounts)
     this.#held.add(amounts)

@@ -1,6 +1,6 @@
 /**
- * Memory that clients registered or had allocated. It is fd-backed, so the daemon always has a
- * vaddr of its own for it, and the client may come and go.
+ * Memory that clients registered or had allocated. It is backed by an fd, so the daemon has its own
+ * vaddr for it, and does not need the client's mapping.
  */
 
 import { errnoName } from '../../base/errno.ts'

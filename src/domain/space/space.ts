@@ -1,5 +1,5 @@
 /**
- * One address space: a type1 container, its member groups, and what is mapped in it.
+ * One address space: a type1 container, its member groups, and its mappings.
  *
  *     EMPTY --add--> PENDING --every member viable--> READY
  *
@@ -237,7 +237,7 @@ export class AddressSpace {
     this.#state.apply({ kind: 'space-closed', spaceId: this.id })
   }
 
-  /** The mappings are gone or about to go: nobody follows them any longer. */
+  /** The mappings are gone or about to go: remove the hooks that follow them. */
   detachHooks(): void {
     for (const { onDetached } of this.hooks) onDetached?.()
     this.hooks.clear()

@@ -69,7 +69,7 @@ export class Spaces {
   /** One space, of any owner, with pending groups taken if they have become viable. */
   async get(id: string): Promise<AddressSpace> {
     const space = this.#find(id)
-    // Looking needs no turn: a pin of minutes holds up nobody who looks.
+    // Reading needs no turn: a pin that takes minutes does not delay a reader.
     if (!space.lane.isBusy) await space.lane.run(() => space.settle())
     return space
   }
@@ -122,7 +122,7 @@ export class Spaces {
   }
 
   /**
-   * Map a batch. Each item succeeds or fails for itself; with `allOrNothing` the first failure
+   * Map a batch. Each item succeeds or fails independently; with `allOrNothing` the first failure
    * undoes the items before it and is thrown.
    */
   async map(
