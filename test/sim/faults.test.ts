@@ -172,7 +172,7 @@ test.each<[string, Partial<FaultSpec>, FaultEffect]>([
   ['there is no request', { request: 'VFIO_NONSENSE' }, { kind: 'stall', steps: 1 }],
   ['it has no name', { name: '' }, { kind: 'stall', steps: 1 }],
   ['can be short', { call: 'open' }, { kind: 'short', bytes: 1 }],
-  ['is no device', {}, { kind: 'lose', device: '0000:99:00.0' }],
+  ['is not a device', {}, { kind: 'lose', device: '0000:99:00.0' }],
   ['has no request', { call: 'open', request: 'VFIO_IOMMU_MAP_DMA' }, { kind: 'stall', steps: 1 }],
 ])('a fault that makes no sense is not taken: %s', async (message, more, effect) => {
   const { inject, sim } = await world()
