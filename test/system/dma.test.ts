@@ -7,8 +7,8 @@ import { exportMemory, registerMemory } from '../../src/client/verbs.ts'
 import { freeSegment, mapFd, memfdCreate, type Segment } from '../../src/os/memory.ts'
 import { unless } from '../contract/backends.ts'
 import { describeModes, TYPE1 } from '../modes.ts'
-import { Edu } from './edu.ts'
-import { type Daemon, eduDevices, openIn, startDaemon } from './world.ts'
+import type { Edu } from './edu.ts'
+import { type ReadyDevice, readyDevice } from './ready-device.ts'
 
 /** Less than edu's buffer of 4096 bytes: QEMU 7.2 ends the machine on a transfer of all of it. */
 const BYTES = 2048
@@ -18,10 +18,9 @@ const SPACE = 'dma-test'
 
 describeModes('DMA', (mode) => {
   const remapping = unless(mode !== TYPE1, 'iommufd has no VFIO_UPDATE_VADDR')
-  let daemon: Daemon
+  let ready: ReadyDevice | undefined
   let client: VfiodClient
   let edu: Edu
-  let name: string
   let memory: Segment
   let fd: number
 
@@ -43,32 +42,15 @@ describeModes('DMA', (mode) => {
     })
 
   beforeAll(async () => {
-    daemon = await startDaemon(mode)
-    client = daemon.client()
-    const [first] = await eduDevices(client)
-    if (first === undefined) throw new Error('the machine has no edu device')
-    name = first
-    await client.inventory.bindDevices({ devices: [name] })
-    await openIn(client, SPACE, name)
-    edu = new Edu(client, name)
-    await edu.enable()
-
-    fd = memfdCreate('client-memory', LENGTH)
-    await registerMemory(client, { memoryId: 'ram', fd })
-    const mine = await mapFd(fd, { offset: 0n, length: LENGTH, access: 'read-write' })
-    if (typeof mine === 'number') throw new Error(`mmap answered ${mine}`)
+    ready = await readyDevice(mode, { spaceId: SPACE, length: LENGTH, iova: IOVA })
+    const { client: its, edu: first, memory: mine, fd: memfd } = ready
+    client = its
+    edu = first
     memory = mine
-    const { results } = await map('ram', IOVA)
-    expect(results).toMatchObject([{ code: 0 }])
+    fd = memfd
   })
 
-  afterAll(async () => {
-    await client?.addressSpace.destroySpace({ spaceId: SPACE })
-    await client?.inventory.unbindDevices({ devices: [name] })
-    if (memory) freeSegment(memory)
-    if (fd) closeSync(fd)
-    expect(await daemon?.stop()).toBe(0)
-  })
+  afterAll(() => ready?.stop())
 
   // One story, told in order.
   describe('edu through gRPC', { shuffle: false }, () => {

@@ -6,8 +6,9 @@ import type { VfiodClient } from '../../src/client/client.ts'
 import { sendFds } from '../../src/client/fd-channel.ts'
 import { eventfdCreate, eventfdRead, eventfdSignal } from '../../src/os/eventfd.ts'
 import { describeModes } from '../modes.ts'
-import { Edu } from './edu.ts'
-import { type Daemon, eduDevices, openIn, startDaemon, until } from './world.ts'
+import type { Edu } from './edu.ts'
+import { type ReadyDevice, readyDevice } from './ready-device.ts'
+import { until } from './world.ts'
 
 const INTX = 0
 const MSI = 1
@@ -15,41 +16,20 @@ const SPACE = 'irq-test'
 const IOVA = 0x10_0000n
 
 describeModes('interrupts', (mode) => {
-  let daemon: Daemon
+  let ready: ReadyDevice | undefined
   let client: VfiodClient
   let edu: Edu
   let name: string
 
   beforeAll(async () => {
-    daemon = await startDaemon(mode)
-    client = daemon.client()
-    const [first] = await eduDevices(client)
-    if (first === undefined) throw new Error('the machine has no edu device')
-    name = first
-    await client.inventory.bindDevices({ devices: [name] })
-    await openIn(client, SPACE, name)
-    edu = new Edu(client, name)
-    await edu.enable()
-    await client.memory.allocateMemory({ memoryId: 'ram', length: '8192' })
-    await client.addressSpace.map({
-      spaceId: SPACE,
-      items: [
-        {
-          iova: IOVA.toString(),
-          length: '8192',
-          memoryId: 'ram',
-          offset: '0',
-          access: 'ACCESS_READ_WRITE',
-        },
-      ],
-    })
+    ready = await readyDevice(mode, { spaceId: SPACE, length: 8192n, iova: IOVA })
+    const { client: its, edu: first, name: called } = ready
+    client = its
+    edu = first
+    name = called
   })
 
-  afterAll(async () => {
-    await client?.addressSpace.destroySpace({ spaceId: SPACE })
-    await client?.inventory.unbindDevices({ devices: [name] })
-    expect(await daemon?.stop()).toBe(0)
-  })
+  afterAll(() => ready?.stop())
 
   /** A stream of another test is disarmed once the daemon has seen it cancelled. */
   const ticketForVector = () =>
