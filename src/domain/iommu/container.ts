@@ -18,8 +18,8 @@ import type { Kernel } from '../../kernel/port.ts'
 import type { Limits } from './backend.ts'
 
 export class HostContainer {
-  readonly kernel: Kernel
-  readonly fd: ContainerFd
+  protected readonly kernel: Kernel
+  protected readonly fd: ContainerFd
   readonly #groups = new Map<number, GroupFd>()
 
   constructor(kernel: Kernel, fd: ContainerFd) {
