@@ -364,13 +364,6 @@ describe('a file', () => {
   })
 })
 
-/** Names that two files declare today: to be made one, and never to be added to. */
-const DOUBLE_NAMES: readonly string[] = [
-  ...['Access', 'Bus', 'Deadline', 'Domain', 'Session'],
-  // Both files lie in the simulator.
-  ...['AccountMode', 'ResumingFile', 'SavingFile'],
-]
-
 describe('a type name', () => {
   /** The exported types of the written files, each with the files that declare it. */
   const declaredIn = new Map<string, string[]>()
@@ -379,19 +372,9 @@ describe('a type name', () => {
     for (const [, name = ''] of (textOf.get(file) ?? '').matchAll(declarations))
       declaredIn.set(name, [...(declaredIn.get(name) ?? []), file])
   }
-  const doubles = [...declaredIn].filter(([, files]) => files.length > 1)
-
   test('means one thing in all of src: the outer room takes the longer name', () => {
-    const wrong = doubles
-      .filter(([name]) => !DOUBLE_NAMES.includes(name))
-      .map(([name, files]) => `${name}: ${files.join(', ')}`)
+    const doubles = [...declaredIn].filter(([, files]) => files.length > 1)
 
-    expect(wrong).toEqual([])
-  })
-
-  test('that has become one is off the list of doubles', () => {
-    const names = doubles.map(([name]) => name)
-
-    expect(DOUBLE_NAMES.filter((name) => !names.includes(name))).toEqual([])
+    expect(doubles.map(([name, files]) => `${name}: ${files.join(', ')}`)).toEqual([])
   })
 })

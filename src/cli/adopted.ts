@@ -3,11 +3,11 @@
  * next command adopts it by the token.
  */
 import type { AddressSpace__Output as AddressSpace } from '../proto/vfiod/v1/AddressSpace.ts'
-import type { Session } from './session.ts'
+import type { CommandSession } from './session.ts'
 
 /** Becomes the owner of what a token is for; answers the address spaces of it. */
 export const adopt = async (
-  { client, signal }: Session,
+  { client, signal }: CommandSession,
   token: string,
 ): Promise<readonly AddressSpace[]> => {
   await client.ownership.adopt({ token }, { signal })
@@ -17,7 +17,10 @@ export const adopt = async (
 }
 
 /** Offers everything that this process owns, and prints the token. */
-export const leave = async ({ client, output }: Session, deadlineMs: number): Promise<void> => {
+export const leave = async (
+  { client, output }: CommandSession,
+  deadlineMs: number,
+): Promise<void> => {
   const offer = await client.ownership.handOver({ deadlineMs })
   output.answer(
     offer,
@@ -27,7 +30,7 @@ export const leave = async ({ client, output }: Session, deadlineMs: number): Pr
 
 /** Works on each address space that a token is for, and leaves them again, also when it fails. */
 export const withAdopted = async (
-  session: Session,
+  session: CommandSession,
   { token, keepMs }: { readonly token: string; readonly keepMs: number },
   work: (spaceId: string) => Promise<void>,
 ): Promise<void> => {

@@ -6,9 +6,9 @@
 import { randomBytes } from 'node:crypto'
 import type { Device__Output as Device } from '../proto/vfiod/v1/Device.ts'
 import type { DeviceInfo__Output as DeviceInfo } from '../proto/vfiod/v1/DeviceInfo.ts'
-import type { Session } from './session.ts'
+import type { CommandSession } from './session.ts'
 
-export interface BorrowedDevice extends Session {
+export interface BorrowedDevice extends CommandSession {
   readonly name: string
   readonly device: Device
   readonly info: DeviceInfo
@@ -19,7 +19,7 @@ export const newSpaceId = (): string => `vfioctl-${randomBytes(3).toString('hex'
 
 /** Runs with a new address space, which is destroyed afterwards in any case. */
 export const withSpace = async <Result>(
-  { client, signal }: Session,
+  { client, signal }: CommandSession,
   work: (spaceId: string) => Promise<Result>,
 ): Promise<Result> => {
   const spaceId = newSpaceId()
@@ -37,7 +37,7 @@ export const withSpace = async <Result>(
 }
 
 export const withDevice = async <Result>(
-  session: Session,
+  session: CommandSession,
   name: string,
   act: (borrowed: BorrowedDevice) => Promise<Result>,
 ): Promise<Result> => {

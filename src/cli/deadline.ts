@@ -8,7 +8,7 @@ export const DEFAULT_TIMEOUT_MS = 10_000
 /** `10 s`, `0.5 s`. */
 const seconds = (ms: number): string => `${ms / 1000} s`
 
-export class Deadline implements Patience {
+export class CommandDeadline implements Patience {
   readonly #ms: number
   #isForFirst: boolean
   #hasAnswered = false

@@ -3,7 +3,7 @@ import type { Command } from 'commander'
 import type { Patience } from '../client/calls.ts'
 import type { VfiodClient } from '../client/client.ts'
 import { type ConnectionOptions, connectTo, keepLease, placeOf } from './connection.ts'
-import { DEFAULT_TIMEOUT_MS, Deadline } from './deadline.ts'
+import { CommandDeadline, DEFAULT_TIMEOUT_MS } from './deadline.ts'
 import { Output } from './output.ts'
 
 export interface GlobalOptions extends ConnectionOptions {
@@ -12,7 +12,7 @@ export interface GlobalOptions extends ConnectionOptions {
   readonly timeout?: number
 }
 
-export interface Session {
+export interface CommandSession {
   readonly client: VfiodClient
   /** What the client has as well, for calls on its channel that are not vfiod's. */
   readonly patience: Patience
@@ -34,13 +34,13 @@ const abortOnSignals = (): AbortSignal => {
  * for each call; for a command that moves the state of a device, for the first one.
  */
 export const action = <Args extends unknown[]>(
-  work: (session: Session, ...args: Args) => Promise<void>,
+  work: (session: CommandSession, ...args: Args) => Promise<void>,
   { isTransfer = false }: { readonly isTransfer?: boolean } = {},
 ) =>
   async function (this: Command, ...args: [...Args, Command]): Promise<void> {
     const options = this.optsWithGlobals<GlobalOptions>()
     const { timeout: ms = DEFAULT_TIMEOUT_MS } = options
-    const deadline = new Deadline({ ms, isForFirst: isTransfer })
+    const deadline = new CommandDeadline({ ms, isForFirst: isTransfer })
     const client = connectTo(options, deadline)
     const signal = abortOnSignals()
     signal.addEventListener('abort', () => deadline.renew(), { once: true })

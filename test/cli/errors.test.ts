@@ -5,7 +5,7 @@ import { createServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
-import { Deadline } from '../../src/cli/deadline.ts'
+import { CommandDeadline } from '../../src/cli/deadline.ts'
 import { type Failure, failureOf, failureText } from '../../src/cli/failure.ts'
 import { buildProgram } from '../../src/cli/program.ts'
 import { RpcError } from '../../src/client/rpc-error.ts'
@@ -125,11 +125,11 @@ describe('a time-out', () => {
       message,
       details: {},
     })
-  const textOf = (deadline: Deadline, error: unknown, place = '/run/vfiod.sock') =>
+  const textOf = (deadline: CommandDeadline, error: unknown, place = '/run/vfiod.sock') =>
     failureText(failureOf(deadline.explained(error, place), place) as Failure)
 
   test('says so when the daemon has answered other calls', () => {
-    const deadline = new Deadline({ ms: 10_000, isForFirst: false })
+    const deadline = new CommandDeadline({ ms: 10_000, isForFirst: false })
     deadline.answered()
 
     expect(textOf(deadline, late(''))).toBe(
@@ -141,7 +141,7 @@ describe('a time-out', () => {
   })
 
   test('tells a remote daemon that is silent from one that cannot be reached', () => {
-    const deadline = new Deadline({ ms: 500, isForFirst: false })
+    const deadline = new CommandDeadline({ ms: 500, isForFirst: false })
 
     expect(
       textOf(deadline, late('Deadline exceeded after 0.5s,remote_addr=1.2.3.4:1'), 'a:1'),
@@ -152,7 +152,7 @@ describe('a time-out', () => {
   })
 
   test('of a transfer is for the first answer, and again for each call once it is stopped', () => {
-    const deadline = new Deadline({ ms: 500, isForFirst: true })
+    const deadline = new CommandDeadline({ ms: 500, isForFirst: true })
     const before = deadline.answerMs()
     deadline.answered()
     const meanwhile = deadline.answerMs()
@@ -169,7 +169,7 @@ describe('a time-out', () => {
       message: '',
     })
 
-    expect(new Deadline({ ms: 1, isForFirst: false }).explained(refused, '')).toBe(refused)
+    expect(new CommandDeadline({ ms: 1, isForFirst: false }).explained(refused, '')).toBe(refused)
   })
 })
 

@@ -6,7 +6,7 @@ import type { ClientInfo__Output as ClientInfo } from '../../proto/vfiod/v1/Clie
 import { healthCheck } from '../../wire/health.ts'
 import { CliError } from '../failure.ts'
 import { parseDuration } from '../numbers.ts'
-import { action, type Session } from '../session.ts'
+import { action, type CommandSession } from '../session.ts'
 import { enumText, indented, propertiesText } from '../table.ts'
 import { ROLE, usageText } from './ownership.ts'
 import { waitText } from './spaces.ts'
@@ -28,17 +28,20 @@ const clientText = (client: ClientInfo): string => {
   return `${clientId}: ${nameOf(client)}, ${standing(client)}\n${indented(owned)}`
 }
 
-const listClients = async ({ client, output, signal }: Session): Promise<void> => {
+const listClients = async ({ client, output, signal }: CommandSession): Promise<void> => {
   const response = await client.admin.listClients({}, { signal })
   output.answer(response, () => response.clients.map(clientText).join('\n'))
 }
 
-const release = async ({ client, output, signal }: Session, clientId: string): Promise<void> => {
+const release = async (
+  { client, output, signal }: CommandSession,
+  clientId: string,
+): Promise<void> => {
   await client.admin.releaseClient({ clientId }, { signal })
   output.answer({ clientId, released: true }, () => `everything of ${clientId} is released`)
 }
 
-const showUsage = async ({ client, output, signal }: Session): Promise<void> => {
+const showUsage = async ({ client, output, signal }: CommandSession): Promise<void> => {
   const response = await client.admin.getUsage({}, { signal })
   output.answer(response, () => usageText(response.usage))
 }
@@ -49,7 +52,7 @@ const comment = (text: string): string =>
     .map((line) => `# ${line}`.trimEnd())
     .join('\n')
 
-const showConfiguration = async ({ client, output, signal }: Session): Promise<void> => {
+const showConfiguration = async ({ client, output, signal }: CommandSession): Promise<void> => {
   const response = await client.admin.getConfiguration({}, { signal })
   const { configuration, policy, policyStatus } = response
   output.answer(response, () =>
@@ -67,7 +70,7 @@ const SERVING = 1
 
 /** Needs no role, so that a supervisor of the daemon may ask. */
 const requireServing = async (
-  { client, patience, signal }: Session,
+  { client, patience, signal }: CommandSession,
   timeoutMs?: number,
 ): Promise<void> => {
   const ask = unaryCall(client.channel, healthCheck, patience)
@@ -80,7 +83,7 @@ const requireServing = async (
 const WAIT_STEP_MS = 100
 
 /** Asks until the daemon serves; the last refusal is thrown when the time is over. */
-const waitUntilServing = async (session: Session, waitMs: number): Promise<void> => {
+const waitUntilServing = async (session: CommandSession, waitMs: number): Promise<void> => {
   const end = performance.now() + waitMs
   for (;;) {
     const leftMs = Math.max(1, Math.round(end - performance.now()))
@@ -95,12 +98,12 @@ const waitUntilServing = async (session: Session, waitMs: number): Promise<void>
   }
 }
 
-const checkHealth = async (session: Session, { wait }: { wait?: number }): Promise<void> => {
+const checkHealth = async (session: CommandSession, { wait }: { wait?: number }): Promise<void> => {
   await (wait === undefined ? requireServing(session) : waitUntilServing(session, wait))
   session.output.answer({ serving: true }, () => 'serving')
 }
 
-const drain = async ({ client, output, signal }: Session): Promise<void> => {
+const drain = async ({ client, output, signal }: CommandSession): Promise<void> => {
   await client.admin.drain({}, { signal })
   output.answer({ draining: true }, () => 'the daemon ends once the running calls have ended')
 }

@@ -1,6 +1,6 @@
 /** bind, unbind: moving devices between drivers. */
 import type { Command } from 'commander'
-import { action, type Session } from '../session.ts'
+import { action, type CommandSession } from '../session.ts'
 import { devicesText } from './groups.ts'
 
 const ABOUT = `
@@ -8,7 +8,7 @@ One transaction: each step is verified, and when one fails every device has its 
 again. Devices that need no change are left alone.`
 
 const bind = async (
-  { client, output, signal }: Session,
+  { client, output, signal }: CommandSession,
   devices: string[],
   options: { driver?: string; wholeGroup?: boolean },
 ): Promise<void> => {
@@ -18,7 +18,7 @@ const bind = async (
 }
 
 const unbind = async (
-  { client, output, signal }: Session,
+  { client, output, signal }: CommandSession,
   devices: string[],
   { wholeGroup = false }: { wholeGroup?: boolean },
 ): Promise<void> => {

@@ -3,7 +3,7 @@ import type { Command } from 'commander'
 import type { DeviceInfo__Output as DeviceInfo } from '../../proto/vfiod/v1/DeviceInfo.ts'
 import { withDevice } from '../borrowed-device.ts'
 import { bytesText } from '../numbers.ts'
-import { action, type Session } from '../session.ts'
+import { action, type CommandSession } from '../session.ts'
 import { flagsText, propertiesText, tableText } from '../table.ts'
 
 const regionsText = ({ regions }: DeviceInfo): string =>
@@ -32,7 +32,7 @@ const irqsText = ({ irqs }: DeviceInfo): string =>
       ]),
   )
 
-const info = (session: Session, name: string): Promise<void> =>
+const info = (session: CommandSession, name: string): Promise<void> =>
   withDevice(session, name, async ({ device, info }) => {
     // The address space is only there for this command: it says nothing about the device.
     const { spaceId: _, owner: __, ...lasting } = info
@@ -48,7 +48,7 @@ const info = (session: Session, name: string): Promise<void> =>
     })
   })
 
-const reset = (session: Session, name: string): Promise<void> =>
+const reset = (session: CommandSession, name: string): Promise<void> =>
   withDevice(session, name, async ({ client, signal }) => {
     await client.device.resetDevice({ name }, { signal })
     session.output.answer({ device: name, reset: true }, () => `${name} is reset`)

@@ -6,7 +6,7 @@ import type { Tracking__Output as Tracking } from '../../proto/vfiod/v1/Tracking
 import { withAdopted } from '../adopted.ts'
 import { CliError } from '../failure.ts'
 import { bytesText, parseNumber, parseSmall } from '../numbers.ts'
-import { action, type Session } from '../session.ts'
+import { action, type CommandSession } from '../session.ts'
 import { enumText, propertiesText, tableText } from '../table.ts'
 
 const ABOUT = `
@@ -52,7 +52,7 @@ interface StartOptions extends KeepOptions {
   readonly pageSize?: bigint
 }
 
-const start = (session: Session, token: string, options: StartOptions): Promise<void> =>
+const start = (session: CommandSession, token: string, options: StartOptions): Promise<void> =>
   withAdopted(session, { token, keepMs: options.keep }, async (spaceId) => {
     const { client, output, signal } = session
     const { iommu = false, device: devices, pageSize = 0n } = options
@@ -62,7 +62,7 @@ const start = (session: Session, token: string, options: StartOptions): Promise<
     output.answer({ tracking }, () => (tracking === null ? '' : trackingText(tracking)))
   })
 
-const status = (session: Session, token: string, options: KeepOptions): Promise<void> =>
+const status = (session: CommandSession, token: string, options: KeepOptions): Promise<void> =>
   withAdopted(session, { token, keepMs: options.keep }, async (spaceId) => {
     const { client, output, signal } = session
     const { tracking } = await client.dirty.getTracking({ spaceId }, { signal })
@@ -81,7 +81,11 @@ interface ReadOptions extends KeepOptions {
 const dirtyText = ({ iova, length }: DirtyRange): string =>
   `${rangeText(BigInt(iova), BigInt(iova) + BigInt(length) - 1n)}  ${bytesText(length)}`
 
-const read = async (session: Session, token: string, options: ReadOptions): Promise<void> => {
+const read = async (
+  session: CommandSession,
+  token: string,
+  options: ReadOptions,
+): Promise<void> => {
   const { keep, iova, length, peek = false, again = false } = options
   if ((iova === undefined) !== (length === undefined))
     throw new CliError('Cannot read a range: --iova and --length belong together')
@@ -101,7 +105,7 @@ const read = async (session: Session, token: string, options: ReadOptions): Prom
   })
 }
 
-const stop = (session: Session, token: string, options: KeepOptions): Promise<void> =>
+const stop = (session: CommandSession, token: string, options: KeepOptions): Promise<void> =>
   withAdopted(session, { token, keepMs: options.keep }, async (spaceId) => {
     const { client, output, signal } = session
     const answer = await client.dirty.stopTracking({ spaceId }, { signal })

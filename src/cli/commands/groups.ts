@@ -3,7 +3,7 @@ import type { Command } from 'commander'
 import type { Blocker__Output as Blocker } from '../../proto/vfiod/v1/Blocker.ts'
 import type { Device__Output as Device } from '../../proto/vfiod/v1/Device.ts'
 import type { Group__Output as Group } from '../../proto/vfiod/v1/Group.ts'
-import { action, type Session } from '../session.ts'
+import { action, type CommandSession } from '../session.ts'
 import { enumText, indented, tableText } from '../table.ts'
 
 const VIABILITY = 'VIABILITY_'
@@ -49,7 +49,7 @@ const changeText = (group: Group): string => {
   return `group ${groupId} is ${enumText(VIABILITY, viability)}${space}: ${drivers.join(', ')}`
 }
 
-const watchGroups = async ({ client, output, signal }: Session): Promise<void> => {
+const watchGroups = async ({ client, output, signal }: CommandSession): Promise<void> => {
   const present: Group[] = []
   let isPresentSent = false
   try {
@@ -70,7 +70,7 @@ const watchGroups = async ({ client, output, signal }: Session): Promise<void> =
   }
 }
 
-const listGroups = async (session: Session, options: { watch?: boolean }): Promise<void> => {
+const listGroups = async (session: CommandSession, options: { watch?: boolean }): Promise<void> => {
   if (options.watch === true) return watchGroups(session)
   const { client, output, signal } = session
   const response = await client.inventory.listGroups({}, { signal })
@@ -94,7 +94,7 @@ export const devicesText = (devices: readonly Device[]): string =>
     ]),
   )
 
-const listDevices = async ({ client, output, signal }: Session): Promise<void> => {
+const listDevices = async ({ client, output, signal }: CommandSession): Promise<void> => {
   const response = await client.inventory.listDevices({}, { signal })
   output.answer(response, () => devicesText(response.devices))
 }

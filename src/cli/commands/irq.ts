@@ -5,7 +5,7 @@ import { type BorrowedDevice, withDevice } from '../borrowed-device.ts'
 import { CliError } from '../failure.ts'
 import { watchEventfds } from '../irq-eventfds.ts'
 import { parseSmall } from '../numbers.ts'
-import { action, type Session } from '../session.ts'
+import { action, type CommandSession } from '../session.ts'
 
 const ABOUT = `
 INDEX is a number or a name, such as 1 or MSI; vfioctl info DEVICE lists them. The device is opened
@@ -31,7 +31,7 @@ interface WatchOptions {
 }
 
 const watchIrqs = (
-  session: Session,
+  session: CommandSession,
   name: string,
   indexName: string,
   options: WatchOptions,

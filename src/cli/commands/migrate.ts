@@ -4,7 +4,7 @@ import { withDevice } from '../borrowed-device.ts'
 import { loadState } from '../load-state.ts'
 import { bytesText } from '../numbers.ts'
 import { saveState } from '../save-state.ts'
-import { action, type Session } from '../session.ts'
+import { action, type CommandSession } from '../session.ts'
 import { isStandardOutput } from '../state-output.ts'
 import { enumText, propertiesText } from '../table.ts'
 
@@ -22,7 +22,7 @@ what a reset leaves.`
 
 const stateText = (state: string): string => state.replace('MIGRATION_STATE_', '')
 
-const caps = (session: Session, name: string): Promise<void> =>
+const caps = (session: CommandSession, name: string): Promise<void> =>
   withDevice(session, name, async ({ client, output, signal }) => {
     const capabilities = await client.migration.getMigrationCapabilities({ name }, { signal })
     const { state } = await client.migration.getMigrationState({ name }, { signal })
@@ -45,7 +45,7 @@ interface SaveOptions {
 }
 
 const save = (
-  session: Session,
+  session: CommandSession,
   name: string,
   file: string,
   { force = false }: SaveOptions,
@@ -65,7 +65,7 @@ const save = (
     )
   })
 
-const load = (session: Session, name: string, file: string): Promise<void> =>
+const load = (session: CommandSession, name: string, file: string): Promise<void> =>
   withDevice(session, name, async (borrowed) => {
     const loaded = await loadState(borrowed, file)
     session.output.answer(loaded, () =>

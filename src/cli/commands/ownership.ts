@@ -4,7 +4,7 @@ import type { Event__Output as Event } from '../../proto/vfiod/v1/Event.ts'
 import type { QuotaUsage__Output as QuotaUsage } from '../../proto/vfiod/v1/QuotaUsage.ts'
 import type { WhoAmIResponse__Output as WhoAmI } from '../../proto/vfiod/v1/WhoAmIResponse.ts'
 import { parseSmall } from '../numbers.ts'
-import { action, type Session } from '../session.ts'
+import { action, type CommandSession } from '../session.ts'
 import { enumText, propertiesText, tableText } from '../table.ts'
 
 export const ROLE = 'ROLE_'
@@ -31,7 +31,7 @@ const whoText = (who: WhoAmI): string => {
   return `${properties}\n\n${usageText(who.usage)}`
 }
 
-const whoAmI = async ({ client, output, signal }: Session): Promise<void> => {
+const whoAmI = async ({ client, output, signal }: CommandSession): Promise<void> => {
   const who = await client.ownership.whoAmI({}, { signal })
   output.answer(who, () => whoText(who))
 }
@@ -39,7 +39,10 @@ const whoAmI = async ({ client, output, signal }: Session): Promise<void> => {
 const eventText = ({ kind, client, why, spaces, memories }: Event): string =>
   `${enumText('EVENT_KIND_', kind)}: ${client}: ${why} (address spaces: ${spaces}, memories: ${memories})`
 
-const watchEvents = async (session: Session, options: { events?: number }): Promise<void> => {
+const watchEvents = async (
+  session: CommandSession,
+  options: { events?: number },
+): Promise<void> => {
   const { client, output, signal } = session
   const eventsMax = options.events ?? Number.POSITIVE_INFINITY
   let events = 0

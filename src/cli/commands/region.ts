@@ -7,7 +7,7 @@ import { CliError, fileError, usageError } from '../failure.ts'
 import { hexDump } from '../hex-dump.ts'
 import { bytesText, parseNumber, parseWidth, type Width } from '../numbers.ts'
 import { RegionAccess } from '../region-access.ts'
-import { action, type Session } from '../session.ts'
+import { action, type CommandSession } from '../session.ts'
 
 const ABOUT = `
 REGION is an index or a name, such as 0 or BAR0, 7 or CONFIG; vfioctl info DEVICE lists them.
@@ -16,7 +16,7 @@ is read is what a reset leaves. Before BARs are used, memory and I/O decoding ar
 PCI_COMMAND.`
 
 const readRegion = (
-  session: Session,
+  session: CommandSession,
   name: string,
   regionName: string,
   offset: bigint,
@@ -71,7 +71,7 @@ const littleEndian = (value: bigint, width: Width): Buffer => {
 const DEFAULT_WIDTH: Width = 4
 
 const writeRegion = (
-  session: Session,
+  session: CommandSession,
   name: string,
   regionName: string,
   offset: bigint,

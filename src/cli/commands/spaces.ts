@@ -12,7 +12,7 @@ import { adopt, leave } from '../adopted.ts'
 import { newSpaceId, withSpace } from '../borrowed-device.ts'
 import { CliError } from '../failure.ts'
 import { bytesText, parseNumber, parseSmall } from '../numbers.ts'
-import { action, type Session } from '../session.ts'
+import { action, type CommandSession } from '../session.ts'
 import { enumText, propertiesText, tableText } from '../table.ts'
 
 const ABOUT_MAP = `
@@ -67,7 +67,7 @@ const spacesText = (spaces: readonly AddressSpace[]): string =>
     ]),
   )
 
-const listSpaces = async ({ client, output, signal }: Session): Promise<void> => {
+const listSpaces = async ({ client, output, signal }: CommandSession): Promise<void> => {
   const response = await client.addressSpace.listSpaces({}, { signal })
   output.answer(response, () =>
     response.spaces.length === 0 ? 'no address spaces' : spacesText(response.spaces),
@@ -123,7 +123,7 @@ interface MapOptions {
 }
 
 /** Keeps what was made. An open stream tells when there is no daemon any more. */
-const hold = async ({ client, output, signal }: Session): Promise<void> => {
+const hold = async ({ client, output, signal }: CommandSession): Promise<void> => {
   output.note('Holding it; Ctrl-C ends.')
   try {
     for await (const _ of client.inventory.watchGroups({}, { signal }));
@@ -132,14 +132,14 @@ const hold = async ({ client, output, signal }: Session): Promise<void> => {
   }
 }
 
-const map = (session: Session, options: MapOptions): Promise<void> =>
+const map = (session: CommandSession, options: MapOptions): Promise<void> =>
   options.handOver === undefined
     ? withSpace(session, (spaceId) => mapInto(session, options, spaceId))
     : mapAndLeave(session, options, options.handOver)
 
 /** The mappings outlive this process, which must not destroy them. */
 const mapAndLeave = async (
-  session: Session,
+  session: CommandSession,
   options: MapOptions,
   deadlineMs: number,
 ): Promise<void> => {
@@ -150,7 +150,11 @@ const mapAndLeave = async (
   await leave(session, deadlineMs)
 }
 
-const mapInto = async (session: Session, options: MapOptions, spaceId: string): Promise<void> => {
+const mapInto = async (
+  session: CommandSession,
+  options: MapOptions,
+  spaceId: string,
+): Promise<void> => {
   const { client, output, signal } = session
   const { length, access, huge } = options
   for (const groupId of options.group)
@@ -178,7 +182,11 @@ interface UnmapOptions {
   readonly length?: bigint
 }
 
-const unmap = async (session: Session, token: string, options: UnmapOptions): Promise<void> => {
+const unmap = async (
+  session: CommandSession,
+  token: string,
+  options: UnmapOptions,
+): Promise<void> => {
   const { client, output, signal } = session
   const { iova, length } = options
   if ((iova === undefined) !== (length === undefined))

@@ -7,7 +7,7 @@
 
 import { dataView } from '../../../abi/layout.ts'
 import { U64_MAX } from '../../../base/units.ts'
-import type { Bus, Registers } from './registers.ts'
+import type { RegisterBus, Registers } from './registers.ts'
 
 const ID = 0x010000ed
 const REG = {
@@ -48,7 +48,7 @@ const factorialOf = (value: number): number => {
 }
 
 export class Edu implements Registers {
-  readonly #bus: Bus
+  readonly #bus: RegisterBus
   readonly #buffer = new Uint8Array(BUFFER_SIZE)
   #liveness = 0
   #factorial = 0
@@ -59,7 +59,7 @@ export class Edu implements Registers {
   #count = 0n
   #command = 0n
 
-  constructor(bus: Bus) {
+  constructor(bus: RegisterBus) {
     this.#bus = bus
   }
 

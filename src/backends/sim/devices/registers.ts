@@ -12,7 +12,7 @@ export interface Registers {
 }
 
 /** The function as its registers see it. */
-export interface Bus {
+export interface RegisterBus {
   /** The level of the INTx pin. */
   setIntx(isRaised: boolean): void
   /** Sends a message; nothing happens unless MSI is enabled. */

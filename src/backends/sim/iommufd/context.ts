@@ -6,10 +6,10 @@ import type { MachineSpec } from '../spec/machine-spec.ts'
 import type { AttachedGroup } from './attached-group.ts'
 import { Ioas } from './ioas.ts'
 import { ObjectTable } from './objects.ts'
-import type { AccountMode as PagesAccountMode } from './pages.ts'
+import type { AccountMode } from './pages.ts'
 
 /** IOMMU_OPTION_RLIMIT_MODE: who is charged for the pages of a process without CAP_IPC_LOCK. */
-export type AccountMode = Exclude<PagesAccountMode, 'none'>
+export type RlimitMode = Exclude<AccountMode, 'none'>
 
 export class IommufdContext {
   readonly machine: MachineSpec
@@ -20,11 +20,11 @@ export class IommufdContext {
   readonly groups = new Map<IommuGroup, AttachedGroup>()
   /** Every ioas of `objects`. */
   readonly ioases = new Set<Ioas>()
-  accountMode: AccountMode
+  accountMode: RlimitMode
   /** What the requests of a container act on. */
   vfioIoas: Ioas | undefined
 
-  constructor(machine: MachineSpec, file: OpenFile, accountMode: AccountMode) {
+  constructor(machine: MachineSpec, file: OpenFile, accountMode: RlimitMode) {
     this.machine = machine
     this.file = file
     this.accountMode = accountMode

@@ -19,7 +19,7 @@ const FLAG: Record<DmaAccess, number> = {
   write: IOMMU_IOAS_MAP_WRITEABLE,
 }
 
-export class Domain implements Translation {
+export class PagingDomain implements Translation {
   readonly iommu: IommuSpec
   /** Whether it was made for dirty tracking. */
   readonly tracksDirty: boolean

@@ -9,7 +9,7 @@ import type { Range } from '../../../rules/range-map.ts'
 import type { EmulatedDma, PinRequest, PinUser } from '../iommu/emulated-dma.ts'
 import type { Binding } from './binding.ts'
 import type { IommufdContext } from './context.ts'
-import type { Access, AccessPart } from './io-pagetable.ts'
+import type { AccessPart, IommufdAccess } from './io-pagetable.ts'
 import type { Ioas } from './ioas.ts'
 import { IommufdObject } from './objects.ts'
 
@@ -18,7 +18,7 @@ export const bindEmulated = (context: IommufdContext, user: PinUser): EmulatedDe
   return context.objects.insert(new EmulatedDevice(context, user))
 }
 
-class EmulatedDevice extends IommufdObject implements Binding, Access, EmulatedDma {
+class EmulatedDevice extends IommufdObject implements Binding, IommufdAccess, EmulatedDma {
   /** A driver pins whole pages. */
   readonly alignment: bigint = PAGE_SIZE
   readonly emulatedDma = this

@@ -5,7 +5,7 @@
 
 import type { Translation } from '../iommu/iommu-group.ts'
 import type { IommuSpec } from '../spec/machine-spec.ts'
-import { Domain } from './domain.ts'
+import { PagingDomain } from './domain.ts'
 import type { FaultQueue } from './fault-queue.ts'
 import type { Ioas, IoasTable } from './ioas.ts'
 import { IommufdObject } from './objects.ts'
@@ -35,7 +35,7 @@ export abstract class Hwpt extends IommufdObject {
 
 export class HwptPaging extends Hwpt implements IoasTable {
   readonly ioas: Ioas
-  readonly domain: Domain
+  readonly domain: PagingDomain
   readonly isNestParent: boolean
   isAuto = false
 
@@ -47,7 +47,7 @@ export class HwptPaging extends Hwpt implements IoasTable {
   ) {
     super()
     this.ioas = ioas
-    this.domain = new Domain(iommu, ioas.iopt.areas, kind.tracksDirty)
+    this.domain = new PagingDomain(iommu, ioas.iopt.areas, kind.tracksDirty)
     this.isNestParent = kind.isNestParent
     ioas.users += 1
   }

@@ -9,7 +9,7 @@ import { PAGE_SIZE, U64_MAX } from '../../../base/units.ts'
 import { overlaps, type Range, RangeMap } from '../../../rules/range-map.ts'
 import type { PinUser } from '../iommu/emulated-dma.ts'
 import { Area } from './area.ts'
-import type { Domain } from './domain.ts'
+import type { PagingDomain } from './domain.ts'
 import { chooseIova } from './iova-allocation.ts'
 import type { Pages } from './pages.ts'
 import { holesIn } from './spans.ts'
@@ -19,7 +19,7 @@ interface Reserved extends Range<bigint> {
 }
 
 /** A user that pins pages of the ioas without a domain. */
-export interface Access extends PinUser {
+export interface IommufdAccess extends PinUser {
   readonly alignment: bigint
 }
 
@@ -38,8 +38,8 @@ const max = (values: Iterable<bigint>): bigint =>
 
 export class IoPagetable {
   readonly areas = new RangeMap<Area, bigint>()
-  readonly domains: Domain[] = []
-  readonly #accesses = new Set<Access>()
+  readonly domains: PagingDomain[] = []
+  readonly #accesses = new Set<IommufdAccess>()
   #reserved: Reserved[] = []
   #allowed: readonly Range<bigint>[] = []
   #usesLargePages = true
@@ -150,7 +150,7 @@ export class IoPagetable {
     return parts.at(-1)?.last === range.last ? parts : -ERRNO.ENOENT
   }
 
-  addDomain(domain: Domain): number {
+  addDomain(domain: PagingDomain): number {
     const { granule } = domain
     const alignment = granule > this.#alignment ? granule : this.#alignment
     if (alignment > PAGE_SIZE) return -ERRNO.EINVAL
@@ -172,7 +172,7 @@ export class IoPagetable {
     return 0
   }
 
-  removeDomain(domain: Domain): void {
+  removeDomain(domain: PagingDomain): void {
     this.domains.splice(this.domains.indexOf(domain), 1)
     for (const { value: area } of this.areas) {
       domain.unmap(area)
@@ -182,14 +182,14 @@ export class IoPagetable {
     this.#updateAlignment()
   }
 
-  addAccess(access: Access): number {
+  addAccess(access: IommufdAccess): number {
     this.#accesses.add(access)
     const updated = this.#updateAlignment()
     if (updated < 0) this.#accesses.delete(access)
     return updated
   }
 
-  removeAccess(access: Access): void {
+  removeAccess(access: IommufdAccess): void {
     this.#accesses.delete(access)
     this.#updateAlignment()
   }
@@ -297,7 +297,7 @@ export class IoPagetable {
   }
 
   /** Every area into one more domain, or none. */
-  #fillDomain(domain: Domain): number {
+  #fillDomain(domain: PagingDomain): number {
     const pinned: Area[] = []
     for (const { value: area } of this.areas) {
       if (!area.isFilled) {

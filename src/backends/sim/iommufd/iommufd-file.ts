@@ -8,7 +8,7 @@ import { type Answer, type Caller, OpenFile } from '../file/open-file.ts'
 import type { MachineSpec } from '../spec/machine-spec.ts'
 import { isAtLeast } from '../spec/version.ts'
 import type { Operation } from './command.ts'
-import type { AccountMode } from './context.ts'
+import type { RlimitMode } from './context.ts'
 import { IommufdContext } from './context.ts'
 import { dirtyRequests } from './dirty-requests.ts'
 import { hwInfoRequest } from './hw-info-request.ts'
@@ -36,7 +36,7 @@ const OPERATIONS: ReadonlyMap<number, Operation> = new Map(
 export class IommufdFile extends OpenFile {
   readonly context: IommufdContext
 
-  constructor(machine: MachineSpec, accountMode: AccountMode = 'user') {
+  constructor(machine: MachineSpec, accountMode: RlimitMode = 'user') {
     super()
     this.context = new IommufdContext(machine, this, accountMode)
   }

@@ -3,9 +3,9 @@
 import { VFIO_DMA_MAP_FLAG_READ, VFIO_DMA_MAP_FLAG_WRITE } from '../../../abi/container.ts'
 import type { MappingTree } from './mapping-tree.ts'
 
-export type Access = 'read' | 'write'
+export type DmaDirection = 'read' | 'write'
 
-const FLAG: Record<Access, number> = {
+const FLAG: Record<DmaDirection, number> = {
   read: VFIO_DMA_MAP_FLAG_READ,
   write: VFIO_DMA_MAP_FLAG_WRITE,
 }
@@ -13,7 +13,7 @@ const FLAG: Record<Access, number> = {
 /** The pieces in order, or undefined when any of it is not mapped for that access. */
 export const reach = (
   mappings: MappingTree,
-  want: { readonly iova: bigint; readonly length: number; readonly access: Access },
+  want: { readonly iova: bigint; readonly length: number; readonly access: DmaDirection },
 ): Uint8Array[] | undefined => {
   const pieces: Uint8Array[] = []
   const end = want.iova + BigInt(want.length)

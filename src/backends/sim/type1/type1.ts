@@ -10,7 +10,7 @@ import type { Mm } from '../core/mm.ts'
 import type { PinUser } from '../iommu/emulated-dma.ts'
 import type { IommuGroup } from '../iommu/iommu-group.ts'
 import type { IommuSpec, MachineSpec } from '../spec/machine-spec.ts'
-import { type Access, reach } from './dma.ts'
+import { type DmaDirection, reach } from './dma.ts'
 import { Type1Dma } from './external-pins.ts'
 import { iovaRanges } from './iova-ranges.ts'
 import type { Mapping } from './mapping.ts'
@@ -120,7 +120,7 @@ export class Type1 {
   }
 
   /** The memory that a device of a group reaches, or undefined where the IOMMU stops it. */
-  reach(iova: bigint, length: number, access: Access): Uint8Array[] | undefined {
+  reach(iova: bigint, length: number, access: DmaDirection): Uint8Array[] | undefined {
     return reach(this.mappings, { iova, length, access })
   }
 

@@ -23,7 +23,7 @@ export const dataSizeOf = (ports: number): number => HEADER.size + ports * PORT_
 const headerOf = (ports: number): Uint8Array =>
   HEADER.encode({ magic: MAGIC, major_ver: 1, minor_ver: 0, nr_ports: ports, flags: 0 })
 
-export class SavingFile extends DataFile {
+export class MttySavingFile extends DataFile {
   readonly #isPreCopy: () => boolean
   #data: Uint8Array
   #position = 0
@@ -59,7 +59,7 @@ export class SavingFile extends DataFile {
   }
 }
 
-export class ResumingFile extends DataFile {
+export class MttyResumingFile extends DataFile {
   readonly #ports: number
   readonly #data: Uint8Array
   #position = 0

@@ -13,7 +13,7 @@ import { ERRNO } from '../../../../base/errno.ts'
 import { isSaving, type MigState, sessionEffect } from '../../../../rules/mig-arcs.ts'
 import type { OpenFile } from '../../file/open-file.ts'
 import { MigV2 } from '../../vfio/mig-v2.ts'
-import { dataSizeOf, ResumingFile, SavingFile } from './data-files.ts'
+import { dataSizeOf, MttyResumingFile, MttySavingFile } from './data-files.ts'
 import type { Uart } from './uart.ts'
 
 const FLAGS = VFIO_MIGRATION_STOP_COPY | VFIO_MIGRATION_P2P | VFIO_MIGRATION_PRE_COPY
@@ -56,8 +56,8 @@ class MttyFiles {
   readonly #ports: readonly Uart[]
   readonly #state: () => MigState
   onOops: () => void = () => {}
-  #saving: SavingFile | undefined
-  #resuming: ResumingFile | undefined
+  #saving: MttySavingFile | undefined
+  #resuming: MttyResumingFile | undefined
 
   constructor(ports: readonly Uart[], state: () => MigState) {
     this.#ports = ports
@@ -76,7 +76,7 @@ class MttyFiles {
     const effect = sessionEffect(from, to)
     if (effect === 'ends') this.disable()
     if (effect !== 'opens-resuming') return null
-    this.#resuming = new ResumingFile(this.#ports.length)
+    this.#resuming = new MttyResumingFile(this.#ports.length)
     return this.#resuming
   }
 
@@ -89,7 +89,7 @@ class MttyFiles {
   /** A new file only if the session has none, which inside the saving group a reopen can cause. */
   #save(to: MigState): OpenFile | null {
     const isNew = this.#saving === undefined
-    const file = this.#saving ?? new SavingFile(this.#ports.length, () => this.#isPreCopy())
+    const file = this.#saving ?? new MttySavingFile(this.#ports.length, () => this.#isPreCopy())
     this.#saving = file
     if (to === 'STOP_COPY') file.append(this.#ports.map((port) => port.save()))
     return isNew ? file : null

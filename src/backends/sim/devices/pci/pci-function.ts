@@ -8,7 +8,7 @@ import type { VfioGroup } from '../../vfio/group.ts'
 import type { Virqfds } from '../../vfio/virqfds.ts'
 import { Edu } from '../edu.ts'
 import { VendorDevice } from '../profiles/vendor-device.ts'
-import type { Bus, Registers } from '../registers.ts'
+import type { RegisterBus, Registers } from '../registers.ts'
 import { BarMemory } from './bar-memory.ts'
 import { ConfigSpace } from './config-space.ts'
 import { IntxLine } from './intx.ts'
@@ -26,7 +26,7 @@ interface DeviceInUse {
   readonly isCdevOpened: boolean
 }
 
-export class PciFunction implements GroupMember, Bus {
+export class PciFunction implements GroupMember, RegisterBus {
   readonly spec: FunctionSpec
   readonly iommuGroup: IommuGroup
   readonly sysfsPath: string

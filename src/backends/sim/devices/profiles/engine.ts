@@ -9,7 +9,7 @@ import { ERRNO } from '../../../../base/errno.ts'
 import type { MapRequest } from '../../../../kernel/port.ts'
 import type { Segment } from '../../../../os/memory.ts'
 import { DMA_PATTERNS, type WorkloadSpec } from '../../spec/machine-spec.ts'
-import type { Bus, Registers } from '../registers.ts'
+import type { RegisterBus, Registers } from '../registers.ts'
 import { MappableBytes } from '../shared-pages.ts'
 
 export const ENGINE_PAGE = 4096
@@ -52,7 +52,7 @@ export interface EngineOptions {
 }
 
 export class Engine implements Registers {
-  readonly #bus: Bus
+  readonly #bus: RegisterBus
   readonly #options: EngineOptions
   readonly #memory = new MappableBytes(ENGINE_PAGE)
   #mode: EngineMode = { mayDma: true, answers: true }
@@ -60,7 +60,7 @@ export class Engine implements Registers {
   #frozen: Uint8Array | undefined
   #isTouched = false
 
-  constructor(bus: Bus, options: EngineOptions) {
+  constructor(bus: RegisterBus, options: EngineOptions) {
     this.#bus = bus
     this.#options = options
     this.#powerOn()

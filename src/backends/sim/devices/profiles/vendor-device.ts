@@ -3,7 +3,7 @@
 import type { Pending } from '../../core/pending.ts'
 import type { FunctionSpec, StateSpec, VendorKind } from '../../spec/machine-spec.ts'
 import { PROFILES } from '../../spec/profile.ts'
-import type { Bus } from '../registers.ts'
+import type { RegisterBus } from '../registers.ts'
 import { DmaLog } from './dma-log.ts'
 import { Engine } from './engine.ts'
 import { STATE_PAGE, StateImage } from './image.ts'
@@ -27,7 +27,7 @@ export class VendorDevice {
   #stopWatching = (): void => {}
   #isRunning = (): boolean => true
 
-  constructor(spec: FunctionSpec, kind: VendorKind, parts: { bus: Bus; pending: Pending }) {
+  constructor(spec: FunctionSpec, kind: VendorKind, parts: { bus: RegisterBus; pending: Pending }) {
     const profile = PROFILES[kind]
     const { bytes, initialBytes, dirtyPagesPerStep } = spec.state ?? SMALL_STATE
     this.#pending = parts.pending
