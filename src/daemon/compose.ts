@@ -12,13 +12,13 @@ import { ConfigError } from './config-error.ts'
 import { simulatorOf } from './simulator.ts'
 import { openTrace } from './trace-file.ts'
 
-export interface Ground {
+export interface KernelBackend {
   readonly kernel: Kernel
   /** Where the kernel is a simulated one. */
   readonly simulator?: Simulator
 }
 
-export const groundOf = async (config: Config): Promise<Ground> => {
+export const createBackend = async (config: Config): Promise<KernelBackend> => {
   const ground = await untraced(config)
   if (config.trace === undefined) return ground
   const trace = openTrace(config.trace)
@@ -26,7 +26,7 @@ export const groundOf = async (config: Config): Promise<Ground> => {
   return { ...ground, kernel: new TracedKernel(ground.kernel, (line) => trace.write(line)) }
 }
 
-const untraced = async ({ backend, machine }: Config): Promise<Ground> => {
+const untraced = async ({ backend, machine }: Config): Promise<KernelBackend> => {
   switch (backend) {
     case 'linux':
       return { kernel: await linuxKernel() }

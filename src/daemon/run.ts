@@ -7,7 +7,7 @@ import { createDomain, type Domain } from '../domain/domain.ts'
 import { tuneCollector, tuneMalloc } from '../os/limits.ts'
 import { notify } from '../os/notify.ts'
 import { onError } from '../os/poller.ts'
-import { groundOf } from './compose.ts'
+import { createBackend } from './compose.ts'
 import { type Config, configText, loadConfig, type Overrides } from './config.ts'
 import { ConfigError } from './config-error.ts'
 import { createLogging, type Logging } from './logging.ts'
@@ -97,7 +97,7 @@ const serve = async (config: Config, logging: Logging): Promise<number> => {
   })
   // From before it is ready: a program that waits for that may stop it in the next moment.
   onSignals(stop, (code) => exitNow(logging, code))
-  const { kernel, simulator } = await groundOf(config)
+  const { kernel, simulator } = await createBackend(config)
   const domain: Domain = createDomain({
     kernel,
     log: (event, fields) => log.info({ audit: true, ...fields }, event),

@@ -37,9 +37,13 @@ export type QuotaName = (typeof QUOTAS)[number]
 export type Quota = Readonly<Partial<Record<QuotaName, bigint>>>
 
 /** What an identity may use where its rule does not say: a quarter of what there is for all. */
-export const UNSAID: Quota = { memory_bytes: 1n << 44n, connections: 256n, processes: 64n }
+export const DEFAULT_QUOTA: Quota = { memory_bytes: 1n << 44n, connections: 256n, processes: 64n }
 /** What all may use together where the policy does not say: a connection takes an fd, a process three. */
-export const UNSAID_TOTAL: Quota = { memory_bytes: 1n << 46n, connections: 1024n, processes: 1024n }
+export const DEFAULT_TOTAL_QUOTA: Quota = {
+  memory_bytes: 1n << 46n,
+  connections: 1024n,
+  processes: 1024n,
+}
 
 /** The credentials of a process, from the kernel, or the name in a verified certificate. */
 export type Identity =
@@ -68,7 +72,7 @@ export interface Policy {
 /** What one identity is granted. */
 export type Grant = Pick<Rule, 'role' | 'devices' | 'addsGroups' | 'quota'>
 
-export const NOTHING: Grant = { role: 'none', devices: [], addsGroups: false, quota: {} }
+export const NO_GRANT: Grant = { role: 'none', devices: [], addsGroups: false, quota: {} }
 
 /** A device as rules name it. */
 export interface DeviceTraits {
@@ -90,7 +94,7 @@ function matches({ who }: Rule, identity: Identity): boolean {
 
 /** What an identity is granted: by the first rule that matches, or nothing. */
 export const grantOf = (policy: Policy, identity: Identity): Grant =>
-  policy.rules.find((rule) => matches(rule, identity)) ?? NOTHING
+  policy.rules.find((rule) => matches(rule, identity)) ?? NO_GRANT
 
 export const hasRole = (grant: Grant, needed: Role): boolean =>
   ROLES.indexOf(grant.role) >= ROLES.indexOf(needed)

@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
-import { groundOf } from '../../src/daemon/compose.ts'
+import { createBackend } from '../../src/daemon/compose.ts'
 import { loadConfig } from '../../src/daemon/config.ts'
 import { EduDriver, REG } from '../contract/edu-driver.ts'
 import { Machine } from '../contract/machine.ts'
@@ -37,7 +37,7 @@ const waitsForStep = async (time: string): Promise<boolean> => {
     },
     {},
   )
-  const { kernel, simulator } = await groundOf(config)
+  const { kernel, simulator } = await createBackend(config)
   const machine = new Machine('sim', kernel, async () => {})
   const { device } = await machine.opened(EDU)
   const edu = await new EduDriver(machine, device).enable()

@@ -6,7 +6,7 @@ import {
   grantOf,
   hasRole,
   type Identity,
-  NOTHING,
+  NO_GRANT,
   ROLES,
   type Rule,
 } from '../../src/rules/policy.ts'
@@ -51,7 +51,7 @@ describe('grantOf', () => {
   })
 
   test('grants nothing to who matches no rule', () => {
-    expect(grantOf({ rules: [], total: {} }, local(0, 0))).toBe(NOTHING)
+    expect(grantOf({ rules: [], total: {} }, local(0, 0))).toBe(NO_GRANT)
   })
 })
 
@@ -87,7 +87,9 @@ describe('defaultPolicy', () => {
 })
 
 test('hasRole: each role may do what the ones before it may', () => {
-  const holds = ROLES.map((role) => ROLES.filter((needed) => hasRole({ ...NOTHING, role }, needed)))
+  const holds = ROLES.map((role) =>
+    ROLES.filter((needed) => hasRole({ ...NO_GRANT, role }, needed)),
+  )
 
   expect(holds.map(({ length }) => length)).toEqual([1, 2, 3, 4])
 })
@@ -95,7 +97,7 @@ test('hasRole: each role may do what the ones before it may', () => {
 describe('allowsDevice', () => {
   const edu = { name: '0000:00:04.0', pci: { vendor: 0x1234, device: 0x11e8 }, mdevType: undefined }
   const mtty = { name: '83b8f4f2', pci: undefined, mdevType: 'mtty-2' }
-  const granting = (...devices: string[]): Grant => ({ ...NOTHING, devices })
+  const granting = (...devices: string[]): Grant => ({ ...NO_GRANT, devices })
 
   test.each(['*', '0000:00:04.0', '1234:11e8'])('knows a PCI device by %s', (allowed) => {
     expect(allowsDevice(granting('other', allowed), edu)).toBe(true)

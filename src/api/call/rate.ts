@@ -3,7 +3,7 @@
  * processes of one identity share it.
  */
 import { VfiodError } from '../../base/error.ts'
-import type { Payer } from '../../domain/identity/quotas.ts'
+import type { QuotaHolder } from '../../domain/identity/quotas.ts'
 import { Buckets } from './bucket.ts'
 
 export class Rates {
@@ -15,7 +15,7 @@ export class Rates {
   }
 
   /** Count one call, or throw LIMIT_REACHED with when to try again. */
-  take({ identity, grant }: Payer): void {
+  take({ identity, grant }: QuotaHolder): void {
     const rate = grant.quota.calls_per_second
     if (rate === undefined) return
     const flow = { perSecond: Number(rate), burst: Number(rate) }

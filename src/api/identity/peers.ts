@@ -14,7 +14,7 @@
 import { ERRNO, errnoName } from '../../base/errno.ts'
 import { VfiodError } from '../../base/error.ts'
 import { type Client, PROCESS_LEASE } from '../../domain/identity/clients.ts'
-import type { Charge, Payer, Quotas } from '../../domain/identity/quotas.ts'
+import type { Charge, QuotaHolder, Quotas } from '../../domain/identity/quotas.ts'
 import { keepFdReserve } from '../../os/fd-reserve.ts'
 import { type MmPin, pinMm } from '../../os/mm.ts'
 import {
@@ -27,7 +27,7 @@ import {
 } from '../../os/peer.ts'
 import { unwatch, watch } from '../../os/poller.ts'
 import { closeAll } from '../../os/unix-socket.ts'
-import { type Grant, NOTHING } from '../../rules/policy.ts'
+import { type Grant, NO_GRANT } from '../../rules/policy.ts'
 import { processId } from './client-id.ts'
 import type { ConnectionPeer, GrantOf, Release } from './connection-peer.ts'
 import type { Log } from './log.ts'
@@ -136,9 +136,9 @@ export class Peers {
   }
 
   /** Whose quota a connected socket counts against: asked of the socket alone, at little cost. */
-  payerOf(socketFd: number): Payer {
+  payerOf(socketFd: number): QuotaHolder {
     const found = credentialsOf(socketFd)
-    if (typeof found === 'number') return { identity: 'unknown', grant: NOTHING }
+    if (typeof found === 'number') return { identity: 'unknown', grant: NO_GRANT }
     return { identity: identityOf(found), grant: grantTo(found, this.#grantOf) }
   }
 
@@ -176,7 +176,7 @@ export class Peers {
   }
 
   /** Make sure that the process is known and pinned; takes over its pidfd unless it throws. */
-  pin(peer: Peer, payer: Payer): { readonly process: Process; readonly client: Client } {
+  pin(peer: Peer, payer: QuotaHolder): { readonly process: Process; readonly client: Client } {
     const key = keyOf(peer)
     const known = this.#processes.get(key)
     if (known !== undefined && this.#isCurrent(known)) {
@@ -238,7 +238,7 @@ export class Peers {
     throw error
   }
 
-  #learn(key: string, peer: Peer, payer: Payer): Process {
+  #learn(key: string, peer: Peer, payer: QuotaHolder): Process {
     const charge = this.#quotas.charge(payer, PLACE)
     try {
       const pin = pinMm(peer.pid, { pidfd: peer.pidfd })

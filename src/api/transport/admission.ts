@@ -7,7 +7,7 @@
  */
 import { VfiodError } from '../../base/error.ts'
 import { LIMITS } from '../../base/limits.ts'
-import type { Payer, Quotas } from '../../domain/identity/quotas.ts'
+import type { QuotaHolder, Quotas } from '../../domain/identity/quotas.ts'
 import { Buckets, type Flow } from '../call/bucket.ts'
 import type { Log } from '../identity/log.ts'
 
@@ -46,7 +46,7 @@ export class Admission {
   }
 
   /** Takes a place for a connection of this identity; undefined when it is to be closed unheard. */
-  admit(payer: Payer): Admitted | undefined {
+  admit(payer: QuotaHolder): Admitted | undefined {
     if (this.#rate.take(payer.identity, RATE) > 0) {
       this.#logTooOften(payer)
       return undefined
@@ -61,13 +61,13 @@ export class Admission {
   }
 
   /** At most a line a second: there may be thousands. */
-  #logTooOften({ identity }: Payer): void {
+  #logTooOften({ identity }: QuotaHolder): void {
     const { perSecond } = RATE
     if (this.#logRate.take(identity, { perSecond: 1, burst: 1 }) === 0)
       this.#log.warn({ identity, perSecond }, 'connections refused: too many in a short time')
   }
 
-  #refuse({ identity }: Payer, refusal: VfiodError): Admitted | undefined {
+  #refuse({ identity }: QuotaHolder, refusal: VfiodError): Admitted | undefined {
     const { reason, message, details } = refusal
     const waiting = this.#waiting.get(identity) ?? 0
     const all = [...this.#waiting.values()].reduce((sum, count) => sum + count, 0)

@@ -21,7 +21,7 @@ import {
 } from '@grpc/grpc-js'
 import { VfiodError } from '../../base/error.ts'
 import { LIMITS } from '../../base/limits.ts'
-import type { Payer } from '../../domain/identity/quotas.ts'
+import type { QuotaHolder } from '../../domain/identity/quotas.ts'
 import { POLLHUP, POLLRDHUP, pendingEvents } from '../../os/libc.ts'
 import { Buckets } from '../call/bucket.ts'
 import type { Pipeline } from '../call/pipeline.ts'
@@ -285,7 +285,7 @@ export class Connections {
    * Serve a connection of this identity, if it may have one more; only then is its peer looked up.
    * Nothing is read from a connection whose peer has hung up.
    */
-  serve(socket: Socket, payer: Payer, peerAt: () => ConnectionPeer | undefined): void {
+  serve(socket: Socket, payer: QuotaHolder, peerAt: () => ConnectionPeer | undefined): void {
     if (isHungUp(socket)) {
       this.#log.info({ identity: payer.identity }, 'connection closed: its client has hung up')
       socket.destroy()

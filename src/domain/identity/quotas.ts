@@ -9,18 +9,18 @@
 
 import { VfiodError } from '../../base/error.ts'
 import {
+  DEFAULT_QUOTA,
+  DEFAULT_TOTAL_QUOTA,
   type Grant,
   QUOTAS,
   type Quota,
   type QuotaName,
-  UNSAID,
-  UNSAID_TOTAL,
 } from '../../rules/policy.ts'
 import type { State } from '../state/state.ts'
 import { type Amounts, amountsOf, Books, Tally } from '../state/usage.ts'
 
 /** The holder of a quota: a client, or a peer that has not become a client yet. */
-export interface Payer {
+export interface QuotaHolder {
   readonly identity: string
   readonly grant: Pick<Grant, 'quota'>
 }
@@ -52,11 +52,11 @@ const TEXT: Record<QuotaName, string> = {
 /** Amounts that are held until `release`, which may be called more than once. */
 export class Charge {
   readonly #quotas: Quotas
-  readonly #payer: Payer
+  readonly #payer: QuotaHolder
   readonly #books: Books
   readonly #held = new Tally()
 
-  constructor(quotas: Quotas, payer: Payer, books: Books) {
+  constructor(quotas: Quotas, payer: QuotaHolder, books: Books) {
     this.#quotas = quotas
     this.#payer = payer
     this.#books = books
@@ -88,28 +88,28 @@ export class Quotas {
   /** `total` is asked at each call: a policy may be reloaded. */
   constructor(state: State, total: () => Quota) {
     this.#state = state
-    this.#total = () => ({ ...UNSAID_TOTAL, ...total() })
+    this.#total = () => ({ ...DEFAULT_TOTAL_QUOTA, ...total() })
   }
 
   /** Hold all of the amounts, or throw LIMIT_REACHED and hold none. */
-  charge(payer: Payer, amounts: Amounts): Charge {
+  charge(payer: QuotaHolder, amounts: Amounts): Charge {
     const charge = new Charge(this, payer, this.#held)
     charge.add(amounts)
     return charge
   }
 
   /** Throw LIMIT_REACHED unless the payer, and all together, may use so much more. */
-  requireRoom(payer: Payer, amounts: Amounts): void {
+  requireRoom(payer: QuotaHolder, amounts: Amounts): void {
     this.#requireRoom(payer, amounts, { isNew: true })
   }
 
   /** Throw LIMIT_REACHED unless the payer may take over from another what the amounts say. */
-  requireRoomToAdopt(from: Payer['identity'], to: Payer, amounts: Amounts): void {
+  requireRoomToAdopt(from: QuotaHolder['identity'], to: QuotaHolder, amounts: Amounts): void {
     if (from !== to.identity) this.#requireRoom(to, amounts, { isNew: false })
   }
 
   /** What its identity uses, by quota. */
-  usage(payer: Payer): Usage[] {
+  usage(payer: QuotaHolder): Usage[] {
     return this.#usage((name) => this.#usedBy(payer.identity, name), quotaOf(payer))
   }
 
@@ -119,7 +119,7 @@ export class Quotas {
   }
 
   /** What moves from one identity to another is not new to all together. */
-  #requireRoom(payer: Payer, amounts: Amounts, { isNew }: { readonly isNew: boolean }): void {
+  #requireRoom(payer: QuotaHolder, amounts: Amounts, { isNew }: { readonly isNew: boolean }): void {
     const { identity } = payer
     const [own, total] = [quotaOf(payer), this.#total()]
     for (const [name, needed] of amountsOf(amounts)) {
@@ -144,7 +144,7 @@ export class Quotas {
   }
 }
 
-const quotaOf = ({ grant }: Payer): Quota => ({ ...UNSAID, ...grant.quota })
+const quotaOf = ({ grant }: QuotaHolder): Quota => ({ ...DEFAULT_QUOTA, ...grant.quota })
 
 function requireBelow(on: {
   readonly name: QuotaName

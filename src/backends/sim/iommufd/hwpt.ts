@@ -79,7 +79,7 @@ export class HwptPaging extends Hwpt implements IoasTable {
 }
 
 /** No guest writes the first stage of a simulated machine, so nothing comes through it. */
-const NOTHING: Translation = { reach: () => undefined }
+const NO_GRANT: Translation = { reach: () => undefined }
 
 export class HwptNested extends Hwpt {
   readonly parent: HwptPaging
@@ -95,7 +95,7 @@ export class HwptNested extends Hwpt {
   }
 
   override get translation(): Translation {
-    return NOTHING
+    return NO_GRANT
   }
 
   override destroy(): void {
