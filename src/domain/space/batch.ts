@@ -15,12 +15,7 @@ const ITEMS_PER_TURN = 64
 /** Other calls go on between the items: awaiting alone would let none of them in. */
 const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
 
-async function* paced<Item>(items: readonly Item[]): AsyncGenerator<Item, void> {
-  for (const [index, item] of items.entries()) {
-    if (index > 0 && index % ITEMS_PER_TURN === 0) await nextTurn()
-    yield item
-  }
-}
+const isTurnDue = (index: number): boolean => index > 0 && index % ITEMS_PER_TURN === 0
 
 /** One item after another; each succeeds or fails independently. */
 export async function inTurn<Item>(
@@ -29,7 +24,8 @@ export async function inTurn<Item>(
 ): Promise<BatchResult> {
   const errors: (VfiodError | undefined)[] = []
   let bytes = 0n
-  for await (const item of paced(items)) {
+  for (const [index, item] of items.entries()) {
+    if (isTurnDue(index)) await nextTurn()
     try {
       bytes += await operation(item)
       errors.push(undefined)
@@ -47,7 +43,10 @@ export async function inTurnOrNone<Item>(
   operation: (item: Item) => Promise<bigint>,
 ): Promise<BatchResult> {
   let bytes = 0n
-  for await (const item of paced(items)) bytes += await operation(item)
+  for (const [index, item] of items.entries()) {
+    if (isTurnDue(index)) await nextTurn()
+    bytes += await operation(item)
+  }
   return { errors: items.map(() => undefined), bytes }
 }
 
