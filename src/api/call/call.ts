@@ -61,6 +61,8 @@ export interface CallRules {
 }
 
 /** Runs the work of one call, which the interceptor has admitted. */
+const CANCELLED = 'the client has cancelled the call'
+
 const runCall = <Result>(
   { peerOf, pipeline }: CallRules,
   method: Method,
@@ -73,7 +75,8 @@ const runCall = <Result>(
   work: (context: CallContext) => Promise<Result>,
 ): Promise<Result> => {
   const abort = new AbortController()
-  call.on('cancelled', () => abort.abort())
+  // Comes at the end of every call; without a reason the platform would make an exception each time.
+  call.on('cancelled', () => abort.abort(CANCELLED))
   const connection = call.getPeer()
   const peer = () => peerOf(connection)
   return pipeline.run({ method, peer, connection, abort, ...how }, work)

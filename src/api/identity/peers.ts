@@ -222,14 +222,11 @@ export class Peers {
   /** Whether the process is what it was. It is forgotten on proof that it is not; throws where it
    * cannot be looked at. */
   #isCurrent(process: Process): boolean {
-    if (hasExited(process.pidfd)) {
-      this.#forget(process, 'it has exited')
-      return false
-    }
     const found = process.pin.look()
     if (found === 'current') return true
-    if (found === 'gone') {
-      this.#forget(process, 'it runs another image or has exited')
+    const isExited = hasExited(process.pidfd)
+    if (isExited || found === 'gone') {
+      this.#forget(process, isExited ? 'it has exited' : 'it runs another image or has exited')
       return false
     }
     const error = notChecked(found)
