@@ -69,14 +69,13 @@ export class Books {
   }
 
   add(identity: string, amounts: Amounts, sign: 1n | -1n = 1n): void {
-    let tally = this.#byIdentity.get(identity)
-    if (tally === undefined) {
-      tally = new Tally()
-      this.#byIdentity.set(identity, tally)
-    }
+    const known = this.#byIdentity.get(identity)
+    const tally = known ?? new Tally()
+    if (known === undefined) this.#byIdentity.set(identity, tally)
     tally.add(amounts, sign)
     this.total.add(amounts, sign)
-    if (sign === -1n && tally.isZero) this.#byIdentity.delete(identity)
+    // An identity that uses nothing has no entry, also where nothing was added to it.
+    if ((sign === -1n || known === undefined) && tally.isZero) this.#byIdentity.delete(identity)
   }
 
   /** Every identity that uses something. */
