@@ -21,7 +21,6 @@ export class Memory {
   readonly id: string
   readonly fd: number
   readonly length: bigint
-  readonly pageSize: bigint
   readonly file: MemoryRecord['file']
   /** Calls that are mapping it at this moment. */
   #users = 0
@@ -33,7 +32,6 @@ export class Memory {
     this.id = record.id
     this.fd = fd
     this.length = record.length
-    this.pageSize = record.pageSize
     this.file = record.file
     this.#current = this.#newWindow(segment)
   }

@@ -63,7 +63,7 @@ export interface MemoryRecord {
   readonly owner: OwnerRecord
   /** Bytes. */
   readonly length: bigint
-  /** What `length`, and the length of its mappings, must be a multiple of. */
+  /** Bytes of a page of the file: `length` is a multiple of it. */
   readonly pageSize: bigint
   readonly isAllocated: boolean
   readonly isSealed: boolean
