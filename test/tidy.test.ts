@@ -348,7 +348,7 @@ describe('a file', () => {
     expect(long).toEqual([])
   })
 
-  test('has a name in kebab-case that is not a heap of things', () => {
+  test('has a name in kebab-case that says what the file is', () => {
     const heap = /(^|\/)(utils?|helpers?|types?|common|misc|index)\.ts$/
     const wrong = written.filter((file) => !/^[a-z0-9/-]+\.ts$/.test(file) || heap.test(file))
 

@@ -204,7 +204,7 @@ describe('struct layouts', () => {
     expect([...structs.keys()].sort()).toEqual(layouts.map(({ name }) => name).sort())
   })
 
-  test('a struct is exported under its C name, a longer form of it under a name of its own', () => {
+  test('a struct is exported under its C name, a longer form of it under another name', () => {
     const renamed = [...structs].filter(([name, { cName }]) => name !== cName)
 
     expect(Object.fromEntries(renamed.map(([name, { cName }]) => [name, cName]))).toEqual({

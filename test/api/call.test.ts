@@ -69,7 +69,7 @@ describe('a call', () => {
     })
   })
 
-  test('that fails with something that is no error is INTERNAL as well', async () => {
+  test('that fails with a value that is not an Error is INTERNAL as well', async () => {
     server = await startServer({ inventory: { groups: () => Promise.reject(7) } })
 
     const error = await refusal(server.client().inventory.listGroups())
@@ -173,7 +173,7 @@ describe('a server stream', () => {
     await until(() => calls().length === 1)
   })
 
-  test('hands a buffer back only when its bytes are on their way', async () => {
+  test('hands a buffer back only when its bytes are being sent', async () => {
     const length = 200_000
     const buffers = [1, 2].map(() => Buffer.alloc(HEAD_ROOM + length))
     async function* read(): AsyncGenerator<ReadEvent, void> {

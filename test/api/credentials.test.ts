@@ -28,7 +28,7 @@ afterEach(async () => {
 })
 
 describe.skipIf(!canBeOthers)(`a process that drops root${noOtherUsers}`, () => {
-  test('is no admin on a connection that it makes afterwards', async () => {
+  test('is not an admin on a connection that it makes afterwards', async () => {
     expect((await child.call('admin', 'listClients')).result.clients).toHaveLength(1)
     await child.become(OPERATOR)
 
@@ -43,7 +43,7 @@ describe.skipIf(!canBeOthers)(`a process that drops root${noOtherUsers}`, () => 
     expect(error).toMatchObject({ reason: 'ROLE_NEEDED' })
   })
 
-  test('is no admin on a new connection when the former ones are closed', async () => {
+  test('is not an admin on a new connection when the former ones are closed', async () => {
     await child.call('admin', 'listClients')
     await child.disconnect()
     await child.become(STRANGER)

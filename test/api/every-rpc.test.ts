@@ -169,7 +169,7 @@ describe('the reasons', () => {
     return own + inherited + above(new RegExp(`service ${capital}Service`))
   }
 
-  test.each(rpcs)('of $service $name are those that its proto tells of', ({ service, name }) => {
+  test.each(rpcs)('of $service $name are those that its proto lists', ({ service, name }) => {
     const told = documented(service, name)
     const outcomes = Object.values(EXPECTED[`${service}.${name}`] ?? {})
     const reasons = outcomes.flatMap((outcome) => outcome.match(/[A-Z]+_[A-Z_]+/g) ?? [])

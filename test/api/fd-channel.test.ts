@@ -233,7 +233,7 @@ describe('junk', () => {
     connection.close()
   })
 
-  test('from a peer that takes no answers costs it the connection, and nobody else', async () => {
+  test('from a peer that takes no answers costs it the connection, and no other client', async () => {
     const connection = open()
     let sent = 0
     for (let wait = 0; wait < 200; wait += 1) {

@@ -167,7 +167,7 @@ describe('a lease', () => {
     await until(() => !isKept())
   })
 
-  test('is not renewed by what a watch is sent: it may go to nobody', async () => {
+  test('is not renewed by messages of a watch: no process may be reading them', async () => {
     let poke = (): void => undefined
     let sent = 0
     async function* watch(): AsyncGenerator<InventoryEvent, void> {

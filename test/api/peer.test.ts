@@ -65,7 +65,7 @@ describe('a client', () => {
     expect(memories()).toHaveLength(1)
   })
 
-  test('cannot say that it is somebody else', async () => {
+  test('cannot say that it is another client', async () => {
     await server.client().memory.allocateMemory({ memoryId: 'm', length: '4096' })
     const headers = {
       'x-vfiod-uid': '0',
@@ -192,7 +192,7 @@ describe('an upload', () => {
   })
 })
 
-describe('a connection that nobody stands behind', () => {
+describe('a connection with no process behind it', () => {
   test('has no client: UNKNOWN_PEER', () => {
     // What grpc-js says of a peer once the connection is gone.
     expect(() => server.api.connections.peerOf('unknown')).toThrow('Cannot identify the caller')

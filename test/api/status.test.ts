@@ -52,7 +52,7 @@ describe('an error', () => {
     expect(JSON.stringify(answer.metadata.getMap())).not.toContain('secret')
   })
 
-  test('that is no VfiodError is BUG, with the original as its cause for the log', () => {
+  test('that is not a VfiodError is BUG, with the original as its cause for the log', () => {
     const original = new TypeError('x is not a function')
 
     const error = toVfiodError(original)

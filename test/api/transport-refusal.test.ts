@@ -37,7 +37,7 @@ afterAll(async () => {
 
 const rpcs = (Object.keys(services) as ServiceName[]).flatMap((service) => methodsOf(service))
 
-describe('bytes that are no message of the type of the method', () => {
+describe('bytes that are not a message of the type of the method', () => {
   test.each(rpcs)('%s refuses: INVALID_ARGUMENT, BAD_ARGUMENT', async (_name, { path }) => {
     const answer = await rawCall(session, path, framed(UNDECODABLE))
 

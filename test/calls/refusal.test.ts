@@ -46,7 +46,7 @@ describe('reasonOf', () => {
     expect(reasonOf(operation, errno)).toBe(reason)
   })
 
-  test('reads an errno alone where the operation has no meaning of its own for it', () => {
+  test('reads an errno alone where the operation gives it no other meaning', () => {
     expect(reasonOf('VFIO_IOMMU_MAP_DMA', 'ENOMEM')).toBe('MEMLOCK_EXCEEDED')
     expect(reasonOf('anything', 'ENOTTY')).toBe('UNSUPPORTED')
     expect(reasonOf('anything', 'EPERM')).toBe('KERNEL_DENIED')

@@ -54,7 +54,7 @@ describe('--json', () => {
 })
 
 describe('vfioctl health', () => {
-  test('says that the daemon serves, and fails with 1 where nobody answers', async () => {
+  test('says that the daemon serves, and fails with 1 where no daemon answers', async () => {
     expect(await json('health')).toEqual({ serving: true })
 
     const { code, stderr } = await run(['health'], { socket: `${daemon.socket}.none` })

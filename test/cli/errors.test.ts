@@ -50,7 +50,7 @@ describe('vfioctl without a daemon', () => {
     })
   })
 
-  test('fails as well where the socket is one, and nobody listens', async () => {
+  test('fails as well where it is a socket and no process listens', async () => {
     const listener = createServer()
     const path = join(folder, 'left.sock')
     await new Promise<void>((resolve) => listener.listen(join(folder, 'listening.sock'), resolve))

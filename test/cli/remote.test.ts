@@ -149,7 +149,7 @@ describe('vfioctl --address fails', () => {
     ])
   })
 
-  test('with a file that is not there, or is no certificate', async () => {
+  test('with a file that is not there, or is not a certificate', async () => {
     const wrong = optionsFor('wrong', { ...authority.issue('URI:spiffe://c'), key: 'no key' })
     const outcomes = await Promise.all([
       vfioctl(...hostB.slice(0, 4), '--key', '/no/such/file', 'groups'),

@@ -343,7 +343,7 @@ describe('what vfioctl migrate save writes to', () => {
     expect(readFileSync(join(cwd, 'out-real'))).toHaveLength(bytes)
   })
 
-  test('is no link that leads nowhere, and no folder', async () => {
+  test('is neither a link that leads nowhere nor a folder', async () => {
     symlinkSync('no-such-file', join(cwd, 'out-link'))
 
     const messages = [

@@ -58,7 +58,7 @@ describe('the fd channel', () => {
     })
   })
 
-  test('is UNAVAILABLE where nobody listens', async () => {
+  test('is UNAVAILABLE where no process listens', async () => {
     const error = await refusal(receiveFds({ ticket: 'x', socketPath: join(directory, 'nobody') }))
 
     expect(error).toMatchObject({

@@ -215,12 +215,12 @@ describeContract('binding', (machine) => {
       expect(said((await kernel.readFile(file)) as number)).toBe(errno)
     })
 
-    test('a file is no directory: ENOTDIR', async () => {
+    test('a file is not a directory: ENOTDIR', async () => {
       expect(said((await kernel.readDir(`${device}/vendor`)) as number)).toBe('ENOTDIR')
       expect(said((await kernel.readFile(`${device}/vendor/x`)) as number)).toBe('ENOTDIR')
     })
 
-    test('a file is no link: EINVAL', async () => {
+    test('a file is not a link: EINVAL', async () => {
       expect(said((await kernel.readLink(`${device}/vendor`)) as number)).toBe('EINVAL')
     })
 
@@ -312,7 +312,7 @@ describeContract('making an mdev', (machine) => {
     await machine.removeMdev(uuid)
   })
 
-  test('makes a group of its own, with a node, and a number among vfio devices', async () => {
+  test('makes a separate group, with a node, and a number among vfio devices', async () => {
     const uuid = await machine.mtty('mtty-2')
     const group = await machine.groupOf(uuid)
     const at = `/sys/bus/mdev/devices/${uuid}`
@@ -326,7 +326,7 @@ describeContract('making an mdev', (machine) => {
     expect((await machine.names(`${at}/vfio-dev`))[0]).toMatch(/^vfio\d+$/)
   })
 
-  test('0 does not remove it, and what is no number is refused: EINVAL', async () => {
+  test('0 does not remove it, and a text that is not a number is refused: EINVAL', async () => {
     const uuid = await machine.mtty('mtty-1')
     const remove = `/sys/bus/mdev/devices/${uuid}/remove`
 
@@ -336,7 +336,7 @@ describeContract('making an mdev', (machine) => {
     expect(await machine.names('/sys/bus/mdev/devices')).toContain(uuid)
   })
 
-  test('removing it waits until nobody has it open', async () => {
+  test('removing it waits until no process has it open', async () => {
     const uuid = await machine.mtty('mtty-1')
     const { device } = await machine.opened(uuid)
     let isDone = false

@@ -257,7 +257,7 @@ describeType1(
       expect(await avail()).toBe(before)
     })
 
-    test('tells of every page size and of no range for mediated devices alone', async () => {
+    test('reports every page size and no range for mediated devices alone', async () => {
       const { container } = await machine.attached([mtty])
 
       expect((await getInfo(kernel, container)).info.iova_pgsizes).toBe(0xffff_ffff_ffff_f000n)

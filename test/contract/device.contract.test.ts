@@ -99,7 +99,7 @@ describeContract('a PCI device', (machine) => {
       )
     })
 
-    test('tells of a reset where the function has one', async () => {
+    test('reports a reset where the function has one', async () => {
       const { device } = await machine.opened(cards[0] as string)
 
       const { flags } = await getDeviceInfo(kernel, device)
@@ -114,7 +114,7 @@ describeContract('a PCI device', (machine) => {
       ['a BAR that is not there', 1, 0n, 0],
       ['a ROM that is not there', VFIO_PCI_ROM_REGION_INDEX, 0n, 0],
       ['the configuration space', VFIO_PCI_CONFIG_REGION_INDEX, 256n, 3],
-    ])('tells of %s', async (_what, index, size, flags) => {
+    ])('reports %s', async (_what, index, size, flags) => {
       const { device } = await machine.opened(edu)
 
       const info = await getRegionInfo(kernel, device, index)
@@ -165,7 +165,7 @@ describeContract('a PCI device', (machine) => {
       ['MSI', MSI, 9, 1],
       ['MSI-X, which edu lacks', MSIX, 9, 0],
       ['the request line', REQ, 9, 1],
-    ])('tells of %s', async (_what, index, flags, count) => {
+    ])('reports %s', async (_what, index, flags, count) => {
       const { device } = await machine.opened(edu)
 
       expect(await getIrqInfo(kernel, device, index)).toMatchObject({ answer: 0, flags, count })
@@ -181,7 +181,7 @@ describeContract('a PCI device', (machine) => {
       expect(said((await getIrqInfo(kernel, device, index, argsz)).answer)).toBe('EINVAL')
     })
 
-    test('tells of the vectors of an express device', async () => {
+    test('reports the vectors of an express device', async () => {
       const { device } = await machine.opened(cards[0] as string)
 
       expect((await getIrqInfo(kernel, device, MSIX)).count).toBe(5)

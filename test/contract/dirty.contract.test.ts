@@ -172,7 +172,7 @@ describeType1(
       expect(words(1)).toEqual([0xaaaa_aaaa_aaaa_aaaan])
     })
 
-    test('with an IOMMU, tells of every page of every mapping, each time', async () => {
+    test('with an IOMMU, reports every page of every mapping, each time', async () => {
       const { container, segment } = await ready()
       await map(container, segment, 0, 4)
 
@@ -184,7 +184,7 @@ describeType1(
       expect(words(1)).toEqual([ones(4)])
     })
 
-    test('tells of mappings from before and from after START alike', async () => {
+    test('reports mappings from before and from after START alike', async () => {
       const { container } = await machine.attached([edu])
       const { segment } = await machine.memory(16 * 4096)
       await map(container, segment, 0, 2)
@@ -240,7 +240,7 @@ describeType1(
       expect(words(1)).toEqual([ones(20) << 8n])
     })
 
-    test('with mediated devices that pin nothing, tells of no page', async () => {
+    test('with mediated devices that pin nothing, reports no page', async () => {
       const { container, segment } = await ready([mtty])
       await map(container, segment, 0, 4)
       bits.bytes.fill(0xff, 0, 8)
@@ -250,7 +250,7 @@ describeType1(
       expect(words(1)).toEqual([0n])
     })
 
-    test('tells of every page once more after the last group with an IOMMU left', async () => {
+    test('reports every page once more after the last group with an IOMMU left', async () => {
       const { container } = await machine.attached([mtty, edu])
       const { segment } = await machine.memory(16 * 4096)
       await map(container, segment, 0, 4)

@@ -132,7 +132,7 @@ describeContract('VFIO_DEVICE_FEATURE', (machine) => {
       ])
     })
 
-    test('of a feature that nobody knows: ENOTTY', async () => {
+    test('of a feature that does not exist: ENOTTY', async () => {
       expect(await ask(await mtty(), PROBE | 0xffff)).toBe('ENOTTY')
     })
   })

@@ -134,7 +134,7 @@ describeContract('a group', (machine) => {
       expect(said(await setContainer(kernel, group, 100_000))).toBe('EBADF')
     })
 
-    test('refuses a file that is no container: EBADFD', async () => {
+    test('refuses a file that is not a container: EBADFD', async () => {
       const group = await machine.group(edu)
 
       expect(said(await setContainer(kernel, group, machine.eventfd()))).toBe('EBADFD')

@@ -100,7 +100,7 @@ export const accessSuite = (name: string, bench: AccessBench): void => {
       }
     })
 
-    test('holds each page once, whoever else has it', async () => {
+    test('holds each page once, with or without other holders', async () => {
       const before = bench.pinnedPages()
       await map(4)
       const filled = bench.pinnedPages() - before

@@ -62,7 +62,7 @@ describeType1('it opens a container only as a wrong file')('a cdev', (machine) =
   }
 
   describe('that is not bound', () => {
-    test('can be opened as often as one likes, and blocks nobody', async () => {
+    test('can be opened as often as one likes, and blocks no other opener', async () => {
       await openCdev(machine, edu)
       await openCdev(machine, edu)
 
@@ -283,7 +283,7 @@ describeType1('it opens a container only as a wrong file')('a cdev', (machine) =
       ).toBe('EFAULT')
     })
 
-    test('lets the device reach what is mapped, and no more', async () => {
+    test('lets the device reach the mapped pages, and no more', async () => {
       const ioas = await iommufd.newIoas()
       const { segment } = await machine.memory(4 * 4096)
       const { device } = await boundAndAttached(machine, iommufd, edu, ioas)

@@ -95,7 +95,7 @@ describeType1('it opens /dev/iommu in every mode')('an iommufd as a container', 
       expect(await checkExtension(kernel, fd, 8)).toBe(1)
     })
 
-    test('needs an ioas to tell of coherency: ENODEV', async () => {
+    test('needs an ioas to report coherency: ENODEV', async () => {
       expect(said(await checkExtension(kernel, fd, 4))).toBe('ENODEV')
       await setIoas()
       expect(await checkExtension(kernel, fd, 4)).toBe(1)
@@ -205,7 +205,7 @@ describeType1('it opens /dev/iommu in every mode')('an iommufd as a container', 
       expect(sizes).toEqual([0, 0, 12, 12, 12, 12, 12, 12])
     })
 
-    test('tells of the ranges of a device', async () => {
+    test('reports the ranges of a device', async () => {
       await machine.deviceOf(await setGroup(edu), edu)
       const { bytes, info } = await getInfo(kernel, fd)
 

@@ -106,7 +106,7 @@ export const dirtySuite = (name: string, bench: Bench): void => {
       await iommufd.mapAt(ioas, { iova: BASE, vaddr: memory.address, length })
     })
 
-    test('is told of by IOMMU_GET_HW_INFO (device_dirty_capability)', async () => {
+    test('is reported by IOMMU_GET_HW_INFO (device_dirty_capability)', async () => {
       const info = await iommufd.ask(IOMMU_GET_HW_INFO, iommu_hw_info, { dev_id: device.id })
 
       expect(info.out_capabilities & BigInt(IOMMU_HW_CAP_DIRTY_TRACKING)).toBe(1n)
@@ -188,7 +188,7 @@ export const dirtySuite = (name: string, bench: Bench): void => {
       expect(await get({ page_size: page / 2n })).toEqual([2, 3, 4, 5, 18, 19])
     })
 
-    test('says nothing for a page size that is no power of two', async () => {
+    test('says nothing for a page size that is not a power of two', async () => {
       await set(true)
 
       expect(await ask({ iova: 0n, length: 1n << 40n, page_size: 3000n })).toBe(0)
@@ -215,7 +215,7 @@ export const dirtySuite = (name: string, bench: Bench): void => {
       expect(await get()).toEqual([])
     })
 
-    test('covers what is mapped later, which starts clean', async () => {
+    test('covers later mappings, which start clean', async () => {
       await set(true)
       const iova = BASE + length
       await iommufd.mapAt(ioas, { iova, vaddr: memory.address, length })

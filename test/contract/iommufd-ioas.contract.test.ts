@@ -73,7 +73,7 @@ for (const { name, tables } of VARIANTS) {
         expect(await iommufd.destroy(ioas)).toBe(tables === 0 ? 0 : 'EBUSY')
       })
 
-      test('takes what is mapped with it (ioas_area_destroy)', async () => {
+      test('takes its mappings with it (ioas_area_destroy)', async () => {
         await mapAt(BASE, PAGE)
 
         expect(await iommufd.destroy(ioas)).toBe(tables === 0 ? 0 : 'EBUSY')
@@ -114,7 +114,7 @@ for (const { name, tables } of VARIANTS) {
         expect(await map({ flags: IOMMU_IOAS_MAP_FIXED_IOVA, ioas_id: 0 })).toBe('EINVAL')
       })
 
-      test('refuses an id that is no ioas: ENOENT, before the length', async () => {
+      test('refuses an id that is not an ioas: ENOENT, before the length', async () => {
         expect(await map({ ioas_id: 0, length: 0n })).toBe('ENOENT')
         expect(await map({ ioas_id: 0xffff, length: 0n })).toBe('ENOENT')
       })
@@ -264,7 +264,7 @@ for (const { name, tables } of VARIANTS) {
     })
 
     describe('IOMMU_IOAS_UNMAP', () => {
-      test('refuses an id that is no ioas: ENOENT', async () => {
+      test('refuses an id that is not an ioas: ENOENT', async () => {
         expect((await iommufd.unmapAll(0)).answer).toBe('ENOENT')
       })
 
@@ -442,7 +442,7 @@ for (const { name, tables } of VARIANTS) {
         if (count > 1) expect(ranges[1]?.start).toBe(0xa5a5_a5a5_a5a5_a5a5n)
       })
 
-      test('refuses an id that is no ioas, reserved bits, and memory that is not there', async () => {
+      test('refuses an id that is not an ioas, reserved bits, and memory that is not there', async () => {
         const ask = async (values: object) =>
           (await iommufd.ask(IOMMU_IOAS_IOVA_RANGES, iommu_ioas_iova_ranges, values)).answer
 
@@ -475,7 +475,7 @@ for (const { name, tables } of VARIANTS) {
         expect(await auto()).toBe(PAGE)
       })
 
-      test('refuses an id that is no ioas, reserved bits, and memory that is not there', async () => {
+      test('refuses an id that is not an ioas, reserved bits, and memory that is not there', async () => {
         const ask = async (values: object) =>
           (await iommufd.ask(IOMMU_IOAS_ALLOW_IOVAS, iommu_ioas_allow_iovas, values)).answer
 

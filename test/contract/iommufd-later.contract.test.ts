@@ -150,7 +150,7 @@ describe('IOMMU_IOAS_CHANGE_PROCESS (change_process)', () => {
     expect(await changeProcess(iommufd)).toBe('ENOTTY')
   })
 
-  test('moves what is pinned to the caller', async () => {
+  test('moves the pinned pages to the caller', async () => {
     const { sim, iommufd } = await mappedByFile()
     const heir = sim.spawn()
     expect([sim.lockedPages, sim.pinnedPages]).toEqual([16n, 16n])
@@ -182,7 +182,7 @@ describe('IOMMU_IOAS_CHANGE_PROCESS (change_process)', () => {
   })
 })
 
-describe('what is pinned', () => {
+describe('a pinned page', () => {
   test('is charged once per map request, however often it is copied', async () => {
     const { sim, machine, iommufd } = await bench('6.12', 64n * PAGE)
     const ioas = await iommufd.newIoas()

@@ -82,7 +82,7 @@ describeType1('it opens no container')('a mediated device', (machine) => {
       expect(await iommufd.destroy(to)).toBe('EBUSY')
     })
 
-    test('refuses what is no ioas: ENOENT', async () => {
+    test('refuses an id that is not an ioas: ENOENT', async () => {
       const { device, id } = await bound(machine, iommufd, mtty)
 
       expect((await attach(machine, device, 0)).answer).toBe('ENOENT')
@@ -99,7 +99,7 @@ describeType1('it opens no container')('a mediated device', (machine) => {
     expect(await iommufd.unmapAll(ioas)).toEqual({ answer: 0, length: PAGE })
   })
 
-  test('has no hwpt and no IOMMU to tell of: ENOENT', async () => {
+  test('has no hwpt and no IOMMU to report: ENOENT', async () => {
     const { id } = await bound(machine, iommufd, mtty)
 
     expect((await iommufd.hwpt({ dev_id: id, pt_id: ioas })).answer).toBe('ENOENT')

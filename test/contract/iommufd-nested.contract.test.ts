@@ -66,7 +66,7 @@ describe('a nested hwpt (alloc_hwpt_nested)', () => {
     expect(await iommufd.destroy(parent)).toBe(0)
   })
 
-  test('is no parent itself: EINVAL', async () => {
+  test('is not a parent itself: EINVAL', async () => {
     const child = await nested()
 
     expect((await nested({ pt_id: child.out_hwpt_id })).answer).toBe('EINVAL')

@@ -108,7 +108,7 @@ describe('VFIO_IOMMU_MAP_DMA', () => {
 })
 
 describe('a mapping of another process', () => {
-  test('can be unmapped by whoever holds the container', async () => {
+  test('can be unmapped by any process that holds the container', async () => {
     const world = await ready(null)
     await map(world)
     const other = world.sim.spawn()

@@ -73,7 +73,7 @@ describeContract('VFIO_IOMMU_MAP_DMA', (machine) => {
       expect(await mapped(container)).toBe(0n)
     })
 
-    test('a vaddr that is no multiple of the page: EINVAL', async () => {
+    test('a vaddr that is not a multiple of the page: EINVAL', async () => {
       const { container, segment } = await ready()
       const vaddr = segment.address + 0x10n
 

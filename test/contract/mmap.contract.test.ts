@@ -84,7 +84,7 @@ describeContract('mmap of a device', (machine) => {
     expect(await refusal(device, { offset: size })).toBe('EINVAL')
   })
 
-  test('refuses ports, the ROM, the configuration space and what is no region: EINVAL', async () => {
+  test('refuses ports, the ROM, the configuration space and an offset outside every region: EINVAL', async () => {
     const { device } = await opened()
     const said = []
     for (const index of [PORT_BAR, ROM, 7, NO_REGION])

@@ -74,7 +74,7 @@ describeContract('mtty', (machine) => {
       expect(said((await getRegionInfo(kernel, device, 0, 31)).answer)).toBe('EINVAL')
     })
 
-    test('has interrupts only after somebody asked what the device is: EINVAL before', async () => {
+    test('has interrupts only after DEVICE_GET_INFO: EINVAL before', async () => {
       const { device } = await MttyDriver.make(machine, 'mtty-1')
       const set = { flags: NONE | TRIGGER, index: MSI, count: 0 }
       expect(said((await getIrqInfo(kernel, device, INTX)).answer)).toBe('EINVAL')
@@ -233,7 +233,7 @@ describeContract('mtty', (machine) => {
       expect(await mtty.read(UART.iirFcr)).toBe(0xc4)
     })
 
-    test('tells of modem signals as of no cause at all', async () => {
+    test('reports modem signals as no cause at all', async () => {
       const mtty = await MttyDriver.make(machine, 'mtty-1')
       await mtty.write(UART.iirFcr, 0x01)
       await mtty.write(UART.mcr, 0x03)

@@ -122,7 +122,7 @@ describeType1('the memory of an ioas has no vaddr')('the vaddr of a mapping', (m
       expect(await update(container, moved.address, { iova: IOVA - PAGE })).toBe('EINVAL')
     })
 
-    test('refuses a vaddr that is no multiple of the page: EINVAL', async () => {
+    test('refuses a vaddr that is not a multiple of the page: EINVAL', async () => {
       const { container, moved } = await ready()
       await invalidate(container, { iova: IOVA, size: SIZE })
 
@@ -150,7 +150,7 @@ describeType1('the memory of an ioas has no vaddr')('the vaddr of a mapping', (m
       expect(await mapDma(kernel, container, map)).toBe(0)
     })
 
-    test('the mapping can be unmapped, and then nothing stands in the way of a group', async () => {
+    test('the mapping can be unmapped, and then a group can be added', async () => {
       const { container } = await ready()
       await invalidate(container, { iova: IOVA, size: SIZE })
 

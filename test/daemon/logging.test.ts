@@ -99,7 +99,7 @@ describe('the audit', () => {
     expect(daemon.stderr).not.toContain('WriteRegion')
   })
 
-  test('goes to a file of its own for its owner alone, which SIGHUP opens anew', async () => {
+  test('goes to a separate file for its owner alone, which SIGHUP opens anew', async () => {
     await daemon.start({ audit: auditFile() })
     await client.addressSpace.createSpace({ spaceId: 'first' })
     await until(() => linesOf(auditFile()).length === 1)
@@ -176,7 +176,7 @@ describe('a line on stderr', () => {
   })
 })
 
-describe('lines that nobody reads', () => {
+describe('lines without a reader', () => {
   test('are dropped before those that must not be, and the next line says how many', async () => {
     const fifo = join(daemon.directory, 'fifo')
     execFileSync('mkfifo', [fifo])

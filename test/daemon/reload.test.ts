@@ -179,7 +179,7 @@ describe('a daemon does not start, and says why, with', () => {
     await refused(config, 'Cannot read /no/such/file: ENOENT')
   })
 
-  test('a listen that is no HOST:PORT', async () => {
+  test('a listen that is not a HOST:PORT', async () => {
     await refused({ ...tls(authority.issue('DNS:localhost')), listen: '7443' }, 'HOST:PORT')
   })
 

@@ -56,7 +56,7 @@ describe('a bridge', () => {
     expect(await driverOf(BRIDGE)).toBeUndefined()
   })
 
-  test('that is named is refused, and said to spoil nothing: BAD_ARGUMENT', async () => {
+  test('that is named is refused, and said to keep no group from being viable: BAD_ARGUMENT', async () => {
     at = world(machine)
 
     await expect(bind(BRIDGE)).rejects.toMatchObject({ reason: 'BAD_ARGUMENT' })

@@ -215,7 +215,7 @@ describe('the logs of devices', () => {
     expect(untracked).toEqual([])
   })
 
-  test('name the devices that nobody tracks, whose pages are not told of', async () => {
+  test('name the devices without tracking, whose pages are not reported', async () => {
     await map(0, 4)
 
     expect((await start({ devices: [second] })).untracked).toEqual([first])
@@ -225,7 +225,7 @@ describe('the logs of devices', () => {
     expect(await read()).toEqual([2])
   })
 
-  test('watch what is mapped at the start; what is mapped later reads as written each time', async () => {
+  test('watch the mappings there are at the start; a later mapping reads as written each time', async () => {
     await map(0, 8)
     const { sources } = await start({ devices: [first] })
     await map(16, 4)
@@ -245,7 +245,7 @@ describe('the logs of devices', () => {
     expect(await read()).toEqual([17])
   })
 
-  test('of everywhere are asked about what is mapped only', async () => {
+  test('of everywhere are asked about the mapped ranges only', async () => {
     const everywhere = { iova: 0n, length: (1n << 64n) - PAGE }
     await start({ devices: [first], ranges: [everywhere] })
     await map(0, 1)
@@ -504,7 +504,7 @@ describe('starting', () => {
     })
   })
 
-  test('joins what is mapped where it is more ranges than a device takes', async () => {
+  test('joins mapped ranges where there are more than a device takes', async () => {
     const items = EVERY(300).map((n) => ({
       ...piece(2 * n, 1),
       memoryId: 'ram',
@@ -730,7 +730,7 @@ describe('a mapping of 2^31 pages', () => {
 describe('unmapping', () => {
   beforeEach(() => map(0, 8))
 
-  test('with a read tells what was written until then, and unmaps', async () => {
+  test('with a read reports the pages written until then, and unmaps', async () => {
     await map(8, 8)
     await start({ devices: [first] })
     await write(first, 2, 9)
@@ -781,7 +781,7 @@ describe('unmapping', () => {
     expect(pagesOf(await unmap('all'))).toEqual(EVERY(8))
   })
 
-  test('without a read forgets what was kept', async () => {
+  test('without a read forgets the kept pages', async () => {
     await start({ devices: [first] })
     await write(first, 2)
     await read({ isPeek: true })

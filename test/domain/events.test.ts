@@ -32,7 +32,7 @@ async function invalidate(): Promise<void> {
 }
 
 describe('an event', () => {
-  test('says what was released, and why', async () => {
+  test('names the released resources, and why', async () => {
     await at.domain.releaseClient(alice, 'it has exited')
 
     expect(seen).toEqual([
@@ -57,7 +57,7 @@ describe('an event', () => {
     ])
   })
 
-  test('says that nobody adopted in time', async () => {
+  test('says that no process adopted in time', async () => {
     at.domain.handOver(alice, 1)
 
     await expect.poll(kinds).toEqual(['handover-offered', 'handover-expired'])

@@ -59,7 +59,7 @@ describeModes('handing over', (mode) => {
       expect(at.pinned()).toBe(1n)
     })
 
-    test('that nobody takes in time is released when the owner is gone, and says so', async () => {
+    test('that no process takes in time is released when the owner is gone, and says so', async () => {
       at.domain.handOver(alice, 5)
       await at.domain.releaseClient(alice, 'it has exited')
 
@@ -111,7 +111,7 @@ describeModes('handing over', (mode) => {
       await expect(at.domain.adopt(bob, token)).rejects.toMatchObject({ reason: 'BAD_TICKET' })
     })
 
-    test('that nobody takes in time changes nothing when the owner has come back', async () => {
+    test('that no process takes in time changes nothing when the owner has come back', async () => {
       vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] })
       at.domain.handOver(alice, 1000)
       await at.domain.releaseClient(alice, 'its lease ran out')
@@ -125,7 +125,7 @@ describeModes('handing over', (mode) => {
       expect(owners()).toEqual(['alice', 'alice'])
     })
 
-    test('that nobody takes in time changes nothing while the owner lives', async () => {
+    test('that no process takes in time changes nothing while the owner lives', async () => {
       const { token } = at.domain.handOver(alice, 1)
       await expect.poll(() => at.log.map(({ event }) => event)).toContain('handover-expired')
 

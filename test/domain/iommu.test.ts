@@ -49,7 +49,7 @@ describe('the container of iommufd', () => {
     expect(await map(0xfee0_0000n)).toEqual(['IOVA_OUT_OF_APERTURE'])
   })
 
-  test('pins what is mapped as a device is opened', async () => {
+  test('pins the mapped pages as a device is opened', async () => {
     await map(0n)
     expect(at.pinned()).toBe(0n)
     await at.domain.devices.open(alice, 'space', EDU)

@@ -136,7 +136,7 @@ describe('reading on after a reader that broke off', () => {
     expect(() => startOf(DEVICE, session, at(undefined, 'two'))).toThrow('from_offset')
   })
 
-  test('cannot start beyond what was sent: BAD_ARGUMENT', async () => {
+  test('cannot start beyond the bytes that were sent: BAD_ARGUMENT', async () => {
     expect(() => startOf(DEVICE, saving(), at(1n))).toThrow('only 0 bytes have been sent')
   })
 

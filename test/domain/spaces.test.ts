@@ -337,7 +337,7 @@ describeModes('address spaces', (mode) => {
   })
 
   describe('a client that is gone', () => {
-    test('loses devices, mappings, groups and memory, and nobody else does', async () => {
+    test('loses devices, mappings, groups and memory, and no other client does', async () => {
       await at.domain.binding.bind(alice, {
         devices: [OTHER_EDU],
         driver: undefined,

@@ -26,7 +26,7 @@ describe('test machine', () => {
     expect(statSync(path).isCharacterDevice()).toBe(true)
   })
 
-  test('has two edu devices, each in a group of its own', () => {
+  test('has two edu devices, each in a separate group', () => {
     const edu = ['00:04.0', '00:05.0']
 
     expect(edu.map(idOf)).toEqual(['1234:11e8', '1234:11e8'])

@@ -41,7 +41,7 @@ describe('fileIdentity', () => {
     expect(fileIdentity(openSync('/proc/self/status', 'r'))).toMatchObject({ kind: 'file' })
   })
 
-  test('knows what is no file at all', () => {
+  test('knows an fd that is not a file at all', () => {
     expect(fileIdentity(eventfdCreate())).toMatchObject({ kind: 'other' })
     expect(fileIdentity(openSync('/dev/null', 'r+'))).toMatchObject({ kind: 'other' })
     expect(fileIdentity(openSync(directory, 'r'))).toMatchObject({ kind: 'other' })

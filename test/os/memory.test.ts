@@ -210,7 +210,7 @@ describe('freeSegment', () => {
     expect(bytesAt(segment.address, 1)).toBeUndefined()
   })
 
-  test('covers memory that somebody still looks at: the process lives, the file is let go', async () => {
+  test('covers memory that is still in use: the process lives, the file is let go', async () => {
     const segment = await mapped(MIB)
     const stale = segment.bytes
     stale[0] = 1

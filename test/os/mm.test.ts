@@ -179,7 +179,7 @@ describe.skipIf(!cloneProgram || !hasSetarch)(
       process.kill(relativePid, 'SIGKILL')
     })
 
-    test('is noticed by the list of mappings when nobody keeps the former mm', async () => {
+    test('is noticed by the list of mappings when no process keeps the former mm', async () => {
       const script = startUnrandomized()
       const relativePidfd = openPidfd(Number(await script.line()))
 
@@ -195,7 +195,7 @@ describe.skipIf(!cloneProgram || !hasSetarch)(
   },
 )
 
-test('a pid that nobody has, or that has no mm, is refused and no fd is left: ESRCH', () => {
+test('a pid without a process, or without an mm, is refused and no fd is left: ESRCH', () => {
   const before = openFds()
 
   expect(pinMm(2 ** 22 + 1)).toBe(-ERRNO.ESRCH)

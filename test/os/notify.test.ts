@@ -65,7 +65,7 @@ describe('notify', () => {
     sys.closeSync(manager)
   })
 
-  test('answers that nobody is there: ECONNREFUSED', () => {
+  test('answers that no process listens: ECONNREFUSED', () => {
     vi.stubEnv('NOTIFY_SOCKET', '@vfiod-nobody')
 
     expect(notify('READY=1')).toBe(-ERRNO.ECONNREFUSED)

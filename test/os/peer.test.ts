@@ -88,7 +88,7 @@ test('a peer that is gone is refused and no fd is left behind: ESRCH', async () 
   sys.closeSync(fd)
 })
 
-test('what is no socket has no peer: ENOTSOCK', () => {
+test('an fd that is not a socket has no peer: ENOTSOCK', () => {
   const ENOTSOCK = 88
 
   expect(peerOf(eventfdCreate())).toBe(-ENOTSOCK)

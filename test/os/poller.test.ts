@@ -67,7 +67,7 @@ test('the same fd number is refused a second time and the first watch goes on: E
   expect(await event).toBe(1n)
 })
 
-test('a watch that nobody refers to survives garbage collection', async () => {
+test('a watch without a reference survives garbage collection', async () => {
   const fd = eventfdCreate()
 
   const event = firstEvent(fd)
@@ -77,7 +77,7 @@ test('a watch that nobody refers to survives garbage collection', async () => {
   expect(await event).toBe(1n)
 })
 
-test('watching leaves O_NONBLOCK unset for whoever shares the open file', async () => {
+test('watching leaves O_NONBLOCK unset for the processes that share the open file', async () => {
   const fd = eventfdCreate()
   const shared = sys.dup(fd)
 

@@ -58,7 +58,7 @@ test('the inode of a pidfd is the same for one process and another for the next'
   expect(pidfdInode(openPidfd(other))).not.toBe(inode === -ERRNO.EOPNOTSUPP ? undefined : inode)
 })
 
-test('an fd that is no pidfd has no process inode: EOPNOTSUPP', () => {
+test('an fd that is not a pidfd has no process inode: EOPNOTSUPP', () => {
   expect(pidfdInode(eventfdCreate())).toBe(-ERRNO.EOPNOTSUPP)
   expect(pidfdInode(9999)).toBe(-ERRNO.EBADF)
 })
@@ -78,7 +78,7 @@ test('the start time is field 22 of stat, whatever the name holds', async () => 
   expect(Number(started) / 100).toBeLessThanOrEqual(uptimeS)
 })
 
-test('a pid that nobody has is refused: ENOENT', () => {
+test('a pid without a process is refused: ENOENT', () => {
   expect(startTimeOf(2 ** 22 + 1)).toBe(-ERRNO.ENOENT)
   expect(processName(2 ** 22 + 1)).toBe(-ERRNO.ENOENT)
 })

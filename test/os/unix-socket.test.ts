@@ -32,7 +32,7 @@ const pair = (): [number, number] => {
 }
 
 describe('receiveMessage', () => {
-  test('tells of fds that did not fit, and gives those that did', async () => {
+  test('reports fds that did not fit, and gives those that did', async () => {
     const [near, far] = pair()
     sendMessage(near, Buffer.from('x'), [eventfdCreate(), eventfdCreate(), eventfdCreate()])
     const before = openFds()
@@ -46,7 +46,7 @@ describe('receiveMessage', () => {
     expect(openFds()).toBe(before)
   })
 
-  test('tells of bytes that did not fit', () => {
+  test('reports bytes that did not fit', () => {
     const [near, far] = pair()
     sendMessage(near, Buffer.from('abcdef'))
 
@@ -112,7 +112,7 @@ describe('an address', () => {
     expect(openFds()).toBe(before)
   })
 
-  test('that nobody listens on is refused, and no fd is left: ECONNREFUSED, ENOENT', () => {
+  test('without a listener is refused, and no fd is left: ECONNREFUSED, ENOENT', () => {
     const before = openFds()
 
     expect(connectUnix(SOCK_SEQPACKET, '@vfiod-nobody')).toBe(-ERRNO.ECONNREFUSED)

@@ -8,18 +8,18 @@ describe('VFIO_GROUP_FLAGS_VIABLE', () => {
     expect(viabilityOf([pci('a', 'vfio-pci'), pci('b', 'mlx5_vfio_pci')])).toBe('viable')
   })
 
-  test('a device without a driver does not spoil it', () => {
+  test('a device without a driver keeps it viable', () => {
     expect(viabilityOf([pci('a', 'vfio-pci'), pci('b')])).toBe('viable')
   })
 
-  test('a bridge on pcieport and a device on pci-stub do not spoil it', () => {
+  test('a bridge on pcieport and a device on pci-stub keep it viable', () => {
     const group = [pci('a', 'pcieport'), pci('b', 'pci-stub'), pci('c', 'vfio-pci')]
 
     expect(viabilityOf(group)).toBe('viable')
     expect(blockersOf(group)).toEqual([])
   })
 
-  test('a device that another driver holds spoils it, and is named with its driver', () => {
+  test('a device that another driver holds makes it not viable, and is named with its driver', () => {
     const group = [pci('a', 'vfio-pci'), pci('b', 'snd_hda_intel')]
 
     expect(viabilityOf(group)).toBe('not-viable')

@@ -113,7 +113,7 @@ describe('a fault', () => {
 })
 
 describe('processes', () => {
-  test('have fds of their own, and share the files that they were given', async () => {
+  test('have separate fds, and share the files that they were given', async () => {
     const sim = createSim(defaultMachine, { time: 'poked' })
     const machine = machineOf(sim)
     await machine.bind(EDU)

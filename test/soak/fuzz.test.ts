@@ -125,7 +125,7 @@ const throwAt = async (socket: Socket, random: Random, junk: Buffer): Promise<vo
 }
 
 describe('junk on the Unix socket', () => {
-  test('of HTTP/2, and of nothing at all, costs its connection and nobody else', async () => {
+  test('of HTTP/2, and of nothing at all, costs its connection and no other', async () => {
     const random = new Random(seed)
     for (let round = 0; round < 120 * FACTOR; round += 1)
       await throwAt(connectSocket(daemon.socket), random, http2Junk(random, recorded))
@@ -134,7 +134,7 @@ describe('junk on the Unix socket', () => {
 })
 
 describe.skipIf(lacksOpenssl)('junk on the TLS port (skipped: it needs openssl)', () => {
-  test('instead of a handshake is nobody: the connection is closed', async () => {
+  test('instead of a handshake is not a client: the connection is closed', async () => {
     const random = new Random(seed + 1)
     for (let round = 0; round < 40 * FACTOR; round += 1) {
       const hello = Buffer.concat([
@@ -261,7 +261,7 @@ describe('Drain with junk', () => {
   const undecodable = (random: Random): Buffer =>
     Buffer.concat([unknownField(random), Buffer.from([0x0f]), random.bytes(random.below(20))])
 
-  test('that is no message ends nothing; that is one ends the daemon, and every call with a reason', async () => {
+  test('that is not a message ends nothing; that is one ends the daemon, and every call with a reason', async () => {
     const random = new Random(seed + 6)
     const [method] = drain
     if (method === undefined) throw new Error('there is no Drain')

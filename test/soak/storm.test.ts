@@ -112,7 +112,7 @@ describe.skipIf(!canBeOthers)(`a storm of clients${noOtherUsers}`, () => {
     expect(await daemon.stop(), daemon.output).toBe(0)
   })
 
-  test('lets nobody touch what is not his, and takes nobody for another', () => {
+  test('lets no client touch what another owns, and takes no client for another', () => {
     expect(
       outcomes.flatMap(({ wrong }) => wrong),
       `VFIOD_SEED=${seed}`,

@@ -150,11 +150,11 @@ describe('with an IOMMU', () => {
     })
   })
 
-  test('nothing is told of before tracking starts: TRACKING_STOPPED', async () => {
+  test('nothing is reported before tracking starts: TRACKING_STOPPED', async () => {
     await expect(read()).rejects.toMatchObject({ reason: 'TRACKING_STOPPED' })
   })
 
-  test('mappings that are made while it tracks are told of as well', async () => {
+  test('mappings that are made while it tracks are reported as well', async () => {
     await client.dirty.startTracking({ spaceId, iommu: true })
     await map(200, 3)
 
@@ -163,7 +163,7 @@ describe('with an IOMMU', () => {
     expect(await read()).toEqual(all)
   })
 
-  test('reading and unmapping is one step, and unmaps what it tells of', async () => {
+  test('reading and unmapping is one step, and unmaps the pages it reports', async () => {
     await client.dirty.startTracking({ spaceId, iommu: true })
     await map(200, 3)
     await map(300, 70)
@@ -241,7 +241,7 @@ describe('without an IOMMU', () => {
     }
   })
 
-  test('every page is told of when a group with an IOMMU comes in', async () => {
+  test('every page is reported when a group with an IOMMU comes in', async () => {
     const [edu] = await eduDevices(client)
     if (edu === undefined) throw new Error('the machine has no edu device')
     await client.inventory.bindDevices({ devices: [edu] })
@@ -311,7 +311,7 @@ describe.skipIf(backend !== 'sim')('a device that logs its own DMA', () => {
     await client.device.writeRegion({ name, region: 7, offset: '4', data })
   }
 
-  test('has exactly the pages told of that it wrote, while it writes', async () => {
+  test('has exactly the pages reported that it wrote, while it writes', async () => {
     await start()
     const told = new Set<number>()
     for (const _ of [1, 2, 3, 4]) {
@@ -328,7 +328,7 @@ describe.skipIf(backend !== 'sim')('a device that logs its own DMA', () => {
     expect(told.size).toBeGreaterThan(50)
   })
 
-  test('has exactly those told of that it wrote since the last read', async () => {
+  test('has exactly those reported that it wrote since the last read', async () => {
     await start()
     await some(50n)
     await run(false)

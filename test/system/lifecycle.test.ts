@@ -89,7 +89,7 @@ describeModes('life and death', (mode) => {
       await client.addressSpace.destroySpace({ spaceId: 'mine' })
     })
 
-    test('keeps its things while only its connection is lost', async () => {
+    test('keeps its resources while only its connection is lost', async () => {
       const passing = daemon.client()
       await passing.addressSpace.createSpace({ spaceId: 'kept' })
       passing.close()

@@ -31,7 +31,7 @@ afterAll(async () => {
 })
 
 describe.skipIf(needsCompiler || !isRoot)(`a pid that is used again${suffix} (root)`, () => {
-  test('is another client, and a connection of the former process speaks for nobody', async () => {
+  test('is another client, and a connection of the former process speaks for no client', async () => {
     relay = await Relay.start(daemon.socket)
     const first = await Relay.start(daemon.socket)
     const held = await first.connectFor(relay)

@@ -128,7 +128,7 @@ describe.skipIf(needsCompiler)(`what has an mm of its own${suffix}`, () => {
     expect(stranger.clientId).not.toBe(id)
   })
 
-  test('is a client of its own, whose end takes nothing from its parent', async () => {
+  test('is a separate client, whose end takes nothing from its parent', async () => {
     const { relay, owner } = await startOwner()
     const child = await relay.connect('fork')
     await child.client.addressSpace.createSpace({ spaceId: 'child' })
@@ -189,7 +189,7 @@ describe.skipIf(needsCompiler)(`a connection${suffix}`, () => {
     await expect(use(passed)).rejects.toMatchObject(FORMER)
   })
 
-  test('speaks for nobody after an exec of that process', async () => {
+  test('speaks for no client after an exec of that process', async () => {
     const { relay, owner } = await startOwner()
 
     await relay.exec()
@@ -231,7 +231,7 @@ describe.skipIf(needsCompiler)(`a new image${suffix}`, () => {
 })
 
 describe.skipIf(needsCompiler)(`an owner${suffix}`, () => {
-  test('that is stopped keeps its things, and goes on with them', async () => {
+  test('that is stopped keeps its resources, and goes on with them', async () => {
     const { relay, owner, id } = await startOwner()
     const other = await (await start()).connect('thread')
     const stopped = () => until(() => stateOf(relay.pid) === 'T')

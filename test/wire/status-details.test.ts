@@ -45,7 +45,7 @@ describe('google.rpc.Status', () => {
     expect(roundTrip(details)?.details).toEqual(details)
   })
 
-  test('is null for bytes that are no google.rpc.Status', () => {
+  test('is null for bytes that are not a google.rpc.Status', () => {
     expect(decodeStatus(Buffer.from([0x0a, 0xff, 0xff]))).toBeNull()
   })
 

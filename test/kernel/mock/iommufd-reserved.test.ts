@@ -56,7 +56,7 @@ test('allowed and reserved ranges exclude each other: EADDRINUSE (area_allowed)'
   expect(await iommufd.allow(ioas, [allowed])).toBe('EADDRINUSE')
 })
 
-test('a page table takes lengths of its own pages only: EINVAL (ioas_iova_alloc)', async () => {
+test('a page table takes multiples of its page size only: EINVAL (ioas_iova_alloc)', async () => {
   await newDevice(iommufd, ioas, 0)
   const { segment } = await machine.memory(4096)
   const auto = async (length: bigint) =>

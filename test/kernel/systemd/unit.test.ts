@@ -65,7 +65,7 @@ describe('vfiod.service', () => {
 })
 
 describe('vfiod.socket', () => {
-  test('starts the daemon for whoever connects, on either socket', async () => {
+  test('starts the daemon for the first client that connects, on either socket', async () => {
     systemctl('start', 'vfiod.socket')
     expect(property('ActiveState')).toBe('inactive')
 
