@@ -8,6 +8,7 @@
 
 import { VfiodError } from '../../base/error.ts'
 import { Lanes } from '../../base/lane.ts'
+import { undo, undone } from '../../base/undo.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import {
   cdevOf,
@@ -241,15 +242,7 @@ export class DriverBinding {
       }
       return await this.#views(asked)
     } catch (error) {
-      const left = await this.#undo(touched)
-      if (error instanceof VfiodError && left.length > 0) {
-        throw new VfiodError(
-          error.reason,
-          `${error.message}; could not be undone for ${left}`,
-          error.details,
-        )
-      }
-      throw error
+      throw undone(error, await this.#undo(touched))
     } finally {
       this.#state.apply({ kind: 'drivers-changed', devices: devices.map(({ name }) => name) })
     }
@@ -257,15 +250,10 @@ export class DriverBinding {
 
   /** Give every touched device its former driver, the last one first; answers what did not work. */
   async #undo(touched: readonly Former[]): Promise<string[]> {
-    const left: string[] = []
-    for (const { device, override } of touched.toReversed()) {
-      try {
-        await this.#restore(device, override)
-      } catch {
-        left.push(device.name)
-      }
-    }
-    return left
+    const left = await undo(touched.toReversed(), ({ device, override }) =>
+      this.#restore(device, override),
+    )
+    return left.map(({ done }) => done.device.name)
   }
 
   async #restore(former: HostDevice, override: string | undefined): Promise<void> {
@@ -278,6 +266,7 @@ export class DriverBinding {
         await probeDriver(this.#kernel, name)
       }
     }
+    if ((await driverOverride(this.#kernel, name)) === override) return
     await setDriverOverride(this.#kernel, name, override)
   }
 

@@ -1,6 +1,7 @@
 /** Mapping and unmapping in one address space: everything is checked before the kernel is asked. */
 
 import { VfiodError } from '../../base/error.ts'
+import { undo } from '../../base/undo.ts'
 import {
   type Access,
   hex,
@@ -19,7 +20,7 @@ import type { Memory, MemoryUse } from '../memory/memory.ts'
 import { requireOwner } from '../state/owner.ts'
 import type { MappingRecord } from '../state/records.ts'
 import type { State } from '../state/state.ts'
-import { undo } from './batch.ts'
+
 import type { MemlockCheck } from './memlock.ts'
 import { type Piece, requireInside, requireRange } from './ranges.ts'
 import type { AddressSpace } from './space.ts'

@@ -1,6 +1,7 @@
 /** The address spaces there are: one verb per promise, each in the lane of its space. */
 
 import { VfiodError } from '../../base/error.ts'
+import { undone } from '../../base/undo.ts'
 import { iova } from '../../base/units.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import { hasRole } from '../../rules/policy.ts'
@@ -16,7 +17,7 @@ import { requireOwner } from '../state/owner.ts'
 import type { MappingRecord, OwnerRecord } from '../state/records.ts'
 import type { State } from '../state/state.ts'
 import { SPACE_PRICE } from '../state/usage.ts'
-import { type BatchResult, inTurn, inTurnOrNone, requireBatch, undone } from './batch.ts'
+import { type BatchResult, inTurn, inTurnOrNone, requireBatch } from './batch.ts'
 import { MapBatch, type MapItem, mapOne, mappingText, unmapOne } from './mapping.ts'
 import { MemlockCheck } from './memlock.ts'
 import type { Piece } from './ranges.ts'
