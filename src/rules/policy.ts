@@ -26,6 +26,9 @@ export const QUOTAS = [
   'streams',
   /** Watches of the inventory and of events. */
   'watches',
+  /** File descriptors that the daemon holds for what the above are: one of an address space, a memory
+   * object and a session, three of an open device, one of each vector that a stream reports. */
+  'fds',
   /** Open connections, for gRPC and for fds, idle ones too. */
   'connections',
   /** Processes that have connected and still run, whether or not they are connected. */
@@ -36,13 +39,38 @@ export type QuotaName = (typeof QUOTAS)[number]
 /** Undefined is unlimited. */
 export type Quota = Readonly<Partial<Record<QuotaName, bigint>>>
 
-/** What an identity may use where its rule does not say: a quarter of what there is for all. */
-export const DEFAULT_QUOTA: Quota = { memory_bytes: 1n << 44n, connections: 256n, processes: 64n }
-/** What all may use together where the policy does not say: a connection takes an fd, a process three. */
+/**
+ * What all may use together where the policy does not say. A mapping takes a few hundred bytes of the
+ * daemon; fds are three quarters of the 65,536 that the unit allows, of which a connection takes one
+ * and a process three besides. Bytes that devices pin are limited by RLIMIT_MEMLOCK and the policy.
+ */
 export const DEFAULT_TOTAL_QUOTA: Quota = {
+  mappings: 1n << 22n,
+  address_spaces: 4096n,
+  memories: 16_384n,
   memory_bytes: 1n << 46n,
+  devices: 4096n,
+  sessions: 1024n,
+  streams: 4096n,
+  watches: 256n,
+  fds: 49_152n,
   connections: 1024n,
   processes: 1024n,
+}
+
+/** What an identity may use where its rule does not say: a quarter, so that it locks out no other. */
+export const DEFAULT_QUOTA: Quota = {
+  mappings: 1n << 20n,
+  address_spaces: 1024n,
+  memories: 4096n,
+  memory_bytes: 1n << 44n,
+  devices: 1024n,
+  sessions: 256n,
+  streams: 1024n,
+  watches: 16n,
+  fds: 12_288n,
+  connections: 256n,
+  processes: 64n,
 }
 
 /** The credentials of a process, from the kernel, or the name in a verified certificate. */

@@ -5,7 +5,13 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
 import { PolicyStore, parsePolicy, ruleSchema } from '../../src/daemon/policy-file.ts'
-import { grantOf, type Identity, QUOTAS } from '../../src/rules/policy.ts'
+import {
+  DEFAULT_QUOTA,
+  DEFAULT_TOTAL_QUOTA,
+  grantOf,
+  type Identity,
+  QUOTAS,
+} from '../../src/rules/policy.ts'
 
 const directory = mkdtempSync(join(tmpdir(), 'vfiod-policy-'))
 afterAll(() => rmSync(directory, { recursive: true }))
@@ -125,8 +131,6 @@ describe('PolicyStore', () => {
 })
 
 describe('docs/policy.md', () => {
-  const rowsOf = (pattern: RegExp) => document.match(pattern) ?? []
-
   test('has a row for every key of a rule, as the schema describes it', () => {
     const rows = Object.entries(ruleSchema.shape).map(
       ([key, schema]) => `| \`${key}\` | ${schema.description} |`,
@@ -135,11 +139,14 @@ describe('docs/policy.md', () => {
     for (const row of rows) expect(document).toContain(row)
   })
 
-  test('has a row for every quota, and no other', () => {
-    const section = document.slice(document.indexOf('| quota | counts |'))
-    const names = rowsOf(/^\| `[a-z_]+` \|/gm).filter((row) => section.includes(row))
+  test('has a row for every quota, with its defaults, and no other', () => {
+    const table = document.slice(document.indexOf('| quota | counts |'))
+    const rows = [...table.matchAll(/^\| `([a-z_]+)` \|.*\| (\w+) \| (\w+) \|$/gm)]
+    const text = (limit: bigint | undefined) => String(limit ?? 'unlimited')
 
-    expect(names.slice(-QUOTAS.length)).toEqual(QUOTAS.map((name) => `| \`${name}\` |`))
+    expect(rows.map(([, ...cells]) => cells)).toEqual(
+      QUOTAS.map((name) => [name, text(DEFAULT_QUOTA[name]), text(DEFAULT_TOTAL_QUOTA[name])]),
+    )
   })
 
   test('has an example that is a policy', () => {

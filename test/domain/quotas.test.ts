@@ -131,6 +131,20 @@ describe('over its quota a client is refused', () => {
     })
   })
 
+  test('fds: one of each vector that a stream reports, besides those of space and device', async () => {
+    const at = world()
+    const client = limited({ fds: 4n })
+    await readySpace(at, client)
+    await at.domain.devices.open(client, 'space', EDU)
+    const vectors = { name: EDU, index: 1, start: 0, count: 1 }
+    const events = at.domain.irqs.watch(client, vectors, new AbortController().signal)
+
+    await expect(events.next()).rejects.toMatchObject({
+      reason: 'LIMIT_REACHED',
+      details: { quota: { limit: 'fds of uid of limited', max: 4n, current: 4n, needed: 1n } },
+    })
+  })
+
   test('and everything is given back when it is gone', async () => {
     const at = world()
     const client = limited({})
@@ -154,6 +168,7 @@ describe('over its quota a client is refused', () => {
       ['allocated_bytes', 0x1000n],
       ['devices', 2n],
       ['sessions', 1n],
+      ['fds', 10n],
     ])
 
     await domain.releaseClient(client, 'it has exited')

@@ -90,7 +90,7 @@ export class Irqs {
   ): AsyncGenerator<IrqEvent, void> {
     const device = this.#devices.get(client, vectors.name)
     const { irq, range } = requireVectors(device, vectors)
-    const charge = this.#quotas.charge(client, { streams: 1n })
+    const charge = this.#quotas.charge(client, { streams: 1n, fds: BigInt(range.count) })
     const disarming = new AbortController()
     const listener = { disarmed: () => disarming.abort() }
     const ends = device.until(signal)

@@ -44,6 +44,7 @@ const TEXT: Record<QuotaName, string> = {
   sessions: 'data transfer sessions',
   streams: 'streams',
   watches: 'watches',
+  fds: 'file descriptors of the daemon',
   connections: 'connections',
   processes: 'processes that have connected',
   calls_per_second: 'calls per second',

@@ -7,17 +7,18 @@ import type { MappingRecord, MemoryRecord } from './records.ts'
 /** How much of each quota. */
 export type Amounts = Readonly<Partial<Record<QuotaName, bigint>>>
 
-export const SPACE_PRICE: Amounts = { address_spaces: 1n }
-export const DEVICE_PRICE: Amounts = { devices: 1n }
-export const SESSION_PRICE: Amounts = { sessions: 1n }
+export const SPACE_PRICE: Amounts = { address_spaces: 1n, fds: 1n }
+/** Its fd, and an eventfd each by which it is asked back and reports errors. */
+export const DEVICE_PRICE: Amounts = { devices: 1n, fds: 3n }
+export const SESSION_PRICE: Amounts = { sessions: 1n, fds: 1n }
 
 export const memoryPrice = ({
   length,
   isAllocated,
 }: Pick<MemoryRecord, 'length' | 'isAllocated'>): Amounts =>
   isAllocated
-    ? { memories: 1n, memory_bytes: length, allocated_bytes: length }
-    : { memories: 1n, memory_bytes: length }
+    ? { memories: 1n, fds: 1n, memory_bytes: length, allocated_bytes: length }
+    : { memories: 1n, fds: 1n, memory_bytes: length }
 
 export function mappingsPrice(mappings: readonly MappingRecord[]): Amounts {
   const locked = mappings.reduce((sum, mapping) => sum + lengthOf(mapping), 0n)
