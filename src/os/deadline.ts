@@ -12,6 +12,7 @@ const TURNS = 2
 
 export class Deadline {
   readonly #onDue: () => void
+  #due = 0
   #timer: NodeJS.Timeout | undefined
   #turn: NodeJS.Immediate | undefined
 
@@ -21,15 +22,20 @@ export class Deadline {
     this.#wait(ms)
   }
 
+  /** Milliseconds until it is due. */
+  get remainingMs(): number {
+    return Math.max(0, Math.ceil(this.#due - performance.now()))
+  }
+
   cancel(): void {
     clearTimeout(this.#timer)
     clearImmediate(this.#turn)
   }
 
   #wait(ms: number): void {
-    const due = performance.now() + ms
+    this.#due = performance.now() + ms
     this.#timer = setTimeout(() => {
-      const late = performance.now() - due
+      const late = performance.now() - this.#due
       if (late > LATE_MS) this.#wait(late)
       else this.#readSockets(TURNS)
     }, ms)

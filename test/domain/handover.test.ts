@@ -89,6 +89,9 @@ describeModes('handing over', (mode) => {
       await expect(
         at.domain.binding.unbind(bob, { devices: [EDU], wholeGroup: false }),
       ).rejects.toThrow(waits)
+      await expect(at.domain.destroySpace(bob, 'space')).rejects.toThrow(
+        /it belongs to pid 101 \(alice\), uid 1000, which is gone and has handed it over/,
+      )
       expect(waitingOffers(at.domain.state)).toMatchObject([
         { owner: { id: 'alice' }, gone: 'it has exited' },
       ])

@@ -108,6 +108,14 @@ describe('a remap', () => {
     })
   })
 
+  test('has one deadline, which a later call does not move, and is told when that is', async () => {
+    const first = await invalidate({ iova: 0x10_0000n, length: 0x10_0000n }, 20_000)
+    const second = await invalidate({ iova: 0n, length: 0x10_0000n }, 60_000)
+
+    expect(first.deadlineMs).toBe(20_000)
+    expect(second.deadlineMs).toBeLessThanOrEqual(20_000)
+  })
+
   test('ends with its space', async () => {
     await invalidate('all', 1)
     await at.domain.destroySpace(alice, 'space')

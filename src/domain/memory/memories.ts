@@ -119,7 +119,7 @@ export class Memories {
         resource: { type: 'memory', name: id },
       })
     }
-    requireOwner(client, record.owner, { type: 'memory', name: id })
+    requireOwner(client, record.owner, { type: 'memory', name: id }, this.#state)
     return this.runtime(id)
   }
 
@@ -265,7 +265,7 @@ export class Memories {
   #requireFreeId(client: Client, id: string): void {
     const taken = this.#state.memory(id)
     if (taken === undefined) return
-    requireOwner(client, taken.owner, { type: 'memory', name: id })
+    requireOwner(client, taken.owner, { type: 'memory', name: id }, this.#state)
     throw idInUse(id)
   }
 

@@ -64,9 +64,8 @@ export class Remaps {
     const bytes = await remap.invalidate(range)
     const mappings = found.map((before) => ({ before, after: { ...before, isVaddrValid: false } }))
     this.#state.apply({ kind: 'remapped', spaceId: space.id, mappings })
-    const deadlineMs = Math.min(what.deadlineMs || LIMITS.vaddrInvalidMs, LIMITS.vaddrInvalidMs)
-    this.#startDeadline(space, deadlineMs)
-    return { bytes, deadlineMs }
+    const wantedMs = Math.min(what.deadlineMs || LIMITS.vaddrInvalidMs, LIMITS.vaddrInvalidMs)
+    return { bytes, deadlineMs: this.#startDeadline(space, wantedMs) }
   }
 
   /** Update one mapping, named by exactly its range. */
@@ -135,13 +134,16 @@ export class Remaps {
     this.#state.apply({ kind: 'remapped', spaceId: space.id, mappings })
   }
 
-  #startDeadline(space: AddressSpace, ms: number): void {
-    if (this.#deadlines.has(space)) return
+  /** Answers in how many milliseconds the space is due: that of an earlier call counts for all. */
+  #startDeadline(space: AddressSpace, ms: number): number {
+    const running = this.#deadlines.get(space)
+    if (running !== undefined) return running.remainingMs
     const deadline = new Deadline(ms, () => {
       this.#deadlines.delete(space)
       void space.lane.run(() => this.#restore(space))
     })
     this.#deadlines.set(space, deadline)
+    return ms
   }
 
   #endDeadline(space: AddressSpace): void {

@@ -82,7 +82,7 @@ export class Spaces {
   /** The caller's space, or NO_SUCH_SPACE or NOT_MM_OWNER. */
   owned(client: Client, id: string): AddressSpace {
     const space = this.#find(id)
-    requireOwner(client, space.owner, { type: 'address space', name: id })
+    requireOwner(client, space.owner, { type: 'address space', name: id }, this.#parts.state)
     return space
   }
 
@@ -97,7 +97,7 @@ export class Spaces {
       // It may have been destroyed while the call waited in the lane.
       if (space.isClosed) throw noSuchSpace(id)
       // Or handed over.
-      requireOwner(client, space.owner, { type: 'address space', name: id })
+      requireOwner(client, space.owner, { type: 'address space', name: id }, this.#parts.state)
       return operation(space)
     })
   }
@@ -216,7 +216,7 @@ export class Spaces {
   #adder(client: Client, id: string): Client {
     const space = this.#find(id)
     if (space.owner.id !== client.id && hasRole(client.grant, 'admin')) return space.client
-    requireOwner(client, space.owner, { type: 'address space', name: id })
+    requireOwner(client, space.owner, { type: 'address space', name: id }, this.#parts.state)
     if (client.grant.addsGroups) return client
     throw new VfiodError(
       'ROLE_NEEDED',
@@ -227,7 +227,8 @@ export class Spaces {
   /** The space of that id where the client has it; NOT_MM_OWNER where another client has. */
   #taken(client: Client, id: string): AddressSpace | undefined {
     const space = this.#spaces.get(id)
-    if (space !== undefined) requireOwner(client, space.owner, { type: 'address space', name: id })
+    if (space !== undefined)
+      requireOwner(client, space.owner, { type: 'address space', name: id }, this.#parts.state)
     return space
   }
 

@@ -35,16 +35,18 @@ export const holderOf = (
   }
 }
 
-/** Throw unless the caller owns the object. */
+/** Throw unless the caller owns the object; with the state, an owner that is gone is named as gone. */
 export function requireOwner(
   caller: OwnerRecord,
   owner: OwnerRecord,
   object: { readonly type: string; readonly name: string },
+  state: Pick<State, 'offers'> = { offers: new Map() },
 ): void {
   if (caller.id === owner.id) return
+  const { holder, fix } = holderOf(state, owner, `the caller is ${ownerText(caller)}`)
   throw new VfiodError(
     'NOT_MM_OWNER',
-    `Cannot use ${object.type} ${object.name}: it belongs to ${ownerText(owner)}; the caller is ${ownerText(caller)}`,
+    `Cannot use ${object.type} ${object.name}: it belongs to ${holder}; ${fix}`,
     { resource: { ...object, owner: ownerText(owner) } },
   )
 }
