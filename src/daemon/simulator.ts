@@ -1,7 +1,14 @@
 /** What an administrator pokes of a simulated machine: the words of the API made faults of it. */
 import type { FaultText, Simulator } from '../api/services/simulator.ts'
 import type { Sim } from '../backends/sim/sim.ts'
-import { FAULT_CALLS, type FaultEffect, type FaultSpec } from '../backends/sim/spec/fault-spec.ts'
+import {
+  COMMAND_MAX,
+  FAULT_CALLS,
+  type FaultEffect,
+  type FaultSpec,
+  HOLDER_COMMAND,
+  PID_MAX,
+} from '../backends/sim/spec/fault-spec.ts'
 import { ERRNO, type ErrnoName } from '../base/errno.ts'
 
 const errnoOf = (name: string): ErrnoName => {
@@ -9,7 +16,16 @@ const errnoOf = (name: string): ErrnoName => {
   throw new RangeError(`Cannot inject a fault: there is no errno "${name}"`)
 }
 
-const effectOf = ({ kind, errno, number, target }: FaultText): FaultEffect => {
+const holdOf = ({ number: pid, target: path, command }: FaultText): FaultEffect => {
+  if (pid < 1 || pid > PID_MAX)
+    throw new RangeError(`Cannot inject a fault: ${pid} is not a pid; 1 to ${PID_MAX} is`)
+  if (Buffer.byteLength(command) > COMMAND_MAX)
+    throw new RangeError(`Cannot inject a fault: "${command}" has more than ${COMMAND_MAX} bytes`)
+  return { kind: 'hold', path, pid, command: command === '' ? HOLDER_COMMAND : command }
+}
+
+const effectOf = (text: FaultText): FaultEffect => {
+  const { kind, errno, number, target } = text
   switch (kind) {
     case 'errno':
       return { kind, errno: errnoOf(errno) }
@@ -17,7 +33,11 @@ const effectOf = ({ kind, errno, number, target }: FaultText): FaultEffect => {
       return { kind, steps: number }
     case 'short':
       return { kind, bytes: number }
+    case 'hold':
+      return holdOf(text)
     case 'lose':
+    case 'unplug':
+    case 'plug':
     case 'aer':
       return { kind, device: target }
     case 'arc':
@@ -43,6 +63,19 @@ const specOf = (text: FaultText): FaultSpec => {
   }
 }
 
+const numberOf = (effect: FaultEffect): number => {
+  switch (effect.kind) {
+    case 'stall':
+      return effect.steps
+    case 'short':
+      return effect.bytes
+    case 'hold':
+      return effect.pid
+    default:
+      return 0
+  }
+}
+
 const textOf = ({ effect, ...spec }: FaultSpec): FaultText => ({
   call: '',
   request: '',
@@ -51,8 +84,9 @@ const textOf = ({ effect, ...spec }: FaultSpec): FaultText => ({
   ...spec,
   kind: effect.kind,
   errno: 'errno' in effect ? effect.errno : '',
-  number: 'steps' in effect ? effect.steps : 'bytes' in effect ? effect.bytes : 0,
-  target: 'device' in effect ? effect.device : '',
+  number: numberOf(effect),
+  target: 'device' in effect ? effect.device : effect.kind === 'hold' ? effect.path : '',
+  command: effect.kind === 'hold' ? effect.command : '',
 })
 
 export const simulatorOf = (sim: Sim): Simulator => ({

@@ -8,6 +8,7 @@ import { mlx5Like, SOURCE, TARGET } from './mlx5-like.ts'
 import { backend, type Daemon, openIn, startDaemon } from './world.ts'
 
 const LOST = '0000:00:0b.0'
+const HELD = '0000:00:0c.0'
 const STATE_BYTES = 0x40_0000
 
 const device = (address: string, group: number): string =>
@@ -18,7 +19,9 @@ describe.skipIf(backend !== 'sim')('a simulated machine through gRPC', () => {
   let client: VfiodClient
 
   beforeAll(async () => {
-    daemon = await startDaemon(device(SOURCE, 9) + device(TARGET, 10) + device(LOST, 11))
+    daemon = await startDaemon(
+      device(SOURCE, 9) + device(TARGET, 10) + device(LOST, 11) + device(HELD, 12),
+    )
     client = daemon.client()
     await openIn(client, 'source', SOURCE)
     await openIn(client, 'target', TARGET)
@@ -112,6 +115,44 @@ describe.skipIf(backend !== 'sim')('a simulated machine through gRPC', () => {
 
     await client.migration.getMigrationState({ name: SOURCE })
     expect((await client.simulator.listFaults()).faults).toEqual([])
+  })
+
+  test('has another process hold a group', async () => {
+    const fault = {
+      fault: 'vm',
+      kind: 'FAULT_KIND_HOLD',
+      target: '/dev/vfio/12',
+      number: 812,
+      command: 'qemu',
+    } as const
+    await client.simulator.injectFault({ fault })
+    await client.addressSpace.createSpace({ spaceId: 'held' })
+
+    const added = client.addressSpace.addGroup({ spaceId: 'held', groupId: 12 })
+
+    await expect(added).rejects.toMatchObject({
+      reason: 'GROUP_IN_USE',
+      message: expect.stringContaining('pid 812 (qemu)'),
+    })
+    expect((await client.simulator.listFaults()).faults).toMatchObject([{ fault }])
+    await client.simulator.clearFaults()
+    await client.addressSpace.addGroup({ spaceId: 'held', groupId: 12 })
+  })
+
+  test('unplugs a device that no client has open, and plugs it in again', async () => {
+    const names = async () =>
+      (await client.inventory.listDevices({})).devices.map(({ name }) => name)
+    const inject = async (kind: 'FAULT_KIND_UNPLUG' | 'FAULT_KIND_PLUG') => {
+      await client.simulator.injectFault({ fault: { fault: 'slot', kind, target: HELD } })
+      await client.inventory.listGroups({})
+    }
+    await client.addressSpace.destroySpace({ spaceId: 'held' })
+
+    await inject('FAULT_KIND_UNPLUG')
+    expect(await names()).not.toContain(HELD)
+    await inject('FAULT_KIND_PLUG')
+
+    expect(await names()).toContain(HELD)
   })
 
   test('loses a device by surprise', async () => {

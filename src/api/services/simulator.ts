@@ -18,6 +18,7 @@ export interface FaultText {
   readonly errno: string
   readonly number: number
   readonly target: string
+  readonly command: string
 }
 
 /** The simulated machine, as far as an administrator may poke it. */

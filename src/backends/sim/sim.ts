@@ -15,6 +15,8 @@
  * sysfs. Of vfiod it needs the port, the layouts of abi, os, and the arithmetic of rules.
  */
 
+import { readFileSync } from 'node:fs'
+import { pid as ownPid } from 'node:process'
 import type { Kernel } from '../../kernel/port.ts'
 import type { Segment } from '../../os/memory.ts'
 import { Mm, User } from './core/mm.ts'
@@ -22,8 +24,10 @@ import type { VendorDevice } from './devices/profiles/vendor-device.ts'
 import { type Fault, SimKernel } from './file/kernel.ts'
 import { Process } from './file/process.ts'
 import { Vfs } from './file/vfs.ts'
+import { hold } from './holder.ts'
 import { Faults } from './machine/faults.ts'
 import { Machine } from './machine/machine.ts'
+import type { FaultEffect } from './spec/fault-spec.ts'
 import type { MachineSpec } from './spec/machine-spec.ts'
 import { fileTree } from './sysfs/tree.ts'
 import type { VfioDevice } from './vfio/vfio-device.ts'
@@ -62,6 +66,9 @@ export interface Sim extends SimProcess {
   fault: Fault | undefined
 }
 
+/** What /proc/self/comm of the real process says. */
+const ownCommand = (): string => readFileSync('/proc/self/comm', 'utf8').trim()
+
 /** A machine that runs. Its `time` may be set here, for tests that poke it. */
 export const createSim = (
   spec: MachineSpec,
@@ -72,10 +79,25 @@ export const createSim = (
   const processes = new WeakMap<SimProcess, Process>()
 
   const user = new User()
+  /** A process of another user, whose memory is nothing of this one. */
+  const holderOf = ({ path, pid, command }: Extract<FaultEffect, { kind: 'hold' }>) => {
+    const process = new Process(new Mm(null, new User(), []), { pid, command })
+    const letGo = (): void => {
+      machine.processes.delete(process)
+      process.closeAll()
+    }
+    machine.processes.add(process)
+    if (hold(vfs, process, path)) return letGo
+    letGo()
+    return undefined
+  }
+
   const processOf = (options: SpawnOptions): { handle: SimProcess; process: Process } => {
     const { memlockBytes = spec.memlockBytes, mayRaiseLimits = true, memory } = options
     const mm = new Mm(memlockBytes, user, memory)
-    const process = new Process(mm, { mayRaiseLimits })
+    const pid = ownPid + machine.processes.size
+    const process = new Process(mm, { pid, command: ownCommand(), mayRaiseLimits })
+    machine.processes.add(process)
     const kernel = new SimKernel(vfs, process, (call) => sim.fault?.(call) ?? faults.decide(call))
     const handle: SimProcess = {
       kernel,
@@ -90,7 +112,10 @@ export const createSim = (
         if (!file) throw new Error(`Cannot receive fd ${fd}: it is not open there`)
         return process.receive(file)
       },
-      exit: () => process.closeAll(),
+      exit: () => {
+        machine.processes.delete(process)
+        process.closeAll()
+      },
     }
     processes.set(handle, process)
     return { handle, process }
@@ -106,10 +131,15 @@ export const createSim = (
     [...machine.vfio.devices.values()].find((device) => device.name === name)
   const faults = new Faults(
     {
-      lose: (name) => deviceAt(name)?.lose(),
+      lose: (name) =>
+        machine.hotplug.has(name) ? machine.hotplug.lose(name) : deviceAt(name)?.lose(),
+      unplug: (name) => void machine.hotplug.unplug(name),
+      plug: (name) => void machine.hotplug.plug(name),
+      hold: holderOf,
       aer: (name) => deviceAt(name)?.reportError(),
       failNextArc: (name, errno) => vendorAt(name).migration?.failNextArc(-errno),
       has: (name, effect) => {
+        if (effect === 'plug' || effect === 'unplug') return machine.hotplug.has(name)
         const fn = machine.pci.functions.get(name)
         return effect === 'arc'
           ? fn?.vendor?.migration !== undefined

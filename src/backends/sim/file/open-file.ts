@@ -27,6 +27,8 @@ export abstract class OpenFile {
   #references = 1
   /** The device that calls on the file are about, where they are about one. */
   deviceName: string | undefined
+  /** What it was opened by; undefined for a file that another file made. */
+  path: string | undefined
 
   get(): this {
     this.#references += 1

@@ -12,12 +12,21 @@ import type { Answer, Caller, OpenFile } from './open-file.ts'
 
 export class Process implements Caller {
   readonly mm: Mm
+  readonly pid: number
+  /** What /proc/PID/comm says. */
+  readonly command: string
   readonly mayRaiseLimits: boolean
   readonly #files = new Map<number, OpenFile>()
   readonly #mapped = new Map<Segment, { readonly memory: DeviceMemory; readonly file: OpenFile }>()
 
-  constructor(mm: Mm, { mayRaiseLimits = true }: { readonly mayRaiseLimits?: boolean } = {}) {
+  constructor(
+    mm: Mm,
+    who: { readonly pid: number; readonly command: string; readonly mayRaiseLimits?: boolean },
+  ) {
+    const { pid, command, mayRaiseLimits = true } = who
     this.mm = mm
+    this.pid = pid
+    this.command = command
     this.mayRaiseLimits = mayRaiseLimits
   }
 
@@ -30,6 +39,11 @@ export class Process implements Caller {
   /** As if the fd had been sent to another process: another reference to the same file. */
   receive(file: OpenFile): number {
     return this.install(file.get())
+  }
+
+  /** Its open files, by fd. */
+  get files(): ReadonlyMap<number, OpenFile> {
+    return this.#files
   }
 
   fileOf(fd: number): OpenFile | undefined {

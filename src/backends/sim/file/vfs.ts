@@ -22,8 +22,10 @@ export interface Attribute {
 
 export interface Link {
   readonly kind: 'link'
-  /** An absolute path; readlink answers it relative to the link's directory. */
+  /** An absolute path; readlink answers it relative to the link's directory, as sysfs does. */
   readonly target: string
+  /** In procfs readlink answers what the file was opened by. */
+  readonly isOpenFile?: true
 }
 
 export interface DeviceNode {
@@ -45,6 +47,9 @@ export const attribute = (
 ): Attribute => ({ kind: 'attribute', ...(show && { show }), ...(store && { store }) })
 
 export const link = (target: string): Link => ({ kind: 'link', target })
+
+/** A link of /proc/PID/fd. */
+export const openFileLink = (target: string): Link => ({ kind: 'link', target, isOpenFile: true })
 
 const LINKS_MAX = 40
 
@@ -86,6 +91,7 @@ export class Vfs {
     const found = this.#walk(path, { followsLast: false })
     if (typeof found === 'number') return found
     if (found.node.kind !== 'link') return -ERRNO.EINVAL
+    if (found.node.isOpenFile) return found.node.target
     return relative(found.path.slice(0, -1), found.node.target.split('/').filter(Boolean))
   }
 
@@ -93,7 +99,10 @@ export class Vfs {
     const node = this.#lookup(path)
     if (typeof node === 'number') return node
     if (node.kind === 'directory') return -ERRNO.EISDIR
-    return node.kind === 'device node' ? node.open(caller) : -ERRNO.EACCES
+    if (node.kind !== 'device node') return -ERRNO.EACCES
+    const file = node.open(caller)
+    if (typeof file !== 'number') file.path = path
+    return file
   }
 
   #lookup(path: string): Node | number {

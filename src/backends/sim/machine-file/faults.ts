@@ -2,10 +2,13 @@
 import { z } from 'zod'
 import { ERRNO, type ErrnoName } from '../../../base/errno.ts'
 import {
+  COMMAND_MAX,
   FAULT_CALLS,
   FAULT_REQUESTS,
   type FaultEffect,
   type FaultSpec,
+  HOLDER_COMMAND,
+  PID_MAX,
 } from '../spec/fault-spec.ts'
 
 const errno = z.enum(Object.keys(ERRNO) as [ErrnoName, ...ErrnoName[]])
@@ -18,6 +21,13 @@ const effect = z
     z.strictObject({ short: z.int().nonnegative() }),
     z.strictObject({ lose: device }),
     z.strictObject({ aer: device }),
+    z.strictObject({ unplug: device }),
+    z.strictObject({ plug: device }),
+    z.strictObject({
+      hold: z.string().min(1),
+      pid: z.int().positive().max(PID_MAX),
+      command: z.string().min(1).max(COMMAND_MAX).default(HOLDER_COMMAND),
+    }),
     z.strictObject({ arc: device, errno }),
   ])
   .transform((given): FaultEffect => {
@@ -25,6 +35,10 @@ const effect = z
     if ('short' in given) return { kind: 'short', bytes: given.short }
     if ('lose' in given) return { kind: 'lose', device: given.lose }
     if ('aer' in given) return { kind: 'aer', device: given.aer }
+    if ('unplug' in given) return { kind: 'unplug', device: given.unplug }
+    if ('plug' in given) return { kind: 'plug', device: given.plug }
+    if ('hold' in given)
+      return { kind: 'hold', path: given.hold, pid: given.pid, command: given.command }
     if ('arc' in given) return { kind: 'arc', device: given.arc, errno: given.errno }
     return { kind: 'errno', errno: given.errno }
   })

@@ -57,8 +57,8 @@ const bar = z.strictObject({
 const pciAddress = z
   .string()
   .regex(
-    /^[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$/,
-    'an address such as "0000:00:04.0" is needed',
+    /^([0-9a-f]{4}|[1-9a-f][0-9a-f]{4,7}):[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$/,
+    'an address such as "0000:00:04.0" is needed, or "10000:00:04.0" in a domain above ffff',
   )
 
 const state = z
@@ -104,6 +104,7 @@ const pciFunction = z
     pcie: z.boolean().optional(),
     bridge: z.boolean().optional(),
     reset: z.boolean().optional(),
+    plugged: z.boolean().optional(),
     parent: pciAddress.optional(),
     native_driver: z.string().optional(),
     bound_driver: z.string().optional(),
@@ -127,6 +128,7 @@ const pciFunction = z
       isPcie: given.pcie,
       isBridge: given.bridge,
       hasReset: given.reset,
+      isPlugged: given.plugged,
       parent: given.parent,
       nativeDriver: given.native_driver,
       boundDriver: given.bound_driver,
@@ -307,6 +309,17 @@ const repeated = (
       : [{ path: [table, index, key], message: `${value} is described twice` }],
   )
 
+const isBehindItself = (address: string, functions: readonly FunctionSpec[]): boolean => {
+  const parents = new Map(functions.map((fn) => [fn.address, fn.parent]))
+  const seen = new Set<string>()
+  let above = parents.get(address)
+  while (above !== undefined && !seen.has(above)) {
+    seen.add(above)
+    above = parents.get(above)
+  }
+  return seen.has(address)
+}
+
 const functionContradictions = (
   fn: FunctionSpec,
   machine: {
@@ -330,7 +343,11 @@ const functionContradictions = (
   const { boundDriver, nativeDriver, parent } = fn
   if (parent !== undefined) {
     const bridge = machine.functions.find(({ address }) => address === parent)
-    if (!bridge?.isBridge) found.push(at('parent', `${parent} is not a bridge of this machine`))
+    if (!bridge) found.push(at('parent', `there is no function ${parent} in this machine`))
+    else if (!bridge.isBridge)
+      found.push(at('parent', `${parent} is not a bridge; a bridge has \`bridge = true\``))
+    else if (isBehindItself(fn.address, machine.functions))
+      found.push(at('parent', `${fn.address} is behind itself`))
   }
   if (boundDriver !== undefined && !machine.drivers.includes(boundDriver))
     found.push(at('bound_driver', `"${boundDriver}" is not among the drivers`))

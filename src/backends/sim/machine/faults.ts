@@ -14,6 +14,10 @@ export interface FaultTarget {
   lose(device: string): void
   aer(device: string): void
   failNextArc(device: string, errno: number): void
+  unplug(device: string): void
+  plug(device: string): void
+  /** Answers how the process lets go, or undefined where it could not open the file. */
+  hold(what: Extract<FaultEffect, { kind: 'hold' }>): (() => void) | undefined
   /** Whether the device is there, and for an arc whether it has any. */
   has(device: string, effect: FaultEffect['kind']): boolean
 }
@@ -44,6 +48,8 @@ class Fault {
   readonly spec: FaultSpec
   seen = 0
   struck = 0
+  /** Ends what the fault holds. */
+  letGo: (() => void) | undefined
   /** Calls that wait for the fault to be cleared. */
   readonly stalled = new Set<() => void>()
 
@@ -100,14 +106,19 @@ export class Faults {
     )
     for (const fault of gone) {
       this.#faults.delete(fault.spec.name)
+      fault.letGo?.()
       for (const resume of fault.stalled) resume()
     }
     return gone.length > 0
   }
 
-  /** What becomes of a call; the first fault that strikes decides. */
+  /** What becomes of a call; of those that decide about it, the first fault that strikes does. */
   decide(call: Call): FaultAnswer | Promise<FaultAnswer> {
-    for (const fault of this.#faults.values()) if (fault.strikes(call)) return this.#strike(fault)
+    for (const fault of this.#faults.values()) {
+      if (!fault.strikes(call)) continue
+      const decided = this.#strike(fault)
+      if (decided !== undefined) return decided
+    }
     return undefined
   }
 
@@ -123,6 +134,15 @@ export class Faults {
       case 'lose':
         this.#target.lose(effect.device)
         return undefined
+      case 'unplug':
+        this.#target.unplug(effect.device)
+        return undefined
+      case 'plug':
+        this.#target.plug(effect.device)
+        return undefined
+      case 'hold':
+        this.#hold(fault, effect)
+        return undefined
       case 'aer':
         this.#target.aer(effect.device)
         return undefined
@@ -130,6 +150,12 @@ export class Faults {
         this.#target.failNextArc(effect.device, ERRNO[effect.errno])
         return undefined
     }
+  }
+
+  /** Where the file is not there, or cannot be opened now, the next call that matches tries again. */
+  #hold(fault: Fault, effect: Extract<FaultEffect, { kind: 'hold' }>): void {
+    fault.letGo ??= this.#target.hold(effect)
+    if (fault.letGo === undefined) fault.struck -= 1
   }
 
   #stall(fault: Fault, steps: number): Promise<undefined> {

@@ -1,11 +1,13 @@
 /** A machine that runs: its groups, buses and drivers, built from its description. */
 
 import { Pending } from '../core/pending.ts'
+import type { Process } from '../file/process.ts'
 import { IommuGroup } from '../iommu/iommu-group.ts'
 import type { MachineSpec } from '../spec/machine-spec.ts'
 import type { Type1Parameters } from '../type1/parameters.ts'
 import { VfioRegistry } from '../vfio/vfio-registry.ts'
 import { Virqfds } from '../vfio/virqfds.ts'
+import { Hotplug } from './hotplug.ts'
 import { MdevBus } from './mdev-bus.ts'
 import { PciBus } from './pci-bus.ts'
 
@@ -16,7 +18,10 @@ export class Machine {
   readonly groups: Map<number, IommuGroup>
   readonly vfio: VfioRegistry
   readonly type1: Type1Parameters
+  /** Those that run. */
+  readonly processes = new Set<Process>()
   readonly pci: PciBus
+  readonly hotplug: Hotplug
   readonly mdev: MdevBus
 
   constructor(spec: MachineSpec, time: 'poked' | 'auto') {
@@ -29,6 +34,7 @@ export class Machine {
     this.vfio = new VfioRegistry(this.pending)
     this.type1 = { dmaEntryLimit: spec.dmaEntryLimit }
     this.pci = new PciBus(spec, this)
+    this.hotplug = new Hotplug(spec.functions, this.pci)
     this.mdev = new MdevBus(spec, this)
   }
 }

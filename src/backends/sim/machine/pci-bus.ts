@@ -9,53 +9,67 @@ import { PciDevice } from '../devices/pci/pci-device.ts'
 import { PciFunction } from '../devices/pci/pci-function.ts'
 import type { Answer } from '../file/open-file.ts'
 import type { IommuGroup } from '../iommu/iommu-group.ts'
-import type { MachineSpec } from '../spec/machine-spec.ts'
+import type { FunctionSpec, MachineSpec } from '../spec/machine-spec.ts'
 import { isAtLeast } from '../spec/version.ts'
 import type { VfioRegistry } from '../vfio/vfio-registry.ts'
 import type { Virqfds } from '../vfio/virqfds.ts'
 
 const VFIO_PCI = 'vfio-pci'
 
+/** What a bus needs of the machine that it is in. */
+export interface BusParts {
+  readonly groups: ReadonlyMap<number, IommuGroup>
+  readonly vfio: VfioRegistry
+  readonly pending: Pending
+  readonly virqfds: Virqfds
+}
+
 export class PciBus {
   readonly drivers: readonly string[]
   readonly functions = new Map<string, PciFunction>()
-  readonly #vfio: VfioRegistry
-  readonly #virqfds: Virqfds
+  readonly #parts: BusParts
+  readonly #hasDynamicMsix: boolean
   readonly #devices = new Map<PciFunction, PciDevice>()
 
-  constructor(
-    { drivers, functions, kernelVersion }: MachineSpec,
-    machine: {
-      readonly groups: ReadonlyMap<number, IommuGroup>
-      readonly vfio: VfioRegistry
-      readonly pending: Pending
-      readonly virqfds: Virqfds
-    },
-  ) {
+  constructor({ drivers, kernelVersion }: MachineSpec, parts: BusParts) {
     this.drivers = drivers
-    this.#vfio = machine.vfio
-    this.#virqfds = machine.virqfds
-    for (const spec of functions) {
-      const group = machine.groups.get(spec.group)
-      if (!group) throw new Error(`Cannot place ${spec.address}: there is no group ${spec.group}`)
-      const { boundDriver, ...unbound } = spec
-      const fn = new PciFunction(boundDriver === VFIO_PCI ? unbound : spec, group, {
-        pending: machine.pending,
-        virqfds: machine.virqfds,
-        functions: () => this.functions.values(),
-        hasDynamicMsix: isAtLeast(kernelVersion, '6.5'),
-      })
-      this.functions.set(spec.address, fn)
-      group.members.add(fn)
-      if (boundDriver === VFIO_PCI) {
-        fn.driverOverride = VFIO_PCI
-        this.#probe(fn, VFIO_PCI)
-      }
-    }
+    this.#parts = parts
+    this.#hasDynamicMsix = isAtLeast(kernelVersion, '6.5')
+  }
+
+  /** A function is found; what is above it is there already. No driver is asked for it yet. */
+  add(spec: FunctionSpec): PciFunction {
+    const group = this.#parts.groups.get(spec.group)
+    if (!group) throw new Error(`Cannot place ${spec.address}: there is no group ${spec.group}`)
+    const bridge = spec.parent === undefined ? undefined : this.functions.get(spec.parent)
+    const root = spec.address.slice(0, spec.address.lastIndexOf(':'))
+    const fn = new PciFunction(spec, group, {
+      pending: this.#parts.pending,
+      virqfds: this.#parts.virqfds,
+      above: bridge?.sysfsPath ?? `/sys/devices/pci${root}`,
+      functions: () => this.functions.values(),
+      hasDynamicMsix: this.#hasDynamicMsix,
+    })
+    this.functions.set(spec.address, fn)
+    group.members.add(fn)
+    return fn
+  }
+
+  /** What add() answered is there no more; no driver has it. */
+  drop(fn: PciFunction): void {
+    fn.config.setBusMaster(false)
+    fn.iommuGroup.members.delete(fn)
+    this.functions.delete(fn.name)
+  }
+
+  /** It was given to vfio-pci before the machine started. */
+  giveToVfio(fn: PciFunction): void {
+    fn.driverOverride = VFIO_PCI
+    this.#probe(fn, VFIO_PCI)
   }
 
   /** A write to drivers_probe: a function without a driver gets one that matches, if any does. */
-  probe(address: string): number {
+  probe(address: string): Answer {
     const fn = this.functions.get(address)
     if (!fn) return -ERRNO.ENODEV
     if (fn.driver !== undefined) return 0
@@ -69,30 +83,46 @@ export class PciBus {
   }
 
   /** A write to a driver's `bind`. */
-  bind(driver: string, address: string): number {
+  bind(driver: string, address: string): Answer {
     const fn = this.functions.get(address)
     if (!fn || !this.#matches(fn, driver)) return -ERRNO.ENODEV
-    if (fn.driver !== undefined) return -ERRNO.EBUSY
-    return this.#probe(fn, driver)
+    return this.locked(fn, () => (fn.driver === undefined ? this.#probe(fn, driver) : -ERRNO.EBUSY))
   }
 
   /** A write to a driver's `unbind`: vfio-pci waits until no process has the device open. */
   unbind(driver: string, address: string): Answer {
     const fn = this.functions.get(address)
     if (fn?.driver !== driver) return -ERRNO.ENODEV
-    const device = this.#devices.get(fn)
-    if (!device) {
+    return this.detach(fn)
+  }
+
+  /** Its driver leaves it, if it has one: device_release_driver() of the kernel. */
+  detach(fn: PciFunction): Answer {
+    return this.locked(fn, () => {
+      const device = this.#devices.get(fn)
+      if (device) return this.#removeFromVfio(fn, device)
       fn.driver = undefined
       return 0
-    }
-    return this.#removeFromVfio(fn, device)
+    })
+  }
+
+  /** Acts once no driver is leaving the function: the lock of a device in the kernel. */
+  locked(fn: PciFunction, act: () => Answer): Answer {
+    return fn.detaching ? fn.detaching.then(() => this.locked(fn, act)) : act()
+  }
+
+  /** The vfio device of a function, for sysfs. */
+  vfioOf(fn: PciFunction): PciDevice | undefined {
+    return this.#devices.get(fn)
   }
 
   async #removeFromVfio(fn: PciFunction, device: PciDevice): Promise<number> {
-    await this.#vfio.unregister(device)
+    fn.detaching = this.#parts.vfio.unregister(device)
+    await fn.detaching
     this.#devices.delete(fn)
     fn.vfio = undefined
     fn.driver = undefined
+    fn.detaching = undefined
     return 0
   }
 
@@ -106,9 +136,9 @@ export class PciBus {
       // A bridge keeps its own driver: vfio-pci takes only functions with a normal header.
       if (fn.spec.isBridge) return -ERRNO.EINVAL
       fn.driver = driver
-      const device = this.#vfio.register(
+      const device = this.#parts.vfio.register(
         fn.iommuGroup,
-        (group, index) => new PciDevice(fn, this.#virqfds, group, index),
+        (group, index) => new PciDevice(fn, this.#parts.virqfds, group, index),
       )
       this.#devices.set(fn, device)
       fn.vfio = device
@@ -118,10 +148,5 @@ export class PciBus {
     fn.driver = driver
     fn.config.setBusMaster(true)
     return 0
-  }
-
-  /** The vfio device of a function, for sysfs. */
-  vfioOf(fn: PciFunction): PciDevice | undefined {
-    return this.#devices.get(fn)
   }
 }

@@ -21,7 +21,7 @@ export const FAULT_CALLS = [
 ] as const
 export type FaultCall = (typeof FAULT_CALLS)[number]
 
-/** What is done to a call; `lose` and `aer` also have the call go on, or fail by itself. */
+/** What is done to a call, or to the machine when it is made: then the call goes on. */
 export type FaultEffect =
   | { readonly kind: 'errno'; readonly errno: ErrnoName }
   /** The call waits for so many steps of time, or where it is 0 until the fault is cleared. */
@@ -30,10 +30,26 @@ export type FaultEffect =
   | { readonly kind: 'short'; readonly bytes: number }
   /** The device is gone: ENODEV and EIO from then on. */
   | { readonly kind: 'lose'; readonly device: string }
+  /** The button of its slot: the kernel takes the function from the bus, as soon as its user lets it. */
+  | { readonly kind: 'unplug'; readonly device: string }
+  /** The hardware is put into its slot, and the kernel finds it. */
+  | { readonly kind: 'plug'; readonly device: string }
+  /** Another process opens a file of /dev/vfio, and all that is behind it, until the fault is cleared. */
+  | {
+      readonly kind: 'hold'
+      readonly path: string
+      readonly pid: number
+      readonly command: string
+    }
   /** The device reports an uncorrectable error: its ERR interrupt fires. */
   | { readonly kind: 'aer'; readonly device: string }
   /** The firmware of a vendor-like device refuses its next migration arc. */
   | { readonly kind: 'arc'; readonly device: string; readonly errno: ErrnoName }
+
+/** proc(5): the greatest pid, and the longest `comm`. */
+export const PID_MAX = 2 ** 22
+export const COMMAND_MAX = 15
+export const HOLDER_COMMAND = 'qemu-system-x86'
 
 export interface FaultSpec {
   /** By which it is cleared. */

@@ -128,6 +128,8 @@ export interface FunctionSpec {
   readonly isBridge: boolean
   /** Whether the function can be reset on its own, so that VFIO_DEVICE_RESET has a way. */
   readonly hasReset: boolean
+  /** False for hardware that is put into its slot later; undefined is true. */
+  readonly isPlugged?: boolean
   /** The address of the bridge above, whose secondary bus can then be reset as a whole. */
   readonly parent?: string
   /** The driver of `drivers` that knows this device; it takes it unless driver_override says no. */

@@ -18,7 +18,12 @@ const address = (value: bigint): string => `0x${value.toString(16).padStart(16, 
 
 export const iommuGroups = ({ groups }: Machine): Directory =>
   directory(() =>
-    Object.fromEntries([...groups.values()].map((group) => [group.id, () => one(group)])),
+    Object.fromEntries(
+      // A group ends with its last member.
+      [...groups.values()]
+        .filter(({ members }) => members.size > 0)
+        .map((group) => [group.id, () => one(group)]),
+    ),
   )
 
 const one = (group: IommuGroup): Directory =>

@@ -27,11 +27,12 @@ export const pciBus = (machine: Machine): Directory =>
       ),
     drivers_probe: () => attribute(undefined, (data) => machine.pci.probe(line(data))),
     drivers_autoprobe: () => attribute(() => '1\n'),
+    rescan: () => attribute(undefined, (data) => machine.hotplug.rescan(data)),
   }))
 
 const driver = ({ pci }: Machine, name: string): Directory =>
   directory(() => {
-    const bound = [...pci.functions.values()].filter((fn) => fn.driver === name)
+    const bound = [...pci.functions.values()].filter((fn) => fn.shownDriver === name)
     const nodes: Record<string, () => Node> = {
       bind: () => attribute(undefined, (data) => pci.bind(name, line(data))),
       unbind: () => attribute(undefined, (data) => pci.unbind(name, line(data))),
@@ -82,13 +83,17 @@ const attributes = (machine: Machine, fn: PciFunction): Record<string, () => Nod
     iommu_group: () => link(`/sys/kernel/iommu_groups/${fn.iommuGroup.id}`),
     subsystem: () => link('/sys/bus/pci'),
   }
-  const bound = fn.driver
+  const bound = fn.shownDriver
   if (bound !== undefined) nodes.driver = () => link(`${DRIVERS}/${bound}`)
   if (spec.hasReset) {
-    nodes.reset = () => attribute(undefined, () => fn.reset())
+    nodes.reset = () => attribute(undefined, () => machine.pci.locked(fn, () => fn.reset()))
     nodes.reset_method = () => attribute(() => 'flr\n')
   }
-  if (device) nodes['vfio-dev'] = () => vfioDev(device, fn.sysfsPath)
+  nodes.rescan = () => attribute(undefined, (data) => machine.hotplug.rescan(data, fn))
+  // The first write takes the file itself away, however long the rest waits.
+  if (!fn.isLeaving)
+    nodes.remove = () => attribute(undefined, (data) => machine.hotplug.remove(fn, data))
+  if (device?.isRegistered) nodes['vfio-dev'] = () => vfioDev(device, fn.sysfsPath)
   return nodes
 }
 

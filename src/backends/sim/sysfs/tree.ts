@@ -1,4 +1,4 @@
-/** The files of a simulated machine that vfiod reads and writes: /sys and /dev/vfio. */
+/** The files of a simulated machine that vfiod reads and writes: /sys, /dev/vfio, and of /proc who holds them. */
 
 import { ERRNO } from '../../../base/errno.ts'
 import { attribute, type Directory, directory, type Node } from '../file/vfs.ts'
@@ -8,10 +8,12 @@ import type { VfioContainer } from '../spec/machine-spec.ts'
 import type { Type1Parameters } from '../type1/parameters.ts'
 import { CdevFile } from '../vfio/cdev-file.ts'
 import { Container } from '../vfio/container.ts'
+import type { VfioDevice } from '../vfio/vfio-device.ts'
 import type { VfioRegistry } from '../vfio/vfio-registry.ts'
 import { iommuGroups } from './iommu-groups.ts'
 import { mdevBus, mdevClass, mdevDevices } from './mdev.ts'
 import { pciBus, pciDevices } from './pci.ts'
+import { proc } from './proc.ts'
 
 export const fileTree = (machine: Machine): Directory => {
   const sys = directory(() => ({
@@ -29,7 +31,7 @@ export const fileTree = (machine: Machine): Directory => {
     iommu: () => ({ kind: 'device node', open: () => new IommufdFile(machine.spec) }),
     vfio: () => devVfio(machine),
   }))
-  return directory(() => ({ sys: () => sys, dev: () => dev }))
+  return directory(() => ({ sys: () => sys, dev: () => dev, proc: () => proc(machine) }))
 }
 
 /** vfio_iommu_type1 is part of the kernel where it stands behind /dev/vfio/vfio. */
@@ -79,14 +81,20 @@ const devVfio = (machine: Machine): Directory =>
     const nodes: Record<string, () => Node> = containerNode(machine)
     for (const [id, group] of vfio.groups)
       nodes[id] = () => ({ kind: 'device node', open: () => group.open() })
-    if (vfio.devices.size > 0) nodes.devices = () => devVfioDevices(vfio)
+    if (registered(vfio).length > 0) nodes.devices = () => devVfioDevices(vfio)
     return nodes
   })
 
-const devVfioDevices = ({ devices }: VfioRegistry): Directory =>
+const registered = ({ devices }: VfioRegistry): VfioDevice[] =>
+  [...devices.values()].filter(({ isRegistered }) => isRegistered)
+
+const devVfioDevices = (vfio: VfioRegistry): Directory =>
   directory(() => {
     const nodes: Record<string, () => Node> = {}
-    for (const [index, device] of devices)
-      nodes[`vfio${index}`] = () => ({ kind: 'device node', open: () => new CdevFile(device) })
+    for (const device of registered(vfio))
+      nodes[`vfio${device.index}`] = () => ({
+        kind: 'device node',
+        open: () => new CdevFile(device),
+      })
     return nodes
   })

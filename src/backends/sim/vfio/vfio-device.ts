@@ -41,6 +41,8 @@ export abstract class VfioDevice implements GroupDevice, FeatureDevice, PinUser 
   iommufd: IommufdContext | undefined
   /** Whether that came through its cdev. */
   isCdevOpened = false
+  /** False from when its driver begins to leave it: only files that are open still reach it. */
+  isRegistered = true
   /** The hardware is gone, with its driver still there: nothing works but closing. */
   isLost = false
   /** The file that the group keeps open for as long as the device is. */

@@ -11,7 +11,7 @@ import type { VfioDevice } from './vfio-device.ts'
 export class VfioRegistry {
   readonly #pending: Pending
   readonly groups = new Map<number, VfioGroup>()
-  /** By the number that each has. */
+  /** By the number that each has, until its driver has left it. */
   readonly devices = new Map<number, VfioDevice>()
 
   constructor(pending: Pending) {
@@ -32,8 +32,14 @@ export class VfioRegistry {
     return device
   }
 
-  /** Waits until no process has the device open, and requests it meanwhile (the REQ interrupt). */
+  /**
+   * Waits until no process has the device open, and requests it meanwhile (the REQ interrupt). From
+   * the start on no process can open it: its group does not know it, and its cdev has no node.
+   */
   async unregister(device: VfioDevice): Promise<void> {
+    const { group } = device
+    device.isRegistered = false
+    group.devices.delete(device)
     if (device.isOpen) {
       device.request()
       const stopAsking = this.#pending.watch(() => {
@@ -43,10 +49,8 @@ export class VfioRegistry {
       await device.whenClosed()
       stopAsking()
     }
-    const { group } = device
-    group.devices.delete(device)
     this.devices.delete(device.index)
-    if (group.devices.size > 0) return
+    if ([...this.devices.values()].some((other) => other.group === group)) return
     group.vanish()
     this.groups.delete(group.iommuGroup.id)
   }

@@ -38,6 +38,7 @@ export class PciDevice extends VfioDevice {
   constructor(pci: PciFunction, virqfds: Virqfds, group: VfioGroup, index: number) {
     super(pci.name, group, index)
     this.pci = pci
+    this.isLost = pci.isLost
     this.#ioeventfds = new Ioeventfds(pci, virqfds)
     this.migration = pci.vendor?.migration
     this.dmaLogging = pci.vendor?.dmaLog

@@ -39,7 +39,14 @@ export class PciFunction implements GroupMember, RegisterBus {
   /** What is behind the BARs of a function that is nothing else. */
   readonly #memory: BarMemory
   registers: Registers
+  /** Who has it: until the driver has left it, though sysfs shows none as soon as it begins to. */
   driver: string | undefined
+  /** While its driver leaves it; what would change the driver, or the function, waits for that. */
+  detaching: Promise<void> | undefined
+  /** The hardware is gone by surprise. */
+  isLost = false
+  /** It is being taken from the bus. */
+  isLeaving = false
   driverOverride: string | undefined
   /** While vfio-pci has it. */
   vfio: DeviceInUse | undefined
@@ -52,6 +59,8 @@ export class PciFunction implements GroupMember, RegisterBus {
       readonly pending: Pending
       readonly virqfds: Virqfds
       readonly hasDynamicMsix: boolean
+      /** The directory in sysfs of what is above: a host bridge, or a bridge. */
+      readonly above: string
       functions(): Iterable<PciFunction>
     },
   ) {
@@ -59,9 +68,7 @@ export class PciFunction implements GroupMember, RegisterBus {
     this.iommuGroup = iommuGroup
     this.#pending = machine.pending
     this.#others = () => machine.functions()
-    const above = spec.parent === undefined ? '' : `/${spec.parent}`
-    const root = (spec.parent ?? spec.address).slice(0, '0000:00'.length)
-    this.sysfsPath = `/sys/devices/pci${root}${above}/${spec.address}`
+    this.sysfsPath = `${machine.above}/${spec.address}`
     this.driver = spec.boundDriver
     this.config = new ConfigSpace(spec)
     const kind = VENDOR_KINDS.find((name) => name === spec.kind)
@@ -76,6 +83,11 @@ export class PciFunction implements GroupMember, RegisterBus {
     return this.spec.address
   }
 
+  /** The driver that sysfs shows. */
+  get shownDriver(): string | undefined {
+    return this.detaching ? undefined : this.driver
+  }
+
   get usesDefaultDomain(): boolean {
     return this.driver !== undefined && !HANDS_OFF.includes(this.driver)
   }
@@ -85,7 +97,8 @@ export class PciFunction implements GroupMember, RegisterBus {
     const [segment = 0, bus = 0, slot = 0, fn = 0] = this.name
       .split(/[:.]/)
       .map((part) => Number.parseInt(part, 16))
-    return { segment, bus, devfn: (slot << 3) | fn }
+    // The field of the uAPI has 16 bits; a domain has more (those of VMD begin at 0x10000).
+    return { segment: segment & 0xffff, bus, devfn: (slot << 3) | fn }
   }
 
   /** The BAR with the MSI-X table: here always the last of those in memory. */
