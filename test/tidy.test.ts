@@ -97,7 +97,7 @@ const FOLDERS: Readonly<Record<string, Readonly<Record<string, readonly string[]
     'devices/mtty': ['core', 'file', 'vfio'],
     'devices/pci': ['spec', 'core', 'file', 'iommu', 'vfio', 'devices', 'devices/profiles'],
     machine: [
-      ...['spec', 'core', 'file', 'iommu', 'type1', 'vfio'],
+      ...['spec', 'core', 'file', 'iommu', 'type1', 'iommufd', 'vfio'],
       ...['devices', 'devices/mtty', 'devices/pci'],
     ],
     sysfs: ['spec', 'file', 'iommu', 'type1', 'iommufd', 'vfio', 'devices/pci', 'machine'],

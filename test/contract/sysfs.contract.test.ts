@@ -66,6 +66,25 @@ describeType1('it opens no container')('sysfs', (machine) => {
     })
   })
 
+  describe.each(['vfio_iommu_type1', 'iommufd'])('allow_unsafe_interrupts of %s', (module) => {
+    const file = `/sys/module/${module}/parameters/allow_unsafe_interrupts`
+
+    test.each([
+      ['1', 'Y'],
+      ['no\n', 'N'],
+      ['On', 'Y'],
+      ['off', 'N'],
+    ])('becomes what %j says: %s', async (text, shown) => {
+      expect(await kernel.writeFile(file, text)).toBe(text.length)
+
+      expect(await machine.text(file)).toBe(shown)
+    })
+
+    test('refuses another word: EINVAL', async () => {
+      expect(said(await kernel.writeFile(file, 'maybe'))).toBe('EINVAL')
+    })
+  })
+
   describe('of a mediated device', () => {
     test('has its bus, its driver and its type', async () => {
       const uuid = await machine.mtty('mtty-2')

@@ -46,7 +46,7 @@ describe('/dev/vfio/vfio', () => {
   test.each(['iommufd', 'none'] as const)('of %s has no module vfio_iommu_type1', async (kind) => {
     const { machine } = simWith(kind)
 
-    expect(await machine.names('/sys/module')).toEqual([])
+    expect(await machine.names('/sys/module')).not.toContain('vfio_iommu_type1')
   })
 
   test('of iommufd answers as a container, and as an iommufd', async () => {

@@ -5,6 +5,7 @@
 
 import { ERRNO } from '../../../base/errno.ts'
 import type { GroupSpec, IommuSpec } from '../spec/machine-spec.ts'
+import { isAtLeast } from '../spec/version.ts'
 
 /** What sysfs lists below a group: a PCI function or a mediated device. */
 export interface GroupMember {
@@ -24,11 +25,24 @@ export interface Translation {
   reach(iova: bigint, length: number, access: DmaAccess): Uint8Array[] | undefined
 }
 
+/** Where the kernel refuses a group of which the firmware wants regions mapped as they are. */
+export type FirmwareRefusal = 'claim' | 'attach'
+
+/** IOMMU_RESV_DIRECT: before 6.6 VT-d alone refused such a device, when it was attached. */
+export const firmwareRefusal = (
+  { reserved }: GroupSpec,
+  kernelVersion: string,
+): FirmwareRefusal | undefined => {
+  if (!reserved.some(({ kind }) => kind === 'direct')) return undefined
+  return isAtLeast(kernelVersion, '6.6') ? 'claim' : 'attach'
+}
+
 export class IommuGroup {
   readonly id: number
   readonly spec: GroupSpec
   /** Undefined for a mediated device: no IOMMU stands behind it. */
   readonly iommu: IommuSpec | undefined
+  readonly firmwareRefusal: FirmwareRefusal | undefined
   readonly members = new Set<GroupMember>()
   /** Invariant: while a user has it, no member uses the default domain. */
   #isClaimed = false
@@ -38,8 +52,13 @@ export class IommuGroup {
   /** What the devices of an iommufd reach, while they are attached. */
   translation: Translation | undefined
 
-  constructor(spec: GroupSpec, iommu: IommuSpec | undefined) {
+  constructor(
+    spec: GroupSpec,
+    iommu: IommuSpec | undefined,
+    refusal: FirmwareRefusal | undefined = undefined,
+  ) {
     this.id = spec.id
+    this.firmwareRefusal = refusal
     this.spec = spec
     this.iommu = iommu
   }
@@ -55,6 +74,8 @@ export class IommuGroup {
 
   claim(): number {
     if (this.isDmaOwned) return -ERRNO.EPERM
+    // Its devices cannot be cut off from the regions, not for a moment (since 6.6).
+    if (this.firmwareRefusal === 'claim') return -ERRNO.EINVAL
     this.#isClaimed = true
     return 0
   }

@@ -77,6 +77,7 @@ export class AttachedGroup {
   #refusal(hwpt: Hwpt): number {
     // None of the devices can have its faults answered by software.
     if (hwpt.fault) return -ERRNO.ENODEV
+    if (this.iommuGroup.firmwareRefusal === 'attach') return -ERRNO.EPERM
     return hwpt.isCompatible(this.iommu) ? 0 : -ERRNO.EINVAL
   }
 

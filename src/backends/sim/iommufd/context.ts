@@ -11,8 +11,20 @@ import type { AccountMode } from './pages.ts'
 /** IOMMU_OPTION_RLIMIT_MODE: who is charged for the pages of a process without CAP_IPC_LOCK. */
 export type RlimitMode = Exclude<AccountMode, 'none'>
 
+/** The parameters of the module iommufd, which root may change at any time. */
+export interface IommufdParameters {
+  allowsUnsafeInterrupts: boolean
+}
+
+/** What an iommufd needs of the machine. */
+export interface IommufdMachine {
+  readonly spec: MachineSpec
+  readonly iommufd: IommufdParameters
+}
+
 export class IommufdContext {
   readonly machine: MachineSpec
+  readonly parameters: IommufdParameters
   /** Bound devices and fault queues hold it, so that the objects outlive the fd. */
   readonly file: OpenFile
   readonly objects = new ObjectTable()
@@ -24,8 +36,12 @@ export class IommufdContext {
   /** What the requests of a container act on. */
   vfioIoas: Ioas | undefined
 
-  constructor(machine: MachineSpec, file: OpenFile, accountMode: RlimitMode) {
-    this.machine = machine
+  constructor(
+    { spec, iommufd }: IommufdMachine,
+    { file, accountMode }: { readonly file: OpenFile; readonly accountMode: RlimitMode },
+  ) {
+    this.machine = spec
+    this.parameters = iommufd
     this.file = file
     this.accountMode = accountMode
   }

@@ -5,10 +5,9 @@
 
 import type { IoctlArg } from '../../../kernel/port.ts'
 import { type Answer, type Caller, OpenFile } from '../file/open-file.ts'
-import type { MachineSpec } from '../spec/machine-spec.ts'
 import { isAtLeast } from '../spec/version.ts'
 import type { Operation } from './command.ts'
-import type { RlimitMode } from './context.ts'
+import type { IommufdMachine, RlimitMode } from './context.ts'
 import { IommufdContext } from './context.ts'
 import { dirtyRequests } from './dirty-requests.ts'
 import { hwInfoRequest } from './hw-info-request.ts'
@@ -36,9 +35,9 @@ const OPERATIONS: ReadonlyMap<number, Operation> = new Map(
 export class IommufdFile extends OpenFile {
   readonly context: IommufdContext
 
-  constructor(machine: MachineSpec, accountMode: RlimitMode = 'user') {
+  constructor(machine: IommufdMachine, accountMode: RlimitMode = 'user') {
     super()
-    this.context = new IommufdContext(machine, this, accountMode)
+    this.context = new IommufdContext(machine, { file: this, accountMode })
   }
 
   override ioctl(caller: Caller, request: number, arg: IoctlArg): Answer {

@@ -11,14 +11,15 @@ import { IommufdObject } from './objects.ts'
 
 const PLAIN = { tracksDirty: false, isNestParent: false }
 
-/** -EPERM where interrupts are not isolated or someone else has the group. */
+/** -EPERM where interrupts are not isolated or another owner has the group. */
 export const bindPhysical = (
   context: IommufdContext,
   iommuGroup: IommuGroup,
 ): PhysicalDevice | number => {
   const { iommu } = iommuGroup
   if (iommu === undefined) return -ERRNO.ENODEV
-  if (iommu.model?.isolatesInterrupts === false) return -ERRNO.EPERM
+  if (iommu.model?.isolatesInterrupts === false && !context.parameters.allowsUnsafeInterrupts)
+    return -ERRNO.EPERM
   const claimed = iommuGroup.claimFor(context)
   if (claimed < 0) return claimed
   const group = context.groups.get(iommuGroup) ?? new AttachedGroup(iommuGroup, iommu)

@@ -2,7 +2,8 @@
 
 import { Pending } from '../core/pending.ts'
 import type { Process } from '../file/process.ts'
-import { IommuGroup } from '../iommu/iommu-group.ts'
+import { firmwareRefusal, IommuGroup } from '../iommu/iommu-group.ts'
+import type { IommufdParameters } from '../iommufd/context.ts'
 import type { MachineSpec } from '../spec/machine-spec.ts'
 import type { Type1Parameters } from '../type1/parameters.ts'
 import { VfioRegistry } from '../vfio/vfio-registry.ts'
@@ -18,6 +19,7 @@ export class Machine {
   readonly groups: Map<number, IommuGroup>
   readonly vfio: VfioRegistry
   readonly type1: Type1Parameters
+  readonly iommufd: IommufdParameters
   /** Those that run. */
   readonly processes = new Set<Process>()
   readonly pci: PciBus
@@ -29,10 +31,15 @@ export class Machine {
     this.pending = new Pending(time)
     this.virqfds = new Virqfds(this.pending)
     this.groups = new Map(
-      spec.groups.map((group) => [group.id, new IommuGroup(group, group.iommu ?? spec.iommu)]),
+      spec.groups.map((group) => {
+        const refusal = firmwareRefusal(group, spec.kernelVersion)
+        return [group.id, new IommuGroup(group, group.iommu ?? spec.iommu, refusal)]
+      }),
     )
     this.vfio = new VfioRegistry(this.pending)
-    this.type1 = { dmaEntryLimit: spec.dmaEntryLimit }
+    const { dmaEntryLimit, allowsUnsafeInterrupts = false } = spec
+    this.type1 = { dmaEntryLimit, allowsUnsafeInterrupts }
+    this.iommufd = { allowsUnsafeInterrupts }
     this.pci = new PciBus(spec, this)
     this.hotplug = new Hotplug(spec.functions, this.pci)
     this.mdev = new MdevBus(spec, this)

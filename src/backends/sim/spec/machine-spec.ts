@@ -189,6 +189,8 @@ export interface MachineSpec {
   readonly vfioContainer?: VfioContainer
   /** Mappings per container, the module parameter of vfio_iommu_type1. */
   readonly dmaEntryLimit: number
+  /** Whether groups whose interrupts are not isolated are taken; false where nothing is said. */
+  readonly allowsUnsafeInterrupts?: boolean
   /** PCI drivers that are loaded. */
   readonly drivers: readonly string[]
   readonly groups: readonly GroupSpec[]

@@ -1,7 +1,7 @@
 /** The files of a simulated machine that vfiod reads and writes: /sys, /dev/vfio, and of /proc who holds them. */
 
 import { ERRNO } from '../../../base/errno.ts'
-import { attribute, type Directory, directory, type Node } from '../file/vfs.ts'
+import { type Attribute, attribute, type Directory, directory, type Node } from '../file/vfs.ts'
 import { IommufdFile } from '../iommufd/iommufd-file.ts'
 import type { Machine } from '../machine/machine.ts'
 import type { VfioContainer } from '../spec/machine-spec.ts'
@@ -28,21 +28,47 @@ export const fileTree = (machine: Machine): Directory => {
     module: () => directory(() => modules(machine)),
   }))
   const dev = directory(() => ({
-    iommu: () => ({ kind: 'device node', open: () => new IommufdFile(machine.spec) }),
+    iommu: () => ({ kind: 'device node', open: () => new IommufdFile(machine) }),
     vfio: () => devVfio(machine),
   }))
   return directory(() => ({ sys: () => sys, dev: () => dev, proc: () => proc(machine) }))
 }
 
 /** vfio_iommu_type1 is part of the kernel where it stands behind /dev/vfio/vfio. */
-const modules = (machine: Machine): Record<string, () => Node> =>
-  containerOf(machine) === 'type1' ? { vfio_iommu_type1: () => type1Module(machine) } : {}
+const modules = (machine: Machine): Record<string, () => Node> => ({
+  iommufd: () => iommufdModule(machine),
+  ...(containerOf(machine) === 'type1' && { vfio_iommu_type1: () => type1Module(machine) }),
+})
+
+/** The parameter that both modules have. */
+const unsafeInterrupts = (module: { allowsUnsafeInterrupts: boolean }): Attribute =>
+  attribute(
+    () => (module.allowsUnsafeInterrupts ? 'Y\n' : 'N\n'),
+    (data) => {
+      const value = kernelBoolean(data)
+      if (value === undefined) return -ERRNO.EINVAL
+      module.allowsUnsafeInterrupts = value
+      return 0
+    },
+  )
+
+/** kstrtobool() looks at the first character, or at two. */
+const kernelBoolean = (text: string): boolean | undefined => {
+  if (/^([yt1]|on)/i.test(text)) return true
+  return /^([nf0]|of)/i.test(text) ? false : undefined
+}
+
+const iommufdModule = ({ iommufd }: Machine): Directory =>
+  directory(() => ({
+    parameters: () =>
+      directory(() => ({ allow_unsafe_interrupts: () => unsafeInterrupts(iommufd) })),
+  }))
 
 const type1Module = ({ type1 }: Machine): Directory =>
   directory(() => ({
     parameters: () =>
       directory(() => ({
-        allow_unsafe_interrupts: () => attribute(() => 'N\n'),
+        allow_unsafe_interrupts: () => unsafeInterrupts(type1),
         dma_entry_limit: () =>
           attribute(
             () => `${type1.dmaEntryLimit}\n`,
@@ -69,7 +95,7 @@ const containerNode = (machine: Machine): Record<string, () => Node> => {
       return { vfio: () => ({ kind: 'device node', open: () => new Container(spec, type1) }) }
     case 'iommufd':
       // iommufd_fops_open(): as a container it charges each process, as type1 does.
-      return { vfio: () => ({ kind: 'device node', open: () => new IommufdFile(spec, 'mm') }) }
+      return { vfio: () => ({ kind: 'device node', open: () => new IommufdFile(machine, 'mm') }) }
     case 'none':
       return {}
   }

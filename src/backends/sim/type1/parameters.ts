@@ -3,4 +3,6 @@
 export interface Type1Parameters {
   /** Mappings per container; a container keeps the number it was opened with. */
   dmaEntryLimit: number
+  /** Whether it takes groups whose interrupts are not isolated. */
+  allowsUnsafeInterrupts: boolean
 }

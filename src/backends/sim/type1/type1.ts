@@ -24,6 +24,7 @@ export class Type1 {
   readonly machine: MachineSpec
   readonly model: 'v1' | 'v2'
   readonly mappings: MappingTree
+  readonly #parameters: Type1Parameters
   readonly #physical = new Set<IommuGroup>()
   readonly #emulated = new Set<IommuGroup>()
   /** Drivers of open mediated devices. */
@@ -40,11 +41,12 @@ export class Type1 {
   /** What mappings must fit into; empty until a physical group came, and then never again. */
   ranges: readonly Range<bigint>[] = []
 
-  constructor(machine: MachineSpec, model: 'v1' | 'v2', { dmaEntryLimit }: Type1Parameters) {
+  constructor(machine: MachineSpec, model: 'v1' | 'v2', parameters: Type1Parameters) {
+    this.#parameters = parameters
     this.machine = machine
     this.model = model
     this.mappings = new MappingTree(machine)
-    this.dmaAvail = dmaEntryLimit
+    this.dmaAvail = parameters.dmaEntryLimit
   }
 
   get hasPhysical(): boolean {
@@ -85,7 +87,10 @@ export class Type1 {
       return 0
     }
     if (this.isNesting && !iommu.model?.takesNestingType) return -ERRNO.EINVAL
+    if (group.firmwareRefusal === 'attach') return -ERRNO.EPERM
     if (this.#conflicts(group, iommu)) return -ERRNO.EINVAL
+    if (iommu.model?.isolatesInterrupts === false && !this.#parameters.allowsUnsafeInterrupts)
+      return -ERRNO.EPERM
     const replayed = this.#replay(iommu, caller)
     if (replayed < 0) return replayed
     this.#physical.add(group)
