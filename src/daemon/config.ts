@@ -2,11 +2,11 @@
  * The configuration: a TOML file, overridden by the environment, overridden by flags. Every key is
  * described here, and docs/configuration.md is held equal to it.
  */
-import { readFileSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { parse, stringify } from 'smol-toml'
 import { z } from 'zod'
 import { ConfigError } from './config-error.ts'
+import { readTrusted } from './trusted-file.ts'
 
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error'] as const
 
@@ -128,11 +128,10 @@ const fromEnvironment = (env: Environment): Overrides => {
 const readTable = (file: string, isRequired: boolean): Record<string, unknown> => {
   let text: string
   try {
-    text = readFileSync(file, 'utf8')
+    text = readTrusted(file)
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException
-    if (code === 'ENOENT' && !isRequired) return {}
-    throw new ConfigError(`Cannot read ${file}: ${code}`)
+    if (error instanceof ConfigError && error.code === 'ENOENT' && !isRequired) return {}
+    throw error
   }
   try {
     return parse(text)

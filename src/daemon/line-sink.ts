@@ -63,7 +63,8 @@ export class LineSink {
   }
 
   async close(): Promise<void> {
-    const closed = once(this.#destination, 'close')
+    // An error, such as a reader that has gone, ends it as well.
+    const closed = once(this.#destination, 'close').catch(() => undefined)
     this.#destination.end()
     await closed
   }

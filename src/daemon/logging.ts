@@ -96,7 +96,11 @@ export const createLogging = (options: LogOptions): Logging => {
     reopen: () => file?.reopen(),
     close: async () => {
       const closed = Promise.all(sinks.map((sink) => sink.close()))
-      await Promise.race([closed, delay(CLOSE_MS, undefined, { ref: false })])
+      const waited = new AbortController()
+      // Without it the event loop would be empty and Node would end with 13.
+      const late = delay(CLOSE_MS, undefined, { signal: waited.signal }).catch(() => undefined)
+      await Promise.race([closed, late])
+      waited.abort()
     },
     flush: () => {
       for (const sink of sinks) sink.flush()

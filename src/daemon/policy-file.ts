@@ -3,7 +3,6 @@
  * equal to this. A file that is wrong is never half taken: the policy before it stays in force.
  */
 
-import { readFileSync } from 'node:fs'
 import { parse, stringify } from 'smol-toml'
 import { z } from 'zod'
 import { canonicalEntry } from '../rules/device-name.ts'
@@ -20,6 +19,7 @@ import {
 } from '../rules/policy.ts'
 import { ConfigError } from './config-error.ts'
 import { groupNumber, userNumber } from './names.ts'
+import { readTrusted } from './trusted-file.ts'
 
 const quotaSchema = z
   .strictObject(
@@ -165,13 +165,7 @@ export class PolicyStore {
   }
 
   #read(path: string): Policy {
-    let text: string
-    try {
-      text = readFileSync(path, 'utf8')
-    } catch (error) {
-      throw new ConfigError(`Cannot read ${path}: ${(error as NodeJS.ErrnoException).code}`)
-    }
-    return parsePolicy(text, path)
+    return parsePolicy(readTrusted(path), path)
   }
 }
 

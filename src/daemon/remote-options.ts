@@ -1,18 +1,10 @@
 /** Where remote clients are served, and by which certificates: complete, or not at all. */
-import { X509Certificate } from 'node:crypto'
-import { readFileSync } from 'node:fs'
+import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { createSecureContext } from 'node:tls'
 import type { Certificates, RemoteOptions } from '../api/transport/remote-listener.ts'
 import type { Config } from './config.ts'
 import { ConfigError } from './config-error.ts'
-
-const read = (path: string): string => {
-  try {
-    return readFileSync(path, 'utf8')
-  } catch (error) {
-    throw new ConfigError(`Cannot read ${path}: ${(error as NodeJS.ErrnoException).code}`)
-  }
-}
+import { readTrusted } from './trusted-file.ts'
 
 /** The certificates that the files hold now; a ConfigError when they do not fit together. */
 export function certificatesOf(config: Config): Certificates {
@@ -21,10 +13,13 @@ export function certificatesOf(config: Config): Certificates {
     throw new ConfigError(
       'Cannot serve remote clients: tls_ca, tls_cert and tls_key are all needed',
     )
-  const certificates = { ca: read(ca), cert: read(cert), key: read(key) }
+  const certificates = { ca: readTrusted(ca), cert: readTrusted(cert), key: readTrusted(key) }
   try {
-    // createSecureContext takes any text for a list of authorities; the empty one as well.
+    // createSecureContext takes any text for a list of authorities, and an empty one for no certificate.
     void new X509Certificate(certificates.ca)
+    const own = new X509Certificate(certificates.cert)
+    if (!own.checkPrivateKey(createPrivateKey(certificates.key)))
+      throw new Error('tls_key is not the key of tls_cert')
     createSecureContext({ ...certificates, minVersion: 'TLSv1.3' })
   } catch (error) {
     throw new ConfigError(`Cannot use the certificates: ${(error as Error).message}`)

@@ -5,6 +5,7 @@
  */
 
 import { VfiodError } from '../base/error.ts'
+import { printable } from '../base/printable.ts'
 import type { Kernel } from './port.ts'
 import { refusal } from './refusal.ts'
 
@@ -179,5 +180,7 @@ export async function cdevOf(kernel: Kernel, name: string): Promise<string | und
 }
 
 /** The command name of a process; undefined when it is gone. */
-export const commandOf = (kernel: Kernel, pid: number): Promise<string | undefined> =>
-  readText(kernel, `/proc/${pid}/comm`)
+export const commandOf = async (kernel: Kernel, pid: number): Promise<string | undefined> => {
+  const comm = await readText(kernel, `/proc/${pid}/comm`)
+  return comm === undefined ? undefined : printable(comm)
+}

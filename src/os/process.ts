@@ -2,6 +2,7 @@
 
 import { readFileSync, statfsSync } from 'node:fs'
 import { ERRNO } from '../base/errno.ts'
+import { printable } from '../base/printable.ts'
 import { inodeOf } from './file-identity.ts'
 import { POLLIN, pendingEvents, sys } from './libc.ts'
 
@@ -60,7 +61,7 @@ export const bootId = (): string => {
 /** What the process calls itself (comm): for messages, never for decisions. */
 export const processName = (pid: number): string | number => {
   const comm = readProc(`/proc/${pid}/comm`)
-  return typeof comm === 'number' ? comm : comm.trimEnd()
+  return typeof comm === 'number' ? comm : printable(comm.replace(/\n$/, ''))
 }
 
 /** Whether two processes share an address space at this moment; undefined when the kernel does

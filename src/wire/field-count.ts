@@ -2,7 +2,7 @@
  * How many fields a message has, told from its bytes before any object is made of them: what a
  * message costs to decode goes by its fields, of which two bytes are enough for one.
  *
- * Bytes that are not a message end the count; the decoder reports what is wrong with them.
+ * Bytes that are not a message end the count.
  */
 
 /** The fields of a message type that are messages themselves, by number. */
@@ -13,6 +13,8 @@ export interface FieldCount {
   readonly items: number
   /** Fields of the message and of the messages in it. */
   readonly fields: number
+  /** Whether the last field ends where the message does; the decoder takes a shorter one. */
+  readonly isWhole: boolean
 }
 
 /** Field numbers from here on are counted together. */
@@ -31,8 +33,9 @@ class Scan {
   }
 
   count(shape: Shape): FieldCount {
-    this.#message(this.#bytes.length, shape, true)
-    return { items: this.#occurrences.reduce((a, b) => Math.max(a, b)), fields: this.#fields }
+    const isWhole = this.#message(this.#bytes.length, shape, true)
+    const items = this.#occurrences.reduce((a, b) => Math.max(a, b))
+    return { items, fields: this.#fields, isWhole }
   }
 
   /** False where the bytes are not a message, or have more fields than the limit. */
@@ -62,10 +65,7 @@ class Scan {
         if (length === undefined || this.#at + length > end) return false
         if (shape === undefined) return this.#skip(length, end)
         const last = this.#at + length
-        // A message that ends in the middle of a field is the decoder's to refuse.
-        if (!this.#message(last, shape, false) && this.#fields > this.#max) return false
-        this.#at = last
-        return true
+        return this.#message(last, shape, false)
       }
       // The marks of a group have no value; what is between them counts as fields.
       case 3:

@@ -1,10 +1,19 @@
 // The sockets as files: their owner and mode, stale ones, and those of somebody else.
 
-import { existsSync, lstatSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  lstatSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { Api } from '../../src/api/api.ts'
+import { placeSocket } from '../../src/api/transport/socket-file.ts'
 import { createSim } from '../../src/backends/sim/sim.ts'
 import { defaultMachine } from '../../src/backends/sim/spec/default-machine.ts'
 import { connect } from '../../src/client/client.ts'
@@ -84,6 +93,16 @@ describe('the sockets', () => {
 
     expect(existsSync(pathOf('vfiod.sock'))).toBe(false)
     expect(existsSync(pathOf('fds.sock'))).toBe(false)
+  })
+
+  test('with a path that is too long are refused before anything is made', async () => {
+    const name = 'x'.repeat(108 - directory.length)
+    const bind = () => Promise.reject(new Error('bound'))
+
+    await expect(
+      placeSocket({ path: pathOf(name), mode: 0o600 }, { bind, answers: async () => false }),
+    ).rejects.toThrow(/the kernel takes 107 bytes of a path, and the temporary name .* has 1\d\d/)
+    expect(readdirSync(directory)).toEqual([])
   })
 
   test('of a daemon that was killed are replaced', async () => {

@@ -35,6 +35,8 @@ afterAll(async () => {
   await server.stop()
 })
 
+const CREATE_SPACE = '/vfiod.v1.AddressSpaceService/CreateSpace'
+
 const rpcs = (Object.keys(services) as ServiceName[]).flatMap((service) => methodsOf(service))
 
 describe('bytes that are not a message of the type of the method', () => {
@@ -44,6 +46,13 @@ describe('bytes that are not a message of the type of the method', () => {
     expect(answer).toMatchObject({ status: status.INVALID_ARGUMENT, reason: 'BAD_ARGUMENT' })
     expect(answer.message).toMatch(/^Cannot decode the request: .*; send a vfiod\.v1\.\w+$/)
     expect(answer.details?.field).toMatch(/^\w+Request$/)
+  })
+
+  test('are refused where a field ends beyond the message', async () => {
+    const answer = await rawCall(session, CREATE_SPACE, framed(Buffer.from('0affffffff0f', 'hex')))
+
+    expect(answer).toMatchObject({ status: status.INVALID_ARGUMENT, reason: 'BAD_ARGUMENT' })
+    expect(answer.message).toContain('it ends in the middle of a field')
   })
 
   test('leave a line in the log that says who sent them', async () => {

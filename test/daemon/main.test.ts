@@ -231,6 +231,15 @@ describe.each(['SIGTERM', 'SIGINT'] as const)('%s', (signal) => {
 })
 
 describe('SIGTERM', () => {
+  test('ends the daemon with 0 when the reader of its log is gone', async () => {
+    const daemon = await startSim()
+    daemon.child.stderr?.destroy()
+
+    daemon.child.kill('SIGTERM')
+
+    expect(await daemon.exit).toBe(0)
+  })
+
   test('releases what clients own, and ends their watches with DRAINING', async () => {
     const daemon = await startSim()
     const { addressSpace, inventory } = client()

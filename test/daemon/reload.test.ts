@@ -1,6 +1,7 @@
 // SIGHUP, and the files that it reads again: what a daemon takes, what it keeps, what it refuses to
 // start with.
 
+import { chmodSync } from 'node:fs'
 import { credentials } from '@grpc/grpc-js'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import type { Certificates } from '../../src/api/transport/remote-listener.ts'
@@ -135,6 +136,17 @@ describe('SIGHUP', () => {
     ])
   })
 
+  test.each(['cert.pem', 'key.pem'])('keeps certificates when %s is empty', async (file) => {
+    const config = tls(authority.issue('DNS:localhost'))
+    await daemon.start({ policy: daemon.write('policy.toml', REMOTE), ...config })
+    daemon.write(file, '')
+
+    await reload()
+
+    const remote = remoteClient(authority.issue('URI:spiffe://host-b'))
+    await expect(remote.inventory.listGroups()).resolves.toBeDefined()
+  })
+
   test('takes new certificates although the policy is wrong', async () => {
     const config = tls(authority.issue('DNS:localhost'))
     await daemon.start({ policy: daemon.write('policy.toml', ADMIN + REMOTE), ...config })
@@ -167,10 +179,22 @@ describe('a daemon does not start, and says why, with', () => {
     await refused(tls({ ...authority.issue('DNS:localhost'), key }), 'Cannot use the certificates')
   })
 
-  test.each(['ca', 'cert', 'key'] as const)('a %s that is none', async (name) => {
-    const config = tls({ ...authority.issue('DNS:localhost'), [name]: 'nothing\n' })
+  test.each(['ca', 'cert', 'key'] as const)('a %s that is none, or empty', async (name) => {
+    for (const text of ['nothing\n', '']) {
+      const config = tls({ ...authority.issue('DNS:localhost'), [name]: text })
 
-    await refused(config, 'Cannot use the certificates')
+      await refused(config, 'Cannot use the certificates')
+    }
+  })
+
+  test.each(['policy', 'tls_key'] as const)('a %s that every user could write', async (name) => {
+    const config = {
+      policy: daemon.write('policy.toml', ADMIN),
+      ...tls(authority.issue('DNS:localhost')),
+    }
+    chmodSync(config[name], 0o646)
+
+    await refused(config, `Cannot trust ${config[name]}: every user may write it (mode 646)`)
   })
 
   test('a certificate that is not there', async () => {

@@ -78,6 +78,16 @@ test('the start time is field 22 of stat, whatever the name holds', async () => 
   expect(Number(started) / 100).toBeLessThanOrEqual(uptimeS)
 })
 
+test('a name has nothing that a terminal would obey', async () => {
+  const title = String.raw`\x1b]0;x\x07\n\u202e`
+  const script = `process.title = '${title}'; console.log('ready'); setInterval(() => {}, 1000)`
+  const child = spawn(process.execPath, ['-e', script])
+  children.push(child)
+  await once(child.stdout, 'data')
+
+  expect(processName(child.pid as number)).toBe('?]0;x???')
+})
+
 test('a pid without a process is refused: ENOENT', () => {
   expect(startTimeOf(2 ** 22 + 1)).toBe(-ERRNO.ENOENT)
   expect(processName(2 ** 22 + 1)).toBe(-ERRNO.ENOENT)

@@ -24,6 +24,7 @@ describe('the fields of a message', () => {
         expect(countFields(bytes, shape, MANY)).toEqual({
           items: items.length,
           fields: 1 + items.length * 4,
+          isWhole: true,
         })
       }),
     )
@@ -33,13 +34,22 @@ describe('the fields of a message', () => {
     expect(countFields(Buffer.from('1200'.repeat(1000), 'hex'), shape, MANY)).toEqual({
       items: 1000,
       fields: 1000,
+      isWhole: true,
     })
   })
 
   test('count in the items as well: unknown ones, and the marks of groups', () => {
     const bytes = Buffer.from('1206'.concat('3801', '3b', '3c', '0a00'), 'hex')
 
-    expect(countFields(bytes, shape, MANY)).toEqual({ items: 1, fields: 5 })
+    expect(countFields(bytes, shape, MANY)).toEqual({ items: 1, fields: 5, isWhole: true })
+  })
+
+  test.each([
+    ['a length beyond the end', '0affffffff0f'],
+    ['a length beyond the item that it is in', '12030a05610000000000'],
+    ['a number that does not end', '0880'],
+  ])('end where the message ends: it is not whole with %s', (_what, hex) => {
+    expect(countFields(Buffer.from(hex, 'hex'), shape, MANY).isWhole).toBe(false)
   })
 
   test('are not counted far beyond the most that is wanted', () => {

@@ -45,6 +45,9 @@ const tooMany = (what: string, max: number, needed: number): VfiodError =>
     },
   )
 
+const notA = (type: string, why: string): VfiodError =>
+  badArgument(type, `Cannot decode the request: ${why}; send a vfiod.v1.${type}`)
+
 /** The definition of a service for the server: its requests are counted, then decoded. */
 export const deferring = (service: ServiceName): ServiceDefinition =>
   Object.fromEntries(
@@ -53,17 +56,15 @@ export const deferring = (service: ServiceName): ServiceDefinition =>
       const { name: type } = requestType.type as { readonly name: string }
       const shape = shapeOf(requestType)
       const deserialize = (bytes: Buffer): object => {
-        const { items, fields } = countFields(bytes, shape, FIELDS_MAX)
+        const { items, fields, isWhole } = countFields(bytes, shape, FIELDS_MAX)
         if (items > LIMITS.batchItems)
           return new Refused(tooMany('items', LIMITS.batchItems, items))
         if (fields > FIELDS_MAX) return new Refused(tooMany('fields', FIELDS_MAX, fields))
         try {
-          return requestDeserialize(bytes)
+          const request = requestDeserialize(bytes)
+          return isWhole ? request : new Refused(notA(type, 'it ends in the middle of a field'))
         } catch (error) {
-          const why = error instanceof Error ? error.message : String(error)
-          return new Refused(
-            badArgument(type, `Cannot decode the request: ${why}; send a vfiod.v1.${type}`),
-          )
+          return new Refused(notA(type, error instanceof Error ? error.message : String(error)))
         }
       }
       return [name, { ...definition, requestDeserialize: deserialize }]

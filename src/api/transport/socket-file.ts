@@ -19,6 +19,9 @@ export interface Binder<Socket> {
   answers(path: string): Promise<boolean>
 }
 
+/** sun_path of sockaddr_un, less the byte that ends it: unix(7). Some versions of Node cut a longer one. */
+const PATH_MAX = 107
+
 const isSocket = (path: string): boolean | undefined =>
   lstatSync(path, { throwIfNoEntry: false })?.isSocket()
 
@@ -26,11 +29,16 @@ export const placeSocket = async <Socket>(
   { path, mode, gid }: SocketFile,
   { bind, answers }: Binder<Socket>,
 ): Promise<Socket> => {
+  const temporary = `${path}.${process.pid}`
+  const bytes = Buffer.byteLength(temporary)
+  if (bytes > PATH_MAX)
+    throw new Error(
+      `Cannot listen on ${path}: the kernel takes ${PATH_MAX} bytes of a path, and the temporary name ${temporary} has ${bytes}; choose a shorter one`,
+    )
   const found = isSocket(path)
   if (found === false) throw new Error(`Cannot listen on ${path}: it exists and is not a socket`)
   if (found === true && (await answers(path)))
     throw new Error(`Cannot listen on ${path}: another process listens there; stop it first`)
-  const temporary = `${path}.${process.pid}`
   rmSync(temporary, { force: true })
   const socket = await bind(temporary)
   if (gid !== undefined) chownSync(temporary, -1, gid)
