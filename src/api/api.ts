@@ -184,7 +184,7 @@ export class Api {
     await domain.releaseClient(client, why)
   }
 
-  /** Use new certificates for the connections that come; those there are go on with the old. */
+  /** Use new certificates; see RemoteListener for the connections that there are. */
   setCertificates(certificates: Certificates): void {
     this.#remoteListener?.setCertificates(certificates)
   }
@@ -222,9 +222,12 @@ export class Api {
     if ('inheritedFd' in on) {
       listening.listen({ fd: on.inheritedFd })
       await once(listening, 'listening')
-      return
+    } else {
+      await placeSocket(on, serverBinder(listening))
+      this.#placed.push(on)
     }
-    await placeSocket(on, serverBinder(listening))
-    this.#placed.push(on)
+    listening.on('error', (error) =>
+      this.#options.log.error({ refusal: error.message }, 'cannot accept a connection'),
+    )
   }
 }

@@ -68,6 +68,9 @@ export const configSchema = z.strictObject({
   tls_ca: path.optional().describe('PEM: the CA that signs the certificates of remote clients.'),
   tls_cert: path.optional().describe('PEM: the certificate of the daemon.'),
   tls_key: path.optional().describe('PEM: its private key.'),
+  tls_crl: path
+    .optional()
+    .describe('PEM: the revoked certificates of remote clients; none are if unset.'),
   lease_ms: z
     .int()
     .min(100)

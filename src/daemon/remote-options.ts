@@ -8,12 +8,17 @@ import { readTrusted } from './trusted-file.ts'
 
 /** The certificates that the files hold now; a ConfigError when they do not fit together. */
 export function certificatesOf(config: Config): Certificates {
-  const { tls_ca: ca, tls_cert: cert, tls_key: key } = config
+  const { tls_ca: ca, tls_cert: cert, tls_key: key, tls_crl: crl } = config
   if (ca === undefined || cert === undefined || key === undefined)
     throw new ConfigError(
       'Cannot serve remote clients: tls_ca, tls_cert and tls_key are all needed',
     )
-  const certificates = { ca: readTrusted(ca), cert: readTrusted(cert), key: readTrusted(key) }
+  const certificates = {
+    ca: readTrusted(ca),
+    cert: readTrusted(cert),
+    key: readTrusted(key),
+    ...(crl !== undefined && { crl: readTrusted(crl) }),
+  }
   try {
     // createSecureContext takes any text for a list of authorities, and an empty one for no certificate.
     void new X509Certificate(certificates.ca)

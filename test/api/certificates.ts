@@ -10,6 +10,18 @@ const hasOpenssl = spawnSync('openssl', ['version']).status === 0
 /** Whether tests must do without certificates; never in CI, which installs what they need. */
 export const lacksOpenssl = !hasOpenssl && !process.env.CI
 
+const ED25519 = ['-algorithm', 'ed25519']
+export const rsa = (bits: number): readonly string[] => [
+  ...['-algorithm', 'RSA', '-pkeyopt', `rsa_keygen_bits:${bits}`],
+]
+
+const CA_CONFIG = `[ca]
+default_ca = only
+[only]
+database = index
+default_md = default
+`
+
 export class Authority {
   readonly directory = mkdtempSync(join(tmpdir(), 'vfiod-ca-'))
   #issued = 0
@@ -20,14 +32,14 @@ export class Authority {
   }
 
   /** A certificate for these subject alternative names: `URI:spiffe://host-b`, `DNS:localhost`. */
-  issue(subjectAltName: string): Certificates {
+  issue(subjectAltName: string, algorithm: readonly string[] = ED25519): Certificates {
     this.#issued += 1
     const name = `issued-${this.#issued}`
     writeFileSync(
       join(this.directory, `${name}.cnf`),
       subjectAltName === '' ? '' : `subjectAltName=${subjectAltName}\n`,
     )
-    this.#openssl('genpkey', '-algorithm', 'ed25519', '-out', `${name}.key`)
+    this.#openssl('genpkey', ...algorithm, '-out', `${name}.key`)
     const subject = ['-new', '-key', `${name}.key`, '-subj', '/CN=anybody', '-out', `${name}.csr`]
     this.#openssl('req', ...subject)
     const signed = ['-CA', 'ca.pem', '-CAkey', 'ca.key', '-CAcreateserial', '-out', `${name}.pem`]
@@ -37,6 +49,19 @@ export class Authority {
       cert: this.#read(`${name}.pem`),
       key: this.#read(`${name}.key`),
     }
+  }
+
+  /** A list of revoked certificates that names these. */
+  revoke(...certificates: readonly Certificates[]): string {
+    writeFileSync(join(this.directory, 'index'), '')
+    writeFileSync(join(this.directory, 'ca.cnf'), CA_CONFIG)
+    const ca = ['ca', '-config', 'ca.cnf', '-keyfile', 'ca.key', '-cert', 'ca.pem']
+    for (const [n, { cert }] of certificates.entries()) {
+      writeFileSync(join(this.directory, `revoked-${n}.pem`), cert)
+      this.#openssl(...ca, '-revoke', `revoked-${n}.pem`)
+    }
+    this.#openssl(...ca, '-gencrl', '-crldays', '30', '-out', 'crl.pem')
+    return this.#read('crl.pem')
   }
 
   remove(): void {

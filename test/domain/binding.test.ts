@@ -3,6 +3,7 @@
 import { afterEach, describe, expect, test } from 'vitest'
 import { defaultMachine } from '../../src/backends/sim/spec/default-machine.ts'
 import type { Kernel } from '../../src/kernel/port.ts'
+import { driverOverride, setDriverOverride } from '../../src/kernel/sysfs.ts'
 import { EDU, EDU_GROUP, OTHER_EDU, readySpace, type World, world } from './machine.ts'
 import { alice, bob } from './people.ts'
 
@@ -69,6 +70,20 @@ describe('a bridge', () => {
     const space = await at.domain.spaces.addGroup(alice, 'space', 30)
 
     expect(space.blockers).toMatchObject([{ fix: 'bind 0000:00:1d.0 to vfio-pci' }])
+  })
+})
+
+describe('a bind that the end of the daemon cut off', () => {
+  test('is cleared away by an unbind: driver_override is empty again', async () => {
+    at = world()
+    const { kernel } = at.sim
+    expect(await driverOf(OTHER_EDU)).toBeUndefined()
+    await setDriverOverride(kernel, OTHER_EDU, 'vfio-pci')
+
+    await unbind(OTHER_EDU)
+
+    expect(await driverOverride(kernel, OTHER_EDU)).toBeUndefined()
+    expect(await driverOf(OTHER_EDU)).toBeUndefined()
   })
 })
 

@@ -5,15 +5,22 @@
  */
 import { once } from 'node:events'
 import { createServer, type Server, type Socket } from 'node:net'
-import { createServer as createTlsServer, type TLSSocket, type Server as TlsServer } from 'node:tls'
+import {
+  createServer as createTlsServer,
+  DEFAULT_CIPHERS,
+  type TLSSocket,
+  type Server as TlsServer,
+} from 'node:tls'
 import type { Log } from '../identity/log.ts'
 
-/** PEM, all three. */
+/** PEM, all of them. */
 export interface Certificates {
   /** Who signs the certificates of clients. */
   readonly ca: string
   readonly cert: string
   readonly key: string
+  /** Certificates of clients that are revoked: one list of each authority. */
+  readonly crl?: string
 }
 
 export interface RemoteOptions {
@@ -33,7 +40,11 @@ const KEEPALIVE_MS = 60_000
 const UNNAMED_PER_ADDRESS = 32
 const UNNAMED_MAX = 128
 
-const WEAKEST = 'TLSv1.3'
+/** TLS 1.3, and no key or signature below 112 bits of strength: RSA of 2,048 bits, SHA-2. */
+const STRENGTH = { minVersion: 'TLSv1.3', ciphers: `${DEFAULT_CIPHERS}:@SECLEVEL=2` } as const
+
+/** What a timer can wait: 24 days. */
+const TIMER_MS = 2 ** 31 - 1
 
 /** The first URI of the certificate's subject alternative names, or else its first DNS name. */
 export function nameIn(subjectAltName: string | undefined): string | undefined {
@@ -48,20 +59,25 @@ export function nameIn(subjectAltName: string | undefined): string | undefined {
 
 export class RemoteListener {
   readonly #options: RemoteOptions
+  #certificates: Certificates
   readonly #log: Log
   readonly #tls: TlsServer
   readonly #listening: Server
   /** Connections without a name by address and port, the oldest first. */
   readonly #unnamed = new Map<string, { readonly socket: Socket; readonly address: string }>()
 
+  /** Connections with a name. */
+  readonly #named = new Set<TLSSocket>()
+
   /** Hands on connections whose client showed a certificate with a name. */
   constructor(options: RemoteOptions, accept: (socket: TLSSocket, name: string) => void, log: Log) {
     this.#options = options
+    this.#certificates = options.certificates
     this.#log = log
     this.#tls = createTlsServer(
       {
         ...options.certificates,
-        minVersion: WEAKEST,
+        ...STRENGTH,
         requestCert: true,
         rejectUnauthorized: true,
         ALPNProtocols: ['h2'],
@@ -69,7 +85,8 @@ export class RemoteListener {
       },
       (socket) => {
         this.#unnamed.delete(keyOf(socket))
-        const name = nameIn(socket.getPeerCertificate().subjectaltname)
+        const certificate = socket.getPeerCertificate()
+        const name = nameIn(certificate.subjectaltname)
         if (name === undefined || socket.alpnProtocol !== 'h2') {
           log.warn({ address: socket.remoteAddress }, 'remote connection refused: no name')
           socket.destroy()
@@ -77,6 +94,7 @@ export class RemoteListener {
         }
         // A host that is cut off says nothing; the kernel asks, and closes.
         socket.setKeepAlive(true, KEEPALIVE_MS)
+        this.#keep(socket, name, Date.parse(certificate.valid_to))
         accept(socket, name)
       },
     )
@@ -89,6 +107,9 @@ export class RemoteListener {
   async listen(): Promise<void> {
     this.#listening.listen(this.#options.port, this.#options.host)
     await once(this.#listening, 'listening')
+    this.#listening.on('error', (error) =>
+      this.#log.error({ refusal: error.message }, 'cannot accept a remote connection'),
+    )
   }
 
   /** The kernel chose one where 0 was configured. */
@@ -97,9 +118,37 @@ export class RemoteListener {
     return address === null || typeof address === 'string' ? undefined : address.port
   }
 
-  /** New certificates, the old strength: Node forgets the version with the old context. */
+  /**
+   * New certificates, the old strength: Node forgets it with the old context. Where another authority
+   * or other revocations judge clients from now on, every client connects again to be judged.
+   */
   setCertificates(certificates: Certificates): void {
-    this.#tls.setSecureContext({ ...certificates, minVersion: WEAKEST })
+    const { ca, crl } = this.#certificates
+    this.#tls.setSecureContext({ ...certificates, ...STRENGTH })
+    this.#certificates = certificates
+    if (ca === certificates.ca && crl === certificates.crl) return
+    for (const socket of this.#named) this.#end(socket, 'certificates are judged anew')
+  }
+
+  /** A connection ends with the certificate that it was made with. */
+  #keep(socket: TLSSocket, name: string, validTo: number): void {
+    this.#named.add(socket)
+    let expiry: NodeJS.Timeout | undefined
+    const wait = (): void => {
+      const left = validTo - Date.now()
+      if (left <= 0) this.#end(socket, `the certificate of ${name} has expired`)
+      else expiry = setTimeout(wait, Math.min(left, TIMER_MS)).unref()
+    }
+    socket.once('close', () => {
+      clearTimeout(expiry)
+      this.#named.delete(socket)
+    })
+    wait()
+  }
+
+  #end(socket: TLSSocket, refusal: string): void {
+    this.#log.warn({ address: socket.remoteAddress, refusal }, 'remote connection ended')
+    socket.destroy()
   }
 
   /** Takes no new connections, and closes those without a name. */

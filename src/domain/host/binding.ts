@@ -86,11 +86,20 @@ export class DriverBinding {
 
   /** Take the devices from their VFIO driver and let the kernel choose one. */
   unbind(client: Client, request: Omit<BindRequest, 'driver'>): Promise<DeviceView[]> {
-    return this.#move(client, request, (transaction, devices) => {
-      const moves = devices.filter(isVfioDriver)
+    return this.#move(client, request, async (transaction, devices) => {
+      const reserved = await Promise.all(devices.map((device) => this.#isReserved(device)))
+      const moves = devices.filter((_device, n) => reserved[n])
       const move = (device: HostDevice) => this.#moveTo(transaction, device, undefined)
       return this.#transact(moves, move, devices)
     })
+  }
+
+  /** A VFIO driver has it, or is alone allowed to: so a bind that was cut off leaves a device. */
+  async #isReserved(device: HostDevice): Promise<boolean> {
+    if (isVfioDriver(device)) return true
+    if (device.driver !== undefined) return false
+    const driver = await driverOverride(this.#kernel, device.name)
+    return driver !== undefined && isVfioDriver({ ...device, driver })
   }
 
   /** Runs in the lanes of the groups; the caller waits no longer than its patience. */
