@@ -7,6 +7,7 @@ import { parse, stringify } from 'smol-toml'
 import { z } from 'zod'
 import { canonicalEntry } from '../rules/device-name.ts'
 import {
+  DEFAULT_RELEASE_ASKED_MS,
   defaultPolicy,
   type Grant,
   grantOf,
@@ -63,6 +64,14 @@ export const ruleSchema = z
       .boolean()
       .default(true)
       .describe('Whether it may add groups to its address spaces, or an admin does that for it.'),
+    release_asked_after_ms: z
+      .int()
+      .min(0)
+      .max(3_600_000)
+      .default(DEFAULT_RELEASE_ASKED_MS)
+      .describe(
+        'Milliseconds after which the daemon closes a device of it that the host wants back; 0 for never.',
+      ),
     quota: quotaSchema.describe(
       'The quotas of its identity; a quota that is not set is unlimited.',
     ),
@@ -88,7 +97,8 @@ const quotaOf = (table: Partial<Record<string, number | undefined>>): Quota =>
 
 function ruleOf(rule: z.infer<typeof ruleSchema>): Rule {
   const { user, group, remote, role, devices, adds_groups: addsGroups, quota } = rule
-  const rest = { role, devices, addsGroups, quota: quotaOf(quota) }
+  const { release_asked_after_ms: releaseAskedAfterMs } = rule
+  const rest = { role, devices, addsGroups, releaseAskedAfterMs, quota: quotaOf(quota) }
   if (remote === '*') return { who: { kind: 'remote' }, ...rest }
   if (remote !== undefined) return { who: { kind: 'remote', name: remote }, ...rest }
   const uid = user === undefined ? undefined : userNumber(String(user))
@@ -173,13 +183,14 @@ const quotaTable = (quota: Quota): Record<string, number> =>
   Object.fromEntries(Object.entries(quota).map(([name, max]) => [name, Number(max)]))
 
 function tableOf({ rules, total }: Policy): Record<string, unknown> {
-  const rule = rules.map(({ who, role, devices, addsGroups, quota }) => ({
+  const rule = rules.map(({ who, role, devices, addsGroups, quota, releaseAskedAfterMs }) => ({
     ...(who.kind === 'remote' ? { remote: who.name ?? '*' } : {}),
     ...(who.kind === 'local' && who.uid !== undefined ? { user: who.uid } : {}),
     ...(who.kind === 'local' && who.gid !== undefined ? { group: who.gid } : {}),
     role,
     devices: [...devices],
     adds_groups: addsGroups,
+    release_asked_after_ms: releaseAskedAfterMs ?? DEFAULT_RELEASE_ASKED_MS,
     quota: quotaTable(quota),
   }))
   return { rule, total: quotaTable(total) }

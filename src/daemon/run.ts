@@ -100,7 +100,10 @@ const serve = async (config: Config, logging: Logging): Promise<number> => {
   const { kernel, simulator } = await createBackend(config)
   const domain: Domain = createDomain({
     kernel,
-    log: (event, fields) => log.info({ audit: true, ...fields }, event),
+    log: (event, fields, level) => {
+      log.info({ audit: true, ...fields }, event)
+      if (level === 'warn') log.warn(fields, event)
+    },
     totalQuota: policy.total,
   })
   const api = await Api.start({

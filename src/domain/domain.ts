@@ -20,12 +20,16 @@ import { Memories } from './memory/memories.ts'
 import { Migration } from './migration/migration.ts'
 import { Spaces } from './space/spaces.ts'
 import type { Counts } from './state/changes.ts'
-import { type Event, eventOf, watchEvents } from './state/events.ts'
+import { type Event, eventOf, isWarning, watchEvents } from './state/events.ts'
 import type { OwnerRecord } from './state/records.ts'
 import { State } from './state/state.ts'
 import { Teardown } from './teardown.ts'
 
-export type EventLog = (event: string, fields: Record<string, unknown>) => void
+export type EventLog = (
+  event: string,
+  fields: Record<string, unknown>,
+  level?: 'info' | 'warn',
+) => void
 
 export interface Domain {
   /** The records, and the stream of their changes. */
@@ -100,8 +104,8 @@ export function createDomain(parts: {
   state.listen((change) => {
     const event = eventOf(change)
     if (event === undefined) return
-    const { kind, client, why, spaces, memories } = event
-    log(kind, { client, why, spaces, memories })
+    const { kind, clients: _, ...fields } = event
+    log(kind, fields, isWarning(event) ? 'warn' : 'info')
   })
 
   const countsOf = ({ id }: OwnerRecord): Counts => ({

@@ -17,6 +17,9 @@ import {
   VFIO_IRQ_SET_ACTION_UNMASK,
   VFIO_IRQ_SET_DATA_EVENTFD,
   VFIO_IRQ_SET_DATA_NONE,
+  VFIO_PCI_CONFIG_REGION_INDEX,
+  VFIO_PCI_ERR_IRQ_INDEX,
+  VFIO_PCI_REQ_IRQ_INDEX,
   VFIO_REGION_INFO_FLAG_MMAP,
   VFIO_REGION_INFO_FLAG_READ,
   VFIO_REGION_INFO_FLAG_WRITE,
@@ -77,6 +80,12 @@ export async function regionInfo(
     isMappable: (flags & VFIO_REGION_INFO_FLAG_MMAP) !== 0,
   }
 }
+
+/** The IRQ indexes of a PCI device by which the host speaks to its user, each with one vector. */
+export const ERROR_IRQ = VFIO_PCI_ERR_IRQ_INDEX
+export const REQUEST_IRQ = VFIO_PCI_REQ_IRQ_INDEX
+/** The region of a PCI device that has its configuration space. */
+export const CONFIG_REGION = VFIO_PCI_CONFIG_REGION_INDEX
 
 export interface IrqIndex {
   readonly index: number

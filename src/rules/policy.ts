@@ -89,6 +89,11 @@ export interface Rule {
   /** Whether it may add groups to its address spaces, or only use those an admin added. */
   readonly addsGroups: boolean
   readonly quota: Quota
+  /**
+   * Milliseconds that it has to close a device that the host wants back, before the daemon does; 0 for
+   * ever, DEFAULT_RELEASE_ASKED_MS where it is not said.
+   */
+  readonly releaseAskedAfterMs?: number
 }
 
 export interface Policy {
@@ -98,7 +103,13 @@ export interface Policy {
 }
 
 /** What one identity is granted. */
-export type Grant = Pick<Rule, 'role' | 'devices' | 'addsGroups' | 'quota'>
+export type Grant = Pick<Rule, 'role' | 'devices' | 'addsGroups' | 'quota' | 'releaseAskedAfterMs'>
+
+/**
+ * The call that takes a device from its driver cannot be called off, and holds up others on its bus; so
+ * it ends, after more time than a guest needs to let go.
+ */
+export const DEFAULT_RELEASE_ASKED_MS = 60_000
 
 export const NO_GRANT: Grant = { role: 'none', devices: [], addsGroups: false, quota: {} }
 

@@ -30,10 +30,11 @@ describeModes('a device', (mode) => {
 
   test('is reset before its first use, and before its fd is closed', async () => {
     await at.domain.devices.open(alice, 'space', EDU)
-    expect(seen).toEqual(['reset'])
+    // REQ is armed once it is reset; the close disarms it.
+    expect(seen).toEqual(['reset', 'irqs'])
 
     await at.domain.devices.close(alice, EDU)
-    expect(seen).toEqual(['reset', 'reset', 'close'])
+    expect(seen).toEqual(['reset', 'irqs', 'reset', 'close'])
   })
 
   test('has its interrupts off before it is reset, and is closed by the end of its client', async () => {

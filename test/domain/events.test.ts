@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { EVENT_KINDS, type Event, eventOf } from '../../src/domain/state/events.ts'
 import { EDU, readySpace, type World, world } from './machine.ts'
-import { alice, bob } from './people.ts'
+import { alice, bob, person } from './people.ts'
 
 let at: World
 let seen: Event[]
@@ -21,6 +21,21 @@ beforeEach(async () => {
 })
 
 afterEach(() => at.domain.releaseAll('the test is over'))
+
+/** The host wants a device back that is in error and lost, and its owner does nothing. */
+async function loseDevice(): Promise<void> {
+  const [hasty, device] = [person('hasty', 103, { releaseAskedAfterMs: 1 }), '0000:00:07.0']
+  const { domain, sim } = at
+  await domain.binding.bind(hasty, { devices: [device], driver: undefined, wholeGroup: false })
+  await domain.spaces.create(hasty, 'lost')
+  await domain.spaces.addGroup(hasty, 'lost', (await domain.inventory.device(device)).group)
+  await domain.devices.open(hasty, 'lost', device)
+  for (const kind of ['aer', 'lose'] as const) {
+    sim.faults.inject({ name: 'fault', nth: 1, times: 1, effect: { kind, device } })
+    await domain.inventory.device(device)
+  }
+  await expect.poll(kinds).toContain('device-taken')
+}
 
 const kinds = () => seen.map(({ kind }) => kind)
 
@@ -101,6 +116,8 @@ describe('an event', () => {
     await expect.poll(kinds).toContain('vaddr-restored')
     await expect.poll(kinds).toContain('handover-expired')
     await at.domain.adopt(bob, at.domain.handOver(alice, 1000).token)
+    await at.domain.spaces.create(bob, 'last')
+    await loseDevice()
     await at.domain.expireLease(bob, 'its lease ran out')
     expect([...new Set(kinds())].sort()).toEqual([...EVENT_KINDS].sort())
   })

@@ -21,7 +21,12 @@ export interface World {
   /** Pages that the kernel has pinned and charged for address spaces. */
   pinned(): bigint
   /** What the domain logged. */
-  readonly log: { readonly event: string; readonly fields: Record<string, unknown> }[]
+  readonly log: {
+    readonly event: string
+    readonly fields: Record<string, unknown>
+    /** Where it is more than information. */
+    readonly level?: 'warn'
+  }[]
 }
 
 /** A machine, the built-in one where nothing else is said; its time goes by itself unless poked. */
@@ -44,7 +49,8 @@ export function world(
   const domain = createDomain({
     kernel: over(sim.kernel),
     ...(options.patienceMs === undefined ? {} : { patienceMs: options.patienceMs }),
-    log: (event, fields) => log.push({ event, fields }),
+    log: (event, fields, level) =>
+      log.push({ event, fields, ...(level === 'warn' ? { level } : {}) }),
   })
   const pinned = () => (mode === TYPE1 ? sim.lockedPages : sim.pinnedPages)
   return { sim, mode, domain, pinned, log }

@@ -161,7 +161,9 @@ describe.skipIf(backend !== 'sim')('a simulated machine through gRPC', () => {
     await client.migration.getMigrationState({ name: SOURCE })
 
     await expect(client.migration.getMigrationState({ name: LOST })).rejects.toMatchObject({
-      details: { errno: 'ENODEV' },
+      reason: 'DEVICE_GONE',
     })
+    const { device } = await client.inventory.getDevice({ name: LOST })
+    expect(device?.conditions.map(({ kind }) => kind)).toContain('DEVICE_CONDITION_KIND_LOST')
   })
 })

@@ -32,9 +32,10 @@ const machineIn = ({ vfioContainer }: Mode): string =>
 
 /**
  * Start a daemon and wait until it is ready. Its simulated machine is the default one, or that of
- * the text of a machine file, or the default one in a mode; a real kernel is in one mode only.
+ * the text of a machine file, or the default one in a mode; a real kernel is in one mode only. A policy
+ * is the text of its file.
  */
-export async function startDaemon(wanted?: string | Mode): Promise<Daemon> {
+export async function startDaemon(wanted?: string | Mode, policy?: string): Promise<Daemon> {
   const machine = typeof wanted === 'object' ? machineIn(wanted) : wanted
   const directory = mkdtempSync(join(tmpdir(), 'vfiod-system-'))
   const socket = join(directory, 'vfiod.sock')
@@ -43,6 +44,12 @@ export async function startDaemon(wanted?: string | Mode): Promise<Daemon> {
   if (machine !== undefined && backend === 'sim') {
     writeFileSync(join(directory, 'machine.toml'), machine)
     args.push(join(directory, 'machine.toml'))
+  }
+  if (policy !== undefined) {
+    const [policyFile, config] = [join(directory, 'policy.toml'), join(directory, 'vfiod.toml')]
+    writeFileSync(policyFile, policy)
+    writeFileSync(config, `policy = "${policyFile}"\n`)
+    args.push('--config', config)
   }
   const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'] })
   let output = ''

@@ -6,9 +6,16 @@ import { type Blocker, badArgument } from '../../base/error.ts'
 import { type Access, type Iova, type IovaRange, iova, U64_MAX } from '../../base/units.ts'
 import type { Ticket } from '../../domain/identity/tickets.ts'
 import { waitsMs } from '../../domain/state/owner.ts'
-import type { OfferRecord, OwnerRecord } from '../../domain/state/records.ts'
+import type {
+  ConditionKind,
+  DeviceCondition,
+  OfferRecord,
+  OwnerRecord,
+} from '../../domain/state/records.ts'
 import type { Access as ProtoAccess } from '../../proto/vfiod/v1/Access.ts'
 import type { Blocker as ProtoBlocker } from '../../proto/vfiod/v1/Blocker.ts'
+import type { DeviceCondition as ProtoCondition } from '../../proto/vfiod/v1/DeviceCondition.ts'
+import type { DeviceConditionKind } from '../../proto/vfiod/v1/DeviceConditionKind.ts'
 import type { IovaRange as ProtoRange } from '../../proto/vfiod/v1/IovaRange.ts'
 import type { ItemStatus } from '../../proto/vfiod/v1/ItemStatus.ts'
 import type { Owner } from '../../proto/vfiod/v1/Owner.ts'
@@ -58,6 +65,23 @@ export const accessOf = (field: string, name: string | number): Access =>
 
 export const accessToProto = (access: Access): ProtoAccess =>
   enumName<keyof typeof ACCESS, Access>(ACCESS, access)
+
+const CONDITION: Readonly<Record<ConditionKind, DeviceConditionKind>> = {
+  requested: 'DEVICE_CONDITION_KIND_REQUESTED',
+  error: 'DEVICE_CONDITION_KIND_ERROR',
+  lost: 'DEVICE_CONDITION_KIND_LOST',
+}
+
+export const conditionsToProto = (
+  name: string,
+  conditions: readonly DeviceCondition[],
+): ProtoCondition[] =>
+  conditions.map(({ kind, since, closesAt }) => ({
+    kind: CONDITION[kind],
+    name,
+    sinceMs: String(since),
+    closesInMs: closesAt === undefined ? 0 : Math.max(1, closesAt - Date.now()),
+  }))
 
 /** The process of a client, all zero for one on another host. */
 export const processOf = ({ origin }: Pick<OwnerRecord, 'origin'>) =>

@@ -1,5 +1,6 @@
 /** DeviceService: regions, interrupts, reset, and the device fd itself. */
 import type { OpenDevice } from '../../domain/device/device.ts'
+import type { Devices } from '../../domain/device/devices.ts'
 import type { EventfdRequest, IrqEvent } from '../../domain/device/irqs.ts'
 import type { Domain } from '../../domain/domain.ts'
 import type { DeviceInfo } from '../../proto/vfiod/v1/DeviceInfo.ts'
@@ -8,7 +9,7 @@ import type { IrqIndex } from '../../proto/vfiod/v1/IrqIndex.ts'
 import type { Region } from '../../proto/vfiod/v1/Region.ts'
 import type { WatchIrqsResponse } from '../../proto/vfiod/v1/WatchIrqsResponse.ts'
 import type { Handlers } from '../call/call.ts'
-import { enumOf, ownerToProto, ticketToProto, u64 } from './convert.ts'
+import { conditionsToProto, enumOf, ownerToProto, ticketToProto, u64 } from './convert.ts'
 import type { RegisterWrites } from './register-writes.ts'
 
 /** vfio.h: VFIO_PCI_BAR0_REGION_INDEX and the ones after it, in their order. */
@@ -44,7 +45,7 @@ const irqsToProto = (device: OpenDevice): IrqIndex[] =>
     armed: device.armed.vectors(irq.index),
   }))
 
-const deviceToProto = (device: OpenDevice): DeviceInfo => ({
+const deviceToProto = (device: OpenDevice, devices: Devices): DeviceInfo => ({
   name: device.name,
   spaceId: device.space.id,
   groupId: device.group,
@@ -53,6 +54,7 @@ const deviceToProto = (device: OpenDevice): DeviceInfo => ({
   regions: regionsToProto(device),
   irqs: irqsToProto(device),
   owner: ownerToProto(device.space.owner),
+  conditions: conditionsToProto(device.name, devices.conditionsOf(device)),
 })
 
 const eventToProto = (event: IrqEvent): WatchIrqsResponse =>
@@ -66,7 +68,7 @@ export const deviceHandlers = (
   writes: RegisterWrites,
 ): Handlers<DeviceServiceHandlers> => ({
   OpenDevice: async ({ spaceId, name }, { client }) => ({
-    device: deviceToProto(await devices.open(client, spaceId, name)),
+    device: deviceToProto(await devices.open(client, spaceId, name), devices),
   }),
 
   CloseDevice: async ({ name }, { client }) => {
@@ -75,7 +77,7 @@ export const deviceHandlers = (
   },
 
   GetDeviceInfo: async ({ name }, { client }) => ({
-    device: deviceToProto(devices.get(client, name)),
+    device: deviceToProto(devices.find(client, name), devices),
   }),
 
   ReadRegion: async ({ name, region, offset, length }, { client }) => ({

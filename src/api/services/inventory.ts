@@ -8,7 +8,7 @@ import type { InventoryServiceHandlers } from '../../proto/vfiod/v1/InventorySer
 import type { Viability } from '../../proto/vfiod/v1/Viability.ts'
 import type { WatchGroupsResponse } from '../../proto/vfiod/v1/WatchGroupsResponse.ts'
 import type { Handlers } from '../call/call.ts'
-import { blockerToProto } from './convert.ts'
+import { blockerToProto, conditionsToProto } from './convert.ts'
 
 const BUS: Readonly<Record<DeviceView['bus'], DeviceBus>> = {
   pci: 'DEVICE_BUS_PCI',
@@ -32,6 +32,7 @@ const deviceToProto = (device: DeviceView): Device => ({
   classCode: device.pci?.class ?? 0,
   mdevType: device.mdevType ?? '',
   spaceId: device.spaceId ?? '',
+  conditions: conditionsToProto(device.name, device.conditions),
 })
 
 const groupToProto = (group: GroupView): Group => ({

@@ -5,6 +5,7 @@ import type { Client } from '../../domain/identity/clients.ts'
 import type { Usage } from '../../domain/identity/quotas.ts'
 import type { Event } from '../../domain/state/events.ts'
 import { ownerText } from '../../domain/state/owner.ts'
+import type { Event as ProtoEvent } from '../../proto/vfiod/v1/Event.ts'
 import type { EventKind } from '../../proto/vfiod/v1/EventKind.ts'
 import type { OwnershipServiceHandlers } from '../../proto/vfiod/v1/OwnershipService.ts'
 import type { QuotaUsage } from '../../proto/vfiod/v1/QuotaUsage.ts'
@@ -28,7 +29,19 @@ const EVENT: Record<Event['kind'], EventKind> = {
   adopted: 'EVENT_KIND_ADOPTED',
   'vaddr-restored': 'EVENT_KIND_VADDR_RESTORED',
   'lease-expired': 'EVENT_KIND_LEASE_EXPIRED',
+  'device-requested': 'EVENT_KIND_DEVICE_REQUESTED',
+  'device-error': 'EVENT_KIND_DEVICE_ERROR',
+  'device-lost': 'EVENT_KIND_DEVICE_LOST',
+  'device-taken': 'EVENT_KIND_DEVICE_TAKEN',
 }
+
+const eventToProto = ({ kind, client, why, spaces, memories, ...about }: Event): ProtoEvent => ({
+  kind: EVENT[kind],
+  ...{ client, why, spaces, memories },
+  device: about.device ?? '',
+  spaceId: about.spaceId ?? '',
+  ...(about.group === undefined ? {} : { groupId: about.group }),
+})
 
 export const roleToProto = (role: Role): ProtoRole => ROLE[role]
 
@@ -79,7 +92,6 @@ export const ownershipHandlers = (domain: Domain): Handlers<OwnershipServiceHand
       hasRole(client.grant, 'admin') || event.clients.includes(client.id)
     const events = domain.watchEvents(client, concerns, signal)
     yield { watching: true }
-    for await (const { kind, client: whom, why, spaces, memories } of events)
-      yield { happened: { kind: EVENT[kind], client: whom, why, spaces, memories } }
+    for await (const event of events) yield { happened: eventToProto(event) }
   },
 })

@@ -19,6 +19,7 @@ import {
   accessOf,
   accessToProto,
   blockerToProto,
+  conditionsToProto,
   itemStatus,
   ownerToProto,
   rangeToProto,
@@ -62,6 +63,9 @@ export const spaceToProto = (space: AddressSpace, offer?: OfferRecord): ProtoSpa
   backend: BACKEND[space.iommu.kind],
   owner: ownerToProto(space.owner, offer),
   devices: space.devices.sort(),
+  conditions: space.conditions.flatMap(({ name, conditions }) =>
+    conditionsToProto(name, conditions),
+  ),
 })
 
 export const mappingToProto = (mapping: MappingRecord): ProtoMapping => ({

@@ -3,6 +3,7 @@ import type { Command } from 'commander'
 import type { Blocker__Output as Blocker } from '../../proto/vfiod/v1/Blocker.ts'
 import type { Device__Output as Device } from '../../proto/vfiod/v1/Device.ts'
 import type { Group__Output as Group } from '../../proto/vfiod/v1/Group.ts'
+import { withConditions } from '../conditions.ts'
 import { action, type CommandSession } from '../session.ts'
 import { enumText, indented, tableText } from '../table.ts'
 
@@ -38,7 +39,10 @@ const groupsText = (groups: readonly Group[]): string => {
     ]),
   )
   const blocked = groups.filter(({ blockers }) => blockers.length > 0).map(blockedText)
-  return [table, ...blocked].join('\n\n')
+  return withConditions(
+    [table, ...blocked].join('\n\n'),
+    groups.flatMap(({ devices }) => devices),
+  )
 }
 
 /** One line for a group that changed. */
@@ -46,7 +50,8 @@ const changeText = (group: Group): string => {
   const { groupId, viability, spaceId, devices } = group
   const drivers = devices.map(({ name, driver }) => `${name} (${driver || 'no driver'})`)
   const space = spaceId === '' ? '' : `, in space ${spaceId}`
-  return `group ${groupId} is ${enumText(VIABILITY, viability)}${space}: ${drivers.join(', ')}`
+  const line = `group ${groupId} is ${enumText(VIABILITY, viability)}${space}: ${drivers.join(', ')}`
+  return withConditions(line, devices).replace('\n\n', '\n')
 }
 
 const watchGroups = async ({ client, output, signal }: CommandSession): Promise<void> => {
@@ -80,8 +85,8 @@ const listGroups = async (session: CommandSession, options: { watch?: boolean })
   )
 }
 
-export const devicesText = (devices: readonly Device[]): string =>
-  tableText(
+export const devicesText = (devices: readonly Device[]): string => {
+  const table = tableText(
     ['DEVICE', 'BUS', 'GROUP', 'KIND', 'CLASS', 'DRIVER', 'SPACE'],
     devices.map((device) => [
       device.name,
@@ -93,6 +98,8 @@ export const devicesText = (devices: readonly Device[]): string =>
       device.spaceId,
     ]),
   )
+  return withConditions(table, devices)
+}
 
 const listDevices = async ({ client, output, signal }: CommandSession): Promise<void> => {
   const response = await client.inventory.listDevices({}, { signal })

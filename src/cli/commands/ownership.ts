@@ -36,8 +36,13 @@ const whoAmI = async ({ client, output, signal }: CommandSession): Promise<void>
   output.answer(who, () => whoText(who))
 }
 
-const eventText = ({ kind, client, why, spaces, memories }: Event): string =>
-  `${enumText('EVENT_KIND_', kind)}: ${client}: ${why} (address spaces: ${spaces}, memories: ${memories})`
+const eventText = ({ kind, client, why, spaces, memories, spaceId }: Event): string => {
+  const what =
+    spaceId === ''
+      ? `address spaces: ${spaces}, memories: ${memories}`
+      : `in address space "${spaceId}"`
+  return `${enumText('EVENT_KIND_', kind)}: ${client}: ${why} (${what})`
+}
 
 const watchEvents = async (
   session: CommandSession,
@@ -67,7 +72,9 @@ export const addOwnershipCommands = (program: Command): void => {
     .action(action(whoAmI))
   program
     .command('events')
-    .description('report releases and their causes, and handovers')
+    .description(
+      'report releases and their causes, handovers, and devices that are wanted back, in error or lost',
+    )
     .option('--events <count>', 'end after this many', parseSmall)
     .action(action(watchEvents))
 }

@@ -10,6 +10,7 @@ import type { IovaRange__Output as IovaRange } from '../../proto/vfiod/v1/IovaRa
 import type { Owner__Output as Owner } from '../../proto/vfiod/v1/Owner.ts'
 import { adopt, leave } from '../adopted.ts'
 import { newSpaceId, withSpace } from '../borrowed-device.ts'
+import { withConditions } from '../conditions.ts'
 import { CliError } from '../failure.ts'
 import { bytesText, parseNumber, parseSmall } from '../numbers.ts'
 import { action, type CommandSession } from '../session.ts'
@@ -70,7 +71,9 @@ const spacesText = (spaces: readonly AddressSpace[]): string =>
 const listSpaces = async ({ client, output, signal }: CommandSession): Promise<void> => {
   const response = await client.addressSpace.listSpaces({}, { signal })
   output.answer(response, () =>
-    response.spaces.length === 0 ? 'no address spaces' : spacesText(response.spaces),
+    response.spaces.length === 0
+      ? 'no address spaces'
+      : withConditions(spacesText(response.spaces), response.spaces),
   )
 }
 

@@ -20,6 +20,7 @@ import type { Client } from '../identity/clients.ts'
 import type { AddressSpace } from '../space/space.ts'
 import { requireOwner } from '../state/owner.ts'
 import { ArmedIrqs } from './armed-irqs.ts'
+import { HostSignals } from './host-signals.ts'
 
 /** Events of an open device, for higher rooms. Each is called in the lane of the device. */
 export interface DeviceHooks {
@@ -40,6 +41,10 @@ export class OpenDevice {
   /** Operations on the device run one after another. */
   readonly lane = new Lane()
   readonly armed: ArmedIrqs
+  /** What the host says of it. */
+  readonly signals: HostSignals
+  /** The error to throw for one of a call: that the device is lost, where that is why. */
+  explain: (error: unknown) => Promise<unknown> = async (error) => error
   /** Aborted when the device is closed: streams of it end. */
   readonly closing = new AbortController()
   /** Aborted when the device changes hands: streams of its former owner end. */
@@ -48,7 +53,7 @@ export class OpenDevice {
 
   private constructor(
     at: { readonly name: string; readonly group: number; readonly space: AddressSpace },
-    found: Pick<OpenDevice, 'fd' | 'flags' | 'regions' | 'irqs'>,
+    found: Pick<OpenDevice, 'fd' | 'flags' | 'regions' | 'irqs' | 'signals'>,
   ) {
     this.name = at.name
     this.group = at.group
@@ -57,6 +62,7 @@ export class OpenDevice {
     this.flags = found.flags
     this.regions = found.regions
     this.irqs = found.irqs
+    this.signals = found.signals
     this.armed = new ArmedIrqs({ name: at.name, isPci: found.flags.isPci })
   }
 
@@ -76,14 +82,16 @@ export class OpenDevice {
       const regions = await Promise.all(
         Array.from({ length: flags.regions }, (_, index) => regionInfo(kernel, fd, index)),
       )
-      const irqs = await Promise.all(
+      const found = await Promise.all(
         Array.from({ length: flags.irqs }, (_, index) => irqInfo(kernel, fd, index)),
       )
+      const irqs = found.filter((irq) => irq !== undefined)
       return new OpenDevice(at, {
         fd,
         flags,
         regions: regions.filter((region) => region !== undefined),
-        irqs: irqs.filter((irq) => irq !== undefined),
+        irqs,
+        signals: await HostSignals.arm(kernel, fd, { isPci: flags.isPci, irqs }),
       })
     } catch (error) {
       await kernel.close(fd)
@@ -117,10 +125,14 @@ export class OpenDevice {
 
   /** Run in the device's lane, unless it was closed or handed over while waiting there. */
   run<T>(caller: Client, operation: () => Promise<T>): Promise<T> {
-    return this.lane.run(() => {
+    return this.lane.run(async () => {
       if (this.isClosed) throw notOpen(this.name)
       this.requireOwner(caller)
-      return operation()
+      try {
+        return await operation()
+      } catch (error) {
+        throw await this.explain(error)
+      }
     })
   }
 

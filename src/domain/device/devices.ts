@@ -22,8 +22,10 @@ import { requireNoFds, type Ticket, type Tickets } from '../identity/tickets.ts'
 import type { AddressSpace } from '../space/space.ts'
 import type { Change } from '../state/changes.ts'
 import { holderOf, ownerText } from '../state/owner.ts'
+import type { DeviceCondition } from '../state/records.ts'
 import type { State } from '../state/state.ts'
 import { DEVICE_PRICE } from '../state/usage.ts'
+import { DeviceConditions, lostError } from './conditions.ts'
 import { notOpen, OpenDevice, resetIfPossible } from './device.ts'
 
 export class Devices {
@@ -34,6 +36,7 @@ export class Devices {
   readonly #quotas: Quotas
   readonly #spaceOf: (client: Client, id: string) => AddressSpace
   readonly #devices = new Map<string, OpenDevice>()
+  readonly #conditions: DeviceConditions
 
   constructor(parts: {
     readonly kernel: Kernel
@@ -51,6 +54,8 @@ export class Devices {
     this.#tickets = parts.tickets
     this.#quotas = parts.quotas
     this.#spaceOf = parts.spaceOf
+    const take = (device: OpenDevice, why: string) => this.#take(device, why)
+    this.#conditions = new DeviceConditions({ kernel: parts.kernel, state: parts.state, take })
   }
 
   /** Open a device of a member group. */
@@ -63,7 +68,7 @@ export class Devices {
       // It may have been destroyed while the call waited in the lane.
       this.#spaceOf(client, spaceId)
       const already = this.#devices.get(name)
-      if (already?.space === space) return already
+      if (already?.space === space) return this.get(client, name)
       if (already !== undefined) throw inUse(this.#state, already)
       if (!space.has(group)) {
         throw new VfiodError(
@@ -81,17 +86,31 @@ export class Devices {
     })
   }
 
-  /** The caller's open device, or DEVICE_NOT_OPEN or NOT_MM_OWNER. */
+  /** The caller's open device, or DEVICE_NOT_OPEN, NOT_MM_OWNER, or DEVICE_GONE where it is lost. */
   get(client: Client, name: string): OpenDevice {
+    const device = this.find(client, name)
+    const record = this.#state.device(device.name)
+    const lost = record && lostError(record)
+    if (lost !== undefined) throw lost
+    return device
+  }
+
+  /** The same, lost or not. */
+  find(client: Client, name: string): OpenDevice {
     const device = this.#devices.get(canonicalName(name))
     if (device === undefined) throw notOpen(name)
     device.requireOwner(client)
     return device
   }
 
+  /** What the host says of an open device. */
+  conditionsOf({ name }: OpenDevice): readonly DeviceCondition[] {
+    return this.#state.device(name)?.conditions ?? []
+  }
+
   /** Reset where possible, and close. */
   async close(client: Client, name: string): Promise<void> {
-    const device = this.get(client, name)
+    const device = this.find(client, name)
     await device.space.lane.run(async () => {
       if (!device.isClosed) await this.#close(device)
     })
@@ -181,11 +200,14 @@ export class Devices {
         // The space may have been handed over while the device was opened.
         device.requireOwner(client)
       } catch (error) {
+        device.signals.close()
         await this.#kernel.close(device.fd)
         throw error
       }
       this.#devices.set(name, device)
-      this.#state.apply({ kind: 'device-opened', device: { name, group, spaceId: space.id } })
+      const record = { name, group, spaceId: space.id, conditions: [] }
+      this.#state.apply({ kind: 'device-opened', device: record })
+      this.#conditions.follow(device)
       return device
     } finally {
       charge.release()
@@ -210,16 +232,29 @@ export class Devices {
     )
   }
 
+  /** Close a device that its owner did not give back when the host wanted it. */
+  async #take(device: OpenDevice, why: string): Promise<void> {
+    await device.space.lane.run(async () => {
+      const record = this.#state.device(device.name)
+      if (device.isClosed || record === undefined) return
+      const { owner } = device.space
+      await this.#close(device)
+      this.#state.apply({ kind: 'device-taken', device: record, owner, why })
+    })
+  }
+
   async #close(device: OpenDevice): Promise<void> {
     device.closing.abort()
     await device.lane.run(async () => {
       for (const index of device.armed.indexes) {
+        if (device.signals.has(index)) continue
         await disableIrqs(this.#kernel, device.fd, index).catch(() => undefined)
       }
       // The next user must find neither DMA under way nor a half-done migration.
       await resetIfPossible(this.#kernel, device.fd).catch(() => false)
       for (const { onClosing } of device.hooks) await onClosing?.()
       device.hooks.clear()
+      device.signals.close()
       await this.#kernel.close(device.fd)
     })
     this.#devices.delete(device.name)

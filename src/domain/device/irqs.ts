@@ -173,9 +173,10 @@ export class Irqs {
   async trigger(client: Client, at: VectorAt): Promise<void> {
     const device = this.#devices.get(client, at.name)
     requireVector(device, device.irq(at.index), at.vector)
-    await device.run(client, () => {
+    await device.run(client, async () => {
       device.armed.requireArmed(at.index, at.vector)
-      return triggerIrq(this.#kernel, device.fd, at)
+      if (device.signals.has(at.index)) device.signals.trigger(at.index)
+      else await triggerIrq(this.#kernel, device.fd, at)
     })
   }
 
@@ -244,7 +245,7 @@ export class Irqs {
       const spare: number[] = Array(total - end).fill(-1)
       const eventfds = [...what.eventfds, ...spare]
       try {
-        await armIrqs(this.#kernel, device.fd, { index, start: range.start, eventfds })
+        await this.#setEventfds(device, { index, start: range.start, eventfds })
       } catch (error) {
         // A kernel that fails in the middle has taken some of the former eventfds away.
         if (!isFirst) await this.#detach(device, irq, range).catch(() => undefined)
@@ -254,8 +255,20 @@ export class Irqs {
     })
   }
 
+  /** The kernel signals them, or for REQ and ERR the daemon. */
+  async #setEventfds(
+    device: OpenDevice,
+    set: { readonly index: number; readonly start: number; readonly eventfds: readonly number[] },
+  ): Promise<void> {
+    const [eventfd] = set.eventfds
+    if (eventfd === undefined || !device.signals.has(set.index))
+      await armIrqs(this.#kernel, device.fd, set)
+    else device.signals.share(set.index, eventfd)
+  }
+
   async #disable(device: OpenDevice, index: number): Promise<void> {
-    await disableIrqs(this.#kernel, device.fd, index)
+    if (device.signals.has(index)) device.signals.unshare(index)
+    else await disableIrqs(this.#kernel, device.fd, index)
     device.armed.disable(index)
   }
 

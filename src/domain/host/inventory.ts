@@ -16,6 +16,7 @@ import { blockersOf, type Viability, viabilityOf } from '../../rules/viability.t
 import type { Client } from '../identity/clients.ts'
 import type { Quotas } from '../identity/quotas.ts'
 import type { Change } from '../state/changes.ts'
+import type { DeviceCondition } from '../state/records.ts'
 import type { State } from '../state/state.ts'
 
 /** The changes after which a group or a device may look different. */
@@ -24,12 +25,16 @@ const CHANGES_OF_GROUPS: ReadonlySet<Change['kind']> = new Set([
   'member-removed',
   'device-opened',
   'device-closed',
+  'condition-set',
+  'condition-cleared',
   'drivers-changed',
 ])
 
 export interface DeviceView extends HostDevice {
   /** The address space the device is open in. */
   readonly spaceId: string | undefined
+  /** What the host says of it while it is open. */
+  readonly conditions: readonly DeviceCondition[]
 }
 
 export interface GroupView {
@@ -167,7 +172,8 @@ export class Inventory {
   }
 
   #deviceView(device: HostDevice): DeviceView {
-    return { ...device, spaceId: this.#state.userOfDevice(device.name)?.id }
+    const open = this.#state.device(device.name)
+    return { ...device, spaceId: open?.spaceId, conditions: open?.conditions ?? [] }
   }
 }
 

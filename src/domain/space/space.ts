@@ -21,7 +21,7 @@ import type { Client } from '../identity/clients.ts'
 import type { IommuBackend, Limits } from '../iommu/backend.ts'
 import type { Mappings } from '../state/mapping-table.ts'
 import { holderOf, ownerText } from '../state/owner.ts'
-import type { MemberRecord, OwnerRecord } from '../state/records.ts'
+import type { DeviceRecord, MemberRecord, OwnerRecord } from '../state/records.ts'
 import type { State } from '../state/state.ts'
 import type { Piece } from './ranges.ts'
 
@@ -89,6 +89,11 @@ export class AddressSpace {
   /** Names of the devices that are open in it. */
   get devices(): string[] {
     return this.#state.devicesOf(this.id).map(({ name }) => name)
+  }
+
+  /** Those of them of which the host says something. */
+  get conditions(): DeviceRecord[] {
+    return this.#state.devicesOf(this.id).filter(({ conditions }) => conditions.length > 0)
   }
 
   get blockers(): Blocker[] {

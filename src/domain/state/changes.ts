@@ -5,6 +5,8 @@
  */
 
 import type {
+  ConditionKind,
+  DeviceCondition,
   DeviceRecord,
   MappingRecord,
   MemberRecord,
@@ -53,6 +55,25 @@ export type Change =
   | { readonly kind: 'memory-released'; readonly memoryId: string }
   | { readonly kind: 'device-opened'; readonly device: DeviceRecord }
   | { readonly kind: 'device-closed'; readonly name: string }
+  /** The host wants an open device back, or it is in error, or lost. */
+  | {
+      readonly kind: 'condition-set'
+      readonly device: DeviceRecord
+      readonly owner: OwnerRecord
+      readonly condition: DeviceCondition
+    }
+  | {
+      readonly kind: 'condition-cleared'
+      readonly name: string
+      readonly condition: ConditionKind
+    }
+  /** The daemon closed a device that its owner did not give back; a change that says so came before. */
+  | {
+      readonly kind: 'device-taken'
+      readonly device: DeviceRecord
+      readonly owner: OwnerRecord
+      readonly why: string
+    }
   | { readonly kind: 'session-opened'; readonly session: SessionRecord }
   | { readonly kind: 'session-ended'; readonly device: string }
   | { readonly kind: 'tracking-started'; readonly tracking: TrackingRecord }

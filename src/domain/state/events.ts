@@ -8,7 +8,7 @@ import { LIMITS } from '../../base/limits.ts'
 import { Mailbox } from '../../base/mailbox.ts'
 import type { Change, Counts } from './changes.ts'
 import { ownerText } from './owner.ts'
-import type { OwnerRecord } from './records.ts'
+import type { ConditionKind, DeviceCondition, DeviceRecord, OwnerRecord } from './records.ts'
 import type { State } from './state.ts'
 
 export const EVENT_KINDS = [
@@ -18,6 +18,10 @@ export const EVENT_KINDS = [
   'adopted',
   'vaddr-restored',
   'lease-expired',
+  'device-requested',
+  'device-error',
+  'device-lost',
+  'device-taken',
 ] as const
 export type EventKind = (typeof EVENT_KINDS)[number]
 
@@ -28,7 +32,35 @@ export interface Event extends Counts {
   /** For people: `pid 812 (qemu), uid 1000`. */
   readonly client: string
   readonly why: string
+  /** The device that it is about, where it is about one. */
+  readonly device?: string
+  /** The address space that it is about, where it is about one. */
+  readonly spaceId?: string
+  /** The group that it is about, where it is about one. */
+  readonly group?: number
 }
+
+/** Events that call for an act of the owner or an administrator. */
+const WARNINGS: ReadonlySet<EventKind> = new Set([
+  'device-requested',
+  'device-error',
+  'device-lost',
+  'device-taken',
+])
+
+export const isWarning = ({ kind }: Event): boolean => WARNINGS.has(kind)
+
+const CONDITION = {
+  requested: {
+    event: 'device-requested',
+    why: 'the host wants it back, and the call that takes it waits',
+  },
+  error: {
+    event: 'device-error',
+    why: 'it reported an uncorrectable error; reset it, or close it',
+  },
+  lost: { event: 'device-lost', why: 'it no longer answers; close it' },
+} as const satisfies Record<ConditionKind, { readonly event: EventKind; readonly why: string }>
 
 /** The event that a change is, if it is one. */
 export function eventOf(change: Change): Event | undefined {
@@ -53,10 +85,34 @@ export function eventOf(change: Change): Event | undefined {
       const why = `vaddrs of "${spaceId}" were not updated in time: ${restored} have their former memory again${left}`
       return about(change.kind, [change.owner], why, { spaces: 1, memories: 0 })
     }
+    case 'condition-set': {
+      const { event, why } = CONDITION[change.condition.kind]
+      return aboutDevice(event, change, `${change.device.name}: ${why}${closesText(change)}`)
+    }
+    case 'device-taken':
+      return aboutDevice(change.kind, change, `${change.device.name}: ${change.why}`)
     default:
       return undefined
   }
 }
+
+const closesText = ({ condition }: { readonly condition: DeviceCondition }): string => {
+  const { kind, since, closesAt } = condition
+  if (closesAt !== undefined)
+    return `; close it, or the daemon does in ${(closesAt - since) / 1000} s`
+  return kind === 'requested' ? '; close it' : ''
+}
+
+const aboutDevice = (
+  kind: EventKind,
+  { device, owner }: { readonly device: DeviceRecord; readonly owner: OwnerRecord },
+  why: string,
+): Event => ({
+  ...about(kind, [owner], why, { spaces: 1, memories: 0 }),
+  device: device.name,
+  spaceId: device.spaceId,
+  group: device.group,
+})
 
 /** Events from this call on, until the signal; a watcher that lags too far behind is ended. */
 export function watchEvents(

@@ -72,11 +72,24 @@ export interface MemoryRecord {
   readonly hugePage: HugePage | undefined
 }
 
+/** What the host says of an open device, or what was found: it wants it back, it has failed, it is gone. */
+export type ConditionKind = 'requested' | 'error' | 'lost'
+
+export interface DeviceCondition {
+  readonly kind: ConditionKind
+  /** Milliseconds since 1970. */
+  readonly since: number
+  /** When the daemon closes the device, unless its owner does before; undefined for never. */
+  readonly closesAt?: number
+}
+
 /** An open device. */
 export interface DeviceRecord {
   readonly name: string
   readonly group: number
   readonly spaceId: string
+  /** At most one of a kind; they last until the device is closed, an error until it is reset. */
+  readonly conditions: readonly DeviceCondition[]
 }
 
 /** The data transfer session of a device. */

@@ -10,6 +10,7 @@
  */
 
 import type { Change } from './changes.ts'
+import { DeviceTable } from './device-table.ts'
 import { type Mappings, MappingTable } from './mapping-table.ts'
 import { Multimap } from './multimap.ts'
 import type {
@@ -46,13 +47,10 @@ export class State {
   readonly #memories = new Map<string, MemoryRecord>()
   /** Mappings that refer to a memory. */
   readonly #mappingsOfMemory = new Map<string, number>()
-  readonly #devices = new Map<string, DeviceRecord>()
-  readonly #devicesOf = new Multimap<string, string>()
-  /** By device. */
+  readonly #devices = new DeviceTable()
+  /** By device, by space, and by the id of the owner. */
   readonly #sessions = new Map<string, SessionRecord>()
-  /** By space. */
   readonly #trackings = new Map<string, TrackingRecord>()
-  /** By the id of the owner. */
   readonly #offers = new Map<string, OfferRecord>()
   readonly #exports = new Map<number, readonly string[]>()
   readonly #spacesOf = new Multimap<string, string>()
@@ -119,8 +117,7 @@ export class State {
 
   /** The open devices of a space, in the order of their opening. */
   devicesOf(spaceId: string): DeviceRecord[] {
-    const names = this.#devicesOf.of(spaceId)
-    return names.map((name) => this.#devices.get(name) as DeviceRecord)
+    return this.#devices.of(spaceId)
   }
 
   session(device: string): SessionRecord | undefined {
@@ -143,14 +140,12 @@ export class State {
 
   /** Who owns the space that has the group. */
   userOfGroup(group: number): SpaceRecord | undefined {
-    const member = this.#members.get(group)
-    return member && this.#spaces.get(member.spaceId)
+    return this.#spaces.get(this.#members.get(group)?.spaceId ?? '')
   }
 
   /** Who owns the space in which the device is open. */
   userOfDevice(name: string): SpaceRecord | undefined {
-    const device = this.#devices.get(name)
-    return device && this.#spaces.get(device.spaceId)
+    return this.#spaces.get(this.#devices.get(name)?.spaceId ?? '')
   }
 
   /** What the records of an identity cost. */
@@ -177,7 +172,7 @@ export class State {
         mappings: this.mappings(space.id).all(),
       })),
       memories: this.memories(),
-      devices: [...this.#devices.values()],
+      devices: this.#devices.all(),
       sessions: [...this.#sessions.values()],
       trackings: [...this.#trackings.values()],
       offers: [...this.#offers.values()],
@@ -196,7 +191,7 @@ export class State {
     for (const memory of this.#memories.values()) {
       books.add(memory.owner.identity, memoryPrice(memory))
     }
-    for (const { spaceId } of this.#devices.values()) {
+    for (const { spaceId } of this.#devices.all()) {
       books.add(this.#payerOf(spaceId), DEVICE_PRICE)
     }
     for (const { device } of this.#sessions.values()) {
@@ -251,12 +246,17 @@ export class State {
         this.#removeMemory(change.memoryId)
         return
       case 'device-opened':
-        this.#devices.set(change.device.name, change.device)
-        this.#devicesOf.add(change.device.spaceId, change.device.name)
+        this.#devices.add(change.device)
         this.#books.add(this.#payerOf(change.device.spaceId), DEVICE_PRICE)
         return
       case 'device-closed':
         this.#removeDevice(change.name)
+        return
+      case 'condition-set':
+        this.#devices.setCondition(change.device.name, change.condition)
+        return
+      case 'condition-cleared':
+        this.#devices.clearCondition(change.name, change.condition)
         return
       case 'session-opened':
         this.#endSession(change.session.device)
@@ -290,6 +290,7 @@ export class State {
       case 'handover-expired':
         this.#offers.delete(change.owner.id)
         return
+      case 'device-taken':
       case 'lease-expired':
       case 'vaddr-restored':
       case 'drivers-changed':
@@ -330,11 +331,10 @@ export class State {
   }
 
   #removeDevice(name: string): void {
-    const { spaceId } = this.#require(this.#devices, name)
+    const device = this.#devices.require(name)
     this.#endSession(name)
-    this.#books.add(this.#payerOf(spaceId), DEVICE_PRICE, -1n)
-    this.#devices.delete(name)
-    this.#devicesOf.delete(spaceId, name)
+    this.#books.add(this.#payerOf(device.spaceId), DEVICE_PRICE, -1n)
+    this.#devices.remove(device)
   }
 
   #endSession(device: string): void {
@@ -382,7 +382,7 @@ export class State {
   }
 
   #payerOfDevice(name: string): string {
-    return this.#payerOf(this.#require(this.#devices, name).spaceId)
+    return this.#payerOf(this.#devices.require(name).spaceId)
   }
 
   #tableOf(spaceId: string): MappingTable {
