@@ -6,21 +6,22 @@ WORKDIR /src
 COPY package.json package-lock.json .npmrc ./
 RUN npm ci
 COPY . .
-RUN node scripts/build.mjs && npm prune --omit=dev
+RUN node scripts/build.mjs && npm prune --omit=dev && rm -r node_modules/node-linux-*/include
 
-FROM node:24-bookworm-slim
-ENV UV_THREADPOOL_SIZE=64 \
-    MALLOC_MMAP_THRESHOLD_=33554432 \
+# The Node that it runs on is among the packages, pinned by the lock file.
+FROM debian:bookworm-slim
+ENV MALLOC_MMAP_THRESHOLD_=33554432 \
     MALLOC_TRIM_THRESHOLD_=536870912
 WORKDIR /opt/vfiod
 COPY --from=build /src/package.json ./
+COPY --from=build /src/bin ./bin
 COPY --from=build /src/node_modules ./node_modules
 COPY --from=build /src/proto ./proto
 COPY --from=build /src/dist ./dist
 RUN install -d -o 65532 -g 65532 /run/vfiod
 # Of podman builds only --format docker keeps it; it needs no role in the policy.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=10s \
-  CMD ["node", "/opt/vfiod/dist/cli/vfioctl.js", "health"]
+  CMD ["/opt/vfiod/bin/vfioctl", "health"]
 # A number, so that whoever starts it can see that it is not root.
 USER 65532:65532
-ENTRYPOINT ["node", "/opt/vfiod/dist/daemon/main.js"]
+ENTRYPOINT ["/opt/vfiod/bin/vfiod"]

@@ -9,3 +9,6 @@ export class ConfigError extends Error {
     this.code = code
   }
 }
+
+/** The exit code for it, of sysexits.h: a service manager need not try again. */
+export const EX_CONFIG = 78

@@ -9,17 +9,17 @@ import { notify } from '../os/notify.ts'
 import { onError } from '../os/poller.ts'
 import { createBackend } from './compose.ts'
 import { type Config, configText, loadConfig, type Overrides } from './config.ts'
-import { ConfigError } from './config-error.ts'
+import { ConfigError, EX_CONFIG } from './config-error.ts'
 import { createLogging, type Logging } from './logging.ts'
 import { PolicyStore } from './policy-file.ts'
 import { onReload, reload } from './reload.ts'
 import { remoteOptionsOf } from './remote-options.ts'
+import { isSupported, OLDEST_NODE } from './runtime.ts'
 import { onSignals, shutDown } from './shutdown.ts'
 import { socketGid, socketsOf } from './sockets.ts'
 
 /** sysexits.h. */
 const EX_SOFTWARE = 70
-const EX_CONFIG = 78
 
 const version = (): string =>
   JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')).version
@@ -66,6 +66,15 @@ const runWith = async (config: Config): Promise<number> => {
   } finally {
     await logging.close()
   }
+}
+
+const warnOfRuntime = (log: Logging['logger']): void => {
+  const { version: node } = process
+  if (isSupported(node)) return
+  log.warn(
+    { node },
+    `this Node is not supported, and VFIOD_NODE is set: use ${OLDEST_NODE} or newer`,
+  )
 }
 
 const loggingOf = (config: Config): Logging => {
@@ -118,7 +127,9 @@ const serve = async (config: Config, logging: Logging): Promise<number> => {
   const { socket, backend, drain_ms: drainMs } = config
   canReload(() => reload({ config, policy, api, logging }))
   const { remotePort: port } = api
-  log.info({ socket, backend, version: version(), ...(port && { remotePort: port }) }, 'ready')
+  warnOfRuntime(log)
+  const versions = { version: version(), node: process.version }
+  log.info({ socket, backend, ...versions, ...(port && { remotePort: port }) }, 'ready')
   notify(`READY=1\nSTATUS=serving ${socket}`)
   process.stdout.write(`vfiod: ready on ${socket}\n`)
 

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
-const MAIN = fileURLToPath(new URL('../daemon/main.js', import.meta.url))
+const VFIOD = fileURLToPath(new URL('../../bin/vfiod', import.meta.url))
 /** It drains, releases and ends in well under a second; past this it is killed. */
 const STOP_MS = 10_000
 const LOG_LINES = 20
@@ -22,7 +22,7 @@ export class Daemon {
   constructor() {
     this.#folder = mkdtempSync(join(tmpdir(), 'vfiod-demo-'))
     this.socket = join(this.#folder, 'vfiod.sock')
-    this.#child = spawn(process.execPath, [MAIN, '--sim', '--socket', this.socket], {
+    this.#child = spawn(VFIOD, ['--sim', '--socket', this.socket], {
       stdio: ['ignore', 'pipe', 'pipe'],
     })
     this.#ended = new Promise((resolve) => this.#child.once('close', (code) => resolve(code)))

@@ -47,11 +47,10 @@ export const installAs = (name: string, text: string): void => {
 
 /** The unit with nothing changed but where the program is. */
 export const install = (): void => {
-  const program = `${process.execPath} ${INSTALLED}/dist/daemon/main.js`
   mkdirSync(INSTALLED, { recursive: true })
   run('mount', '--bind', CHECKOUT, INSTALLED)
   for (const name of ['vfiod.service', 'vfiod.socket'])
-    installAs(name, shipped(name).replace('/usr/bin/vfiod', program))
+    installAs(name, shipped(name).replace('/usr/bin/vfiod', `${INSTALLED}/bin/vfiod`))
 }
 
 export const uninstall = (): void => {
