@@ -1,7 +1,16 @@
 /**
  * Which address space (mm) a process runs in. An exec replaces it and changes nothing else that
- * names a process: not the pid, the pidfd, the start time or its sockets. Only files of /proc/PID
- * that were opened before tell: they stay with the mm they were opened on.
+ * names a process: not the pid, the pidfd, the start time or its sockets.
+ *
+ * Nothing here waits for the process: its memory is never read, and its mmap lock never taken, which
+ * it could hold, or make a page of that a file server never delivers. Two answers need neither:
+ * - /proc/PID/pagemap stays with the mm it was opened on. A read that is not aligned is refused with
+ *   EINVAL where that mm still has a user, and answers 0 bytes where it has none (pagemap_read).
+ * - /proc/PID/task/PID/stat has the addresses where the image, its data and its stack begin. They
+ *   are randomized, so another image has others. That of one thread, because that of a process adds
+ *   up all of its threads.
+ * Missed is an exec of the same program without randomization (setarch -R) while a relative
+ * (CLONE_VM) keeps the former mm: the same user runs the same program at the same addresses.
  */
 
 import { createHash } from 'node:crypto'
@@ -28,110 +37,77 @@ export interface MmPin {
 
 const O_PATH = 0o10000000
 const O_DIRECTORY = 0o200000
-const AT_RANDOM = 25n
-const AUXV_MAX = 1024
-const RANDOM_SIZE = 16
 
-/** What one image differs in from the next: its aux vector, full of randomized addresses, and the
- * 16 random bytes that the kernel laid at AT_RANDOM, where reading its memory is allowed. */
-interface Fingerprint {
-  readonly auxv: Buffer
-  /** Undefined where the page cannot be read: the process may have unmapped it. */
-  readonly random: Buffer | undefined
-  readonly randomAddress: bigint
-}
+/** A line of stat: a name of 16 bytes, and 51 numbers. */
+const STAT_MAX = 2048
+
+/** proc_pid_stat(5), counted after the name: startcode, endcode, startstack; start_data, end_data,
+ * start_brk. What a process changes to show another title (arg_start and its kin) is not among them. */
+const ADDRESSES = [26, 27, 28, 45, 46, 47].map((field) => field - 3)
 
 // Through the directory, not by pid: it stays with the process when another one gets the number.
 const openIn = (processDir: number, name: string): number =>
-  withReserve(() => sys.openSync(`/proc/self/fd/${processDir}/${name}`, O_RDONLY))
+  sys.openSync(`/proc/self/fd/${processDir}/${name}`, O_RDONLY)
 
-const findRandom = (auxv: Buffer): bigint | undefined => {
-  for (let at = 0; at + 16 <= auxv.length; at += 16)
-    if (auxv.readBigUInt64LE(at) === AT_RANDOM) return auxv.readBigUInt64LE(at + 8)
-  return undefined
-}
-
-/** -ESRCH for a process without an address space: a zombie, a kernel thread, a pid long gone. */
-const fingerprintOf = (processDir: number, readsMemory: boolean): Fingerprint | number => {
-  const auxvFd = openIn(processDir, 'auxv')
-  if (auxvFd < 0) return auxvFd
-  const bytes = Buffer.alloc(AUXV_MAX)
-  const length = sys.readSync(auxvFd, bytes)
-  sys.closeSync(auxvFd)
+/**
+ * The addresses of the image. -ESRCH for a process without an address space (a zombie, a kernel
+ * thread, a pid long gone), -EACCES where this process may not read them.
+ */
+const imageOf = (pid: number, processDir: number): string | number => {
+  const fd = withReserve(() => openIn(processDir, `task/${pid}/stat`))
+  if (fd < 0) return fd === -ERRNO.ENOENT ? -ERRNO.ESRCH : fd
+  const bytes = Buffer.alloc(STAT_MAX)
+  const length = sys.readSync(fd, bytes)
+  sys.closeSync(fd)
   if (length < 0) return length
-  const auxv = bytes.subarray(0, length)
-  const randomAddress = findRandom(auxv)
-  if (randomAddress === undefined) return -ERRNO.ESRCH
-  if (!readsMemory) return { auxv, random: undefined, randomAddress }
-
-  const memFd = openIn(processDir, 'mem')
-  if (memFd < 0) return memFd
-  const random = Buffer.alloc(RANDOM_SIZE)
-  const read = sys.preadSync(memFd, random, randomAddress)
-  sys.closeSync(memFd)
-  return { auxv, random: read === RANDOM_SIZE ? random : undefined, randomAddress }
-}
-
-/** An open file that answers 0 bytes once its mm has no user left. */
-interface Sentinel {
-  readonly fd: number
-  /** Whether it is the memory itself; otherwise the list of mappings, which needs less permission. */
-  readonly isMemory: boolean
-}
-
-/** It stays open, so it is not taken from the reserve. */
-const openSentinel = (processDir: number, readsMemory: boolean): Sentinel => {
-  const open = (name: string) => sys.openSync(`/proc/self/fd/${processDir}/${name}`, O_RDONLY)
-  const memFd = readsMemory ? open('mem') : -ERRNO.EACCES
-  const mayNotRead = memFd === -ERRNO.EACCES || memFd === -ERRNO.EPERM
-  return mayNotRead ? { fd: open('maps'), isMemory: false } : { fd: memFd, isMemory: true }
+  const stat = bytes.toString('latin1', 0, length)
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  const addresses = ADDRESSES.map((field) => fields[field])
+  // The size of the address space, field 23, is there for every reader.
+  if (fields[20] === '0' || fields[20] === undefined) return -ERRNO.ESRCH
+  return addresses.every((each) => each === '0' || each === '1')
+    ? -ERRNO.EACCES
+    : addresses.join(' ')
 }
 
 class Pin implements MmPin {
   readonly pid: number
   readonly image: string
   readonly #processDir: number
-  readonly #sentinel: Sentinel
-  readonly #pinned: Fingerprint
+  readonly #pagemap: number | undefined
+  readonly #pinned: string
   #isClosed = false
 
-  constructor(pid: number, processDir: number, sentinel: Sentinel, pinned: Fingerprint) {
+  constructor(
+    pid: number,
+    fds: { readonly processDir: number; readonly pagemap: number | undefined },
+    pinned: string,
+  ) {
     this.pid = pid
-    this.#processDir = processDir
-    this.#sentinel = sentinel
+    this.#processDir = fds.processDir
+    this.#pagemap = fds.pagemap
     this.#pinned = pinned
-    // A digest: the random bytes seed the stack protector of the process.
-    const { auxv, random = '' } = pinned
-    this.image = createHash('sha256').update(auxv).update(random).digest('hex')
+    // A digest: where the image of a process lies is for the kernel to keep.
+    this.image = createHash('sha256').update(pinned).digest('hex')
   }
 
   look(): MmFinding {
     if (this.#isClosed) return 'gone'
-    const { fd, isMemory } = this.#sentinel
-    const length = sys.preadSync(fd, Buffer.alloc(1), isMemory ? this.#pinned.randomAddress : 0n)
-    // End of file: the address space has no user left. The list of mappings of a process that was
-    // reaped cannot be read at all.
-    if (length === 0 || length === -ERRNO.ESRCH) return 'gone'
-    // The process may have unmapped that page: its mm lives all the same.
-    if (length < 0 && length !== -ERRNO.EIO) return length
-    return this.#lookAtPresent()
-  }
-
-  /** The old mm lives on after an exec while a CLONE_VM relative uses it, so look at the present. */
-  #lookAtPresent(): MmFinding {
-    const present = fingerprintOf(this.#processDir, this.#sentinel.isMemory)
+    if (this.#pagemap !== undefined) {
+      const answer = sys.preadSync(this.#pagemap, Buffer.alloc(1), 0n)
+      if (answer === 0) return 'gone'
+      if (answer !== -ERRNO.EINVAL) return answer
+    }
+    // The former mm lives on after an exec while a CLONE_VM relative uses it, so look at the present.
+    const present = imageOf(this.pid, this.#processDir)
     if (typeof present === 'number') return present
-    const { auxv, random } = this.#pinned
-    if (!present.auxv.equals(auxv)) return 'gone'
-    if (present.random === undefined || random === undefined)
-      return present.random === random ? 'current' : -ERRNO.EIO
-    return present.random.equals(random) ? 'current' : 'gone'
+    return present === this.#pinned ? 'current' : 'gone'
   }
 
   close(): void {
     if (this.#isClosed) return
     this.#isClosed = true
-    sys.closeSync(this.#sentinel.fd)
+    if (this.#pagemap !== undefined) sys.closeSync(this.#pagemap)
     sys.closeSync(this.#processDir)
   }
 }
@@ -139,25 +115,24 @@ class Pin implements MmPin {
 export interface PinOptions {
   /** The pidfd of the process: makes sure that the pid still meant that one. */
   readonly pidfd?: number
-  /** False to do without /proc/PID/mem, which Yama may refuse even for processes of the same user;
-   * it is found out by trying. Without it, two images with the same addresses look the same. */
-  readonly readsMemory?: boolean
 }
 
 /** Pins the address space that a process runs in. -ESRCH where it has none (a zombie, a kernel
  * thread, a free pid), -EACCES where this process may not look. */
-export const pinMm = (pid: number, options: PinOptions = {}): MmPin | number => {
-  const { pidfd, readsMemory = true } = options
+export const pinMm = (pid: number, { pidfd }: PinOptions = {}): MmPin | number => {
   const processDir = sys.openSync(`/proc/${pid}`, O_PATH | O_DIRECTORY)
   if (processDir < 0) return processDir === -ERRNO.ENOENT ? -ERRNO.ESRCH : processDir
-  const sentinel = openSentinel(processDir, readsMemory)
-  const pinned = sentinel.fd < 0 ? sentinel.fd : fingerprintOf(processDir, sentinel.isMemory)
+  // It stays open, so it is not taken from the reserve.
+  const opened = openIn(processDir, 'pagemap')
+  // A kernel may be built without it (CONFIG_PROC_PAGE_MONITOR): then the addresses alone tell.
+  const pagemap = opened === -ERRNO.ENOENT ? undefined : opened
+  const pinned = pagemap !== undefined && pagemap < 0 ? pagemap : imageOf(pid, processDir)
   if (typeof pinned === 'number') {
-    if (sentinel.fd >= 0) sys.closeSync(sentinel.fd)
+    if (pagemap !== undefined && pagemap >= 0) sys.closeSync(pagemap)
     sys.closeSync(processDir)
     return pinned
   }
-  const pin = new Pin(pid, processDir, sentinel, pinned)
+  const pin = new Pin(pid, { processDir, pagemap }, pinned)
   // An exec between the opens would have pinned two address spaces.
   const found = pin.look()
   if (found === 'current' && (pidfd === undefined || isAlive(pidfd))) return pin

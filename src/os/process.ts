@@ -45,9 +45,10 @@ export const pidOf = (pidfd: number): number => {
   return pid < 0 ? -ERRNO.ESRCH : pid
 }
 
-/** proc(5), stat field 22: clock ticks since boot. The name in field 2 may contain anything. */
+/** proc(5), stat field 22: clock ticks since boot. The name in field 2 may contain anything. Of the
+ * first thread, because that of the process adds up all of its threads. */
 export const startTimeOf = (pid: number): bigint | number => {
-  const stat = readProc(`/proc/${pid}/stat`)
+  const stat = readProc(`/proc/${pid}/task/${pid}/stat`)
   if (typeof stat === 'number') return stat
   return BigInt(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? 0)
 }

@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { createInterface, type Interface } from 'node:readline'
 import { afterEach, describe, expect, test } from 'vitest'
 import { ERRNO } from '../../src/base/errno.ts'
-import { type MmPin, type PinOptions, pinMm } from '../../src/os/mm.ts'
+import { type MmPin, pinMm } from '../../src/os/mm.ts'
 import { isAlive, openPidfd, pidOf, sameMm } from '../../src/os/process.ts'
 import { openFds, until } from './fds.ts'
 
@@ -38,8 +38,8 @@ const startScript = (command: string, ...args: string[]): Script => {
   }
 }
 
-const pinned = (pid: number, options?: PinOptions): MmPin => {
-  const pin = pinMm(pid, options)
+const pinned = (pid: number): MmPin => {
+  const pin = pinMm(pid)
   if (typeof pin === 'number') throw new Error(`Cannot pin: errno ${-pin}`)
   return pin
 }
@@ -73,15 +73,12 @@ const compileClone = (): string | undefined => {
 }
 const cloneProgram = compileClone()
 
-describe.each([
-  { by: 'the memory', options: { readsMemory: true } },
-  { by: 'the list of mappings', options: { readsMemory: false } },
-])('a pin by $by', ({ options }) => {
+describe('a pin', () => {
   test('is current while the process runs', async () => {
     const script = startScript('sh', '-c', 'echo ready; read x; echo still; read x')
     await script.line()
 
-    const pin = pinned(script.pid, options)
+    const pin = pinned(script.pid)
     script.go()
     await script.line()
 
@@ -93,7 +90,7 @@ describe.each([
     const script = startScript('sh', '-c', 'echo ready; read x; exec sh -c "echo execed; read x"')
     await script.line()
 
-    const pin = pinned(script.pid, options)
+    const pin = pinned(script.pid)
     script.go()
     await script.line()
 
@@ -103,7 +100,7 @@ describe.each([
 
   test('notices an exit', async () => {
     const script = startScript('cat')
-    const pin = pinned(script.pid, options)
+    const pin = pinned(script.pid)
 
     script.child.kill('SIGKILL')
     await once(script.child, 'exit')
@@ -117,7 +114,7 @@ describe.each([
     const script = startScript('sh', '-c', fork)
     const childPid = Number(await script.line())
 
-    const [parent, child] = [pinned(script.pid, options), pinned(childPid, options)]
+    const [parent, child] = [pinned(script.pid), pinned(childPid)]
     const whileForked = [parent.look(), child.look(), sameMm(script.pid, childPid)]
     script.go()
     await script.line()
@@ -134,7 +131,7 @@ describe.each([
       const script = startScript(cloneProgram as string, 'once')
       const relativePid = Number(await script.line())
 
-      const pin = pinned(script.pid, options)
+      const pin = pinned(script.pid)
       const shared = sameMm(script.pid, relativePid)
       script.go()
       await script.line()
@@ -148,7 +145,7 @@ describe.each([
   )
 
   test('is not current once it is closed', () => {
-    const pin = pinned(process.pid, options)
+    const pin = pinned(process.pid)
 
     const before = pin.look()
     pin.close()
@@ -166,24 +163,11 @@ describe.skipIf(!cloneProgram || !hasSetarch)(
     const startUnrandomized = (): Script =>
       startScript('setarch', '-R', cloneProgram as string, 'once')
 
-    test('is noticed by the memory, though a relative keeps the former mm', async () => {
-      const script = startUnrandomized()
-      const relativePid = Number(await script.line())
-
-      const pin = pinned(script.pid)
-      script.go()
-      await script.line()
-
-      expect(pin.look()).toBe('gone')
-      pin.close()
-      process.kill(relativePid, 'SIGKILL')
-    })
-
-    test('is noticed by the list of mappings when no process keeps the former mm', async () => {
+    test('is noticed when no process keeps the former mm', async () => {
       const script = startUnrandomized()
       const relativePidfd = openPidfd(Number(await script.line()))
 
-      const pin = pinned(script.pid, { readsMemory: false })
+      const pin = pinned(script.pid)
       process.kill(pidOf(relativePidfd), 'SIGKILL')
       await until(() => !isAlive(relativePidfd))
       script.go()

@@ -241,7 +241,7 @@ export class Peers {
       const pin = pinMm(peer.pid, { pidfd: peer.pidfd })
       if (typeof pin === 'number') throw this.#refusalFor(pin)
       const { pid, pidfd } = peer
-      const mm = this.#mmOf(peer) ?? {
+      const mm = this.#mmOf(peer, pin.image) ?? {
         client: this.#clientFor(peer, processId(peer, pin.image)),
         processes: new Set(),
       }
@@ -279,8 +279,10 @@ export class Peers {
     return isSame ? client : this.#clientFor(peer, client.id)
   }
 
-  #mmOf(peer: Peer): Mm | undefined {
+  /** kcmp waits for an exec of either process, so only relatives are asked: they have one image. */
+  #mmOf(peer: Peer, image: string): Mm | undefined {
     for (const process of this.#processes.values()) {
+      if (process.pin.image !== image) continue
       if (sameMm(process.pid, peer.pid) === true && process.pin.look() === 'current')
         return process.mm
     }
