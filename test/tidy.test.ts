@@ -64,6 +64,7 @@ const ROOMS: Readonly<Record<string, Room>> = {
  * A file that lies in none of them stands above them all.
  */
 const FOLDERS: Readonly<Record<string, Readonly<Record<string, readonly string[]>>>> = {
+  rules: { causes: [] },
   domain: {
     state: [],
     identity: ['state'],

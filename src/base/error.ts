@@ -17,7 +17,8 @@ export const REASONS = {
   OUT_OF_REGION: 'Keep offset + length inside the region; its size is in the device information.',
   NO_SUCH_GROUP: 'List the groups; the id is the IOMMU group number.',
   NO_SUCH_DEVICE: 'List the devices; the name is a PCI address or an mdev UUID.',
-  NO_SUCH_DRIVER: 'Load the driver module first (for example vfio-pci), then bind again.',
+  NO_SUCH_DRIVER:
+    'Load the named driver or module first (for example vfio-pci), then repeat the call.',
   NO_SUCH_SPACE: 'Create the address space first; it is gone when its owner exits.',
   NO_SUCH_MEMORY: 'Register or allocate the memory first.',
   NO_SUCH_REGION: 'Use a region index from the device information.',
@@ -36,9 +37,18 @@ export const REASONS = {
   ROLE_NEEDED: 'Ask an administrator for a rule in the policy that grants the named role.',
   DEVICE_NOT_ALLOWED: 'Ask an administrator for a rule in the policy that allows the device.',
   KERNEL_DENIED: 'Give the daemon the named capability or permission.',
+  NODE_MISSING:
+    'Make the named node visible to the daemon: pass it into its container, or see to udev.',
+  VF_TOKEN_NEEDED:
+    'Give the physical function the driver of its vendor: with vfio-pci there, its virtual functions open with a VF token only.',
   BAD_TICKET:
     'Ask for a new ticket; each one works once, for the process that asked, until it expires.',
   GROUP_NOT_VIABLE: 'Bind every named device to vfio-pci, or leave it without a driver.',
+  FIRMWARE_REGION:
+    'Use another device: the firmware demands a 1:1 mapping for one of the group; a firmware setting or the vendor may lift that.',
+  INTERRUPTS_NOT_ISOLATED:
+    'Switch on interrupt remapping, or set allow_unsafe_interrupts and accept that devices can forge interrupts of the host.',
+  IOMMU_TOO_NARROW: 'Unmap the named mappings, or add the group to another address space.',
   GROUP_IN_USE:
     'Release the group where it is used; the message names the holder when it is known.',
   SPACE_NOT_READY: 'Add a group, or make the named groups viable; then repeat the call.',
@@ -47,6 +57,9 @@ export const REASONS = {
   DEVICE_NOT_OPEN: 'Open the device in an address space first.',
   KERNEL_NOT_DONE:
     'Check again later: the kernel is still working on the named step; other work is not delayed.',
+  DEVICE_ASLEEP: 'Wake the device: write D0 to its PMCSR, reset it, or see power/control in sysfs.',
+  DECODING_OFF: 'Switch decoding on in the COMMAND register of the device, then repeat the call.',
+  REGION_CLAIMED: 'Make the named driver of the kernel let go of the region.',
   DEVICE_IN_USE: 'Close the device first; the message names the holder.',
   MAPPING_STRADDLES: 'Unmap whole mappings: widen or narrow the range to their edges.',
   TRACKING_STOPPED: 'Start tracking first, and treat every page as written until then.',
@@ -64,6 +77,8 @@ export const REASONS = {
     'Reset the device and start the session again; do not load the bytes written so far.',
   MEMLOCK_EXCEEDED:
     'Raise RLIMIT_MEMLOCK of the daemon or give it CAP_IPC_LOCK; map less meanwhile.',
+  MEMORY_NOT_PINNABLE:
+    'Use memory that can be pinned: a memfd, or a file on tmpfs or hugetlbfs that is as long as the range.',
   TOO_MANY_MAPPINGS: 'Map fewer, larger ranges, or raise dma_entry_limit of vfio_iommu_type1.',
   LIMIT_REACHED: 'Release some of what the message names, or ask for less at a time.',
   UNSUPPORTED: 'Do without: the kernel, the device or this version of vfiod cannot do it.',
@@ -73,7 +88,7 @@ export const REASONS = {
   STATE_REFUSED_BY_DEVICE:
     'Reset the device; the data it was given does not fit it or is incomplete.',
   KERNEL_REFUSED:
-    'Look up the errno for the named operation; this is a case vfiod has no name for.',
+    'Find out which of the causes in the message it is; where it names none, the answer is unexpected: see the kernel log, and report it.',
   BUG: 'Report it with the daemon log: this is a bug in vfiod.',
 } as const satisfies Record<string, string>
 
@@ -102,6 +117,8 @@ export interface Details {
   readonly op?: string
   /** The name of the errno, when the kernel refused. */
   readonly errno?: string
+  /** The causes that the errno can have here, by their names in docs/refusals.md; one, if it is known. */
+  readonly causes?: readonly string[]
   readonly blockers?: readonly Blocker[]
   readonly quota?: LimitHit
   /** The request field at fault (google.rpc.BadRequest). */

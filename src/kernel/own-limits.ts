@@ -21,14 +21,15 @@ const textOf = async (kernel: Kernel, path: string): Promise<string> => {
 
 const find = (text: string, pattern: RegExp): string | undefined => pattern.exec(text)?.[1]
 
-/** Undefined where nothing limits this process, or where it cannot be told. */
-export async function memlockOf(kernel: Kernel): Promise<Memlock | undefined> {
+/** `none` where nothing limits this process; undefined where it cannot be told. */
+export async function memlockOf(kernel: Kernel): Promise<Memlock | 'none' | undefined> {
   const status = await textOf(kernel, '/proc/self/status')
   const capabilities = find(status, /^CapEff:\s*([0-9a-f]+)/m)
   const locked = find(status, /^VmLck:\s*(\d+) kB/m)
   if (capabilities === undefined || locked === undefined) return undefined
-  if (((BigInt(`0x${capabilities}`) >> CAP_IPC_LOCK) & 1n) === 1n) return undefined
+  if (((BigInt(`0x${capabilities}`) >> CAP_IPC_LOCK) & 1n) === 1n) return 'none'
   const limits = await textOf(kernel, '/proc/self/limits')
-  const limit = find(limits, /^Max locked memory\s+(\d+)/m)
+  const limit = find(limits, /^Max locked memory\s+(\d+|unlimited)/m)
+  if (limit === 'unlimited') return 'none'
   return limit === undefined ? undefined : { limit: BigInt(limit), locked: BigInt(locked) * 1024n }
 }

@@ -1,98 +1,91 @@
 /**
  * Translates the `-errno` of a kernel into the one VfiodError. This is the only reader of errno above
- * the backends. The meaning of an errno depends on the operation, so (operation, errno) is looked up
- * first, errno alone after.
+ * the backends. An errno has several causes (rules/causes/table.ts): the refusal names all of them
+ * until facts prove one or rule some out (diagnosis.ts).
  */
 
 import { ERRNO, errnoName } from '../base/errno.ts'
 import { type Details, type Reason, VfiodError } from '../base/error.ts'
 import { rlimit } from '../os/limits.ts'
+import { CAUSES, type CauseId } from '../rules/causes/catalog.ts'
+import type { Proof, Verdict } from '../rules/causes/cause.ts'
+import { causesOf, type KernelOperation, reasonFor } from '../rules/causes/table.ts'
 
-type Table = Readonly<Record<string, Reason>>
-
-/** What an errno means when nothing more is known of the operation. */
-const ANY: Table = {
-  EPERM: 'KERNEL_DENIED',
-  EACCES: 'KERNEL_DENIED',
-  EIO: 'DEVICE_GONE',
-  ENXIO: 'DEVICE_GONE',
-  ENODEV: 'DEVICE_GONE',
-  ENOTTY: 'UNSUPPORTED',
-  EOPNOTSUPP: 'UNSUPPORTED',
-  E2BIG: 'UNSUPPORTED',
-  ENOMEM: 'MEMLOCK_EXCEEDED',
-  EMFILE: 'LIMIT_REACHED',
-  ENFILE: 'LIMIT_REACHED',
-  EBADF: 'BUG',
-  EMSGSIZE: 'BUG',
+/** What a kernel was asked for, and what it answered. */
+interface Asked {
+  readonly operation: string
+  readonly errno: string
+  /** What was tried, to follow "Cannot". */
+  readonly act: string
+  readonly details: Details
 }
 
-/** What an errno means to one operation; the rules are those of the named ioctl. */
-const OF_OPERATION: Readonly<Record<string, Table>> = {
-  'open /dev/vfio/GROUP': {
-    EBUSY: 'GROUP_IN_USE',
-    ENOENT: 'NO_SUCH_GROUP',
-    ENODEV: 'NO_SUCH_GROUP',
-  },
-  'open /dev/vfio/vfio': { ENOENT: 'UNSUPPORTED', ENODEV: 'UNSUPPORTED' },
-  VFIO_SET_IOMMU: { ENODEV: 'UNSUPPORTED', EINVAL: 'UNSUPPORTED', EBUSY: 'GROUP_IN_USE' },
-  VFIO_GROUP_SET_CONTAINER: {
-    EPERM: 'GROUP_NOT_VIABLE',
-    EBUSY: 'VADDR_INVALID',
-    EINVAL: 'IOVA_IN_USE',
-    EFAULT: 'IOVA_IN_USE',
-    ENODEV: 'NO_SUCH_GROUP',
-  },
-  VFIO_GROUP_UNSET_CONTAINER: { EBUSY: 'SPACE_IN_USE', EINVAL: 'SPACE_NOT_READY' },
-  VFIO_GROUP_GET_DEVICE_FD: {
-    ENODEV: 'NO_SUCH_DEVICE',
-    EINVAL: 'SPACE_NOT_READY',
-    EBUSY: 'DEVICE_IN_USE',
-  },
-  VFIO_IOMMU_MAP_DMA: {
-    EEXIST: 'IOVA_IN_USE',
-    ENOSPC: 'TOO_MANY_MAPPINGS',
-    EINVAL: 'IOVA_OUT_OF_APERTURE',
-    EOVERFLOW: 'BAD_RANGE',
-    EFAULT: 'OUT_OF_MEMORY_OBJECT',
-  },
-  VFIO_DMA_MAP_FLAG_VADDR: {
-    ENOENT: 'IOVA_NOT_MAPPED',
-    EINVAL: 'VADDR_VALID',
-    EBUSY: 'REMAP_BLOCKED',
-    EOPNOTSUPP: 'REMAP_BLOCKED',
-  },
-  VFIO_IOMMU_UNMAP_DMA: { EINVAL: 'MAPPING_STRADDLES', EOVERFLOW: 'BAD_RANGE' },
-  VFIO_DMA_UNMAP_FLAG_VADDR: { EINVAL: 'VADDR_INVALID', EBUSY: 'REMAP_BLOCKED' },
-  VFIO_IOMMU_DIRTY_PAGES_FLAG_START: { EINVAL: 'UNSUPPORTED', ENOMEM: 'LIMIT_REACHED' },
-  VFIO_DEVICE_FEATURE_DMA_LOGGING_START: { EEXIST: 'TRACKING_STARTED', ENOMEM: 'LIMIT_REACHED' },
-  VFIO_DEVICE_GET_REGION_INFO: { EINVAL: 'NO_SUCH_REGION' },
-  VFIO_DEVICE_GET_IRQ_INFO: { EINVAL: 'NO_SUCH_IRQ' },
-  VFIO_DEVICE_SET_IRQS: {
-    EINVAL: 'NO_SUCH_IRQ',
-    EBUSY: 'DEVICE_IN_USE',
-    ENOSPC: 'LIMIT_REACHED',
-    ENOMEM: 'LIMIT_REACHED',
-  },
-  VFIO_DEVICE_RESET: { EINVAL: 'UNSUPPORTED', ENOTTY: 'UNSUPPORTED' },
-  'pread of a region': { EINVAL: 'OUT_OF_REGION', EFAULT: 'OUT_OF_REGION', EIO: 'DEVICE_GONE' },
-  'pwrite of a region': { EINVAL: 'OUT_OF_REGION', EFAULT: 'OUT_OF_REGION', EIO: 'DEVICE_GONE' },
-  VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE: { EINVAL: 'ARC_BLOCKED', EIO: 'DEVICE_IN_ERROR' },
-  VFIO_MIG_GET_PRECOPY_INFO: { EINVAL: 'NO_SUCH_SESSION', ENODEV: 'NO_SUCH_SESSION' },
-  eventfd: { ENOMEM: 'LIMIT_REACHED' },
-  'read of data_fd': { ENODEV: 'SESSION_BROKEN' },
-  'write of data_fd': {
-    ENODEV: 'SESSION_BROKEN',
-    EINVAL: 'STATE_REFUSED_BY_DEVICE',
-    EFAULT: 'STATE_REFUSED_BY_DEVICE',
-    ENOMEM: 'STATE_REFUSED_BY_DEVICE',
-    EOPNOTSUPP: 'STATE_REFUSED_BY_DEVICE',
-  },
+/** A negative answer of a kernel, with the causes that it can have. */
+export class KernelRefusal extends VfiodError {
+  readonly operation: string
+  readonly errno: string
+  /** The likeliest first; none where the errno is unexpected. */
+  readonly causes: readonly CauseId[]
+  readonly #asked: Asked
+
+  constructor(asked: Asked, said: { readonly reason: Reason; readonly message: string } & Details) {
+    const { reason, message, ...found } = said
+    super(reason, message, { op: asked.operation, errno: asked.errno, ...asked.details, ...found })
+    this.operation = asked.operation
+    this.errno = asked.errno
+    this.causes = (found.causes ?? []) as readonly CauseId[]
+    this.#asked = asked
+  }
+
+  /** The same refusal once facts are known: of the cause they prove, or without those they rule out. */
+  judged(verdicts: readonly Verdict<CauseId>[]): KernelRefusal {
+    const own = verdicts.filter(({ cause }) => this.causes.includes(cause))
+    const proofs = own.filter((verdict) => verdict.isSo)
+    if (proofs.length > 0) return new KernelRefusal(this.#asked, proved(this.#asked, proofs))
+    const out = new Set(own.map(({ cause }) => cause))
+    const remaining = this.causes.filter((cause) => !out.has(cause))
+    if (remaining.length === this.causes.length) return this
+    return new KernelRefusal(this.#asked, possible(this.#asked, remaining))
+  }
 }
 
-/** The reason that `operation` answering `-errno` stands for. */
-export function reasonOf(operation: string, errno: string): Reason {
-  return OF_OPERATION[operation]?.[errno] ?? ANY[errno] ?? 'KERNEL_REFUSED'
+const answered = ({ act, errno, operation }: Asked): string =>
+  `Cannot ${act}: the kernel answered ${errno} to ${operation}`
+
+/** What is said while nothing is proved: the one cause, every cause, or that there is none. */
+function possible(asked: Asked, causes: readonly CauseId[]) {
+  const reason = reasonFor(asked.operation, asked.errno, causes)
+  const [only] = causes
+  if (only === undefined) {
+    const known = causesOf(asked.operation, asked.errno).length > 0
+    const found = known ? 'and none of the known causes is so' : 'which is unexpected'
+    return {
+      reason,
+      message: `${answered(asked)}, ${found}; see the kernel log, and report it`,
+    }
+  }
+  if (causes.length === 1) {
+    const { found, fix } = CAUSES[only]
+    return { reason, causes, message: `${answered(asked)}, because ${found}; ${fix}` }
+  }
+  const each = causes.map((id) => `${CAUSES[id].found}; ${CAUSES[id].fix}`).join('. Or ')
+  return { reason, causes, message: `${answered(asked)}. Either ${each}` }
+}
+
+/** What is said of causes that are proved; several can be so at once. */
+function proved({ act }: Asked, proofs: readonly Proof<CauseId>[]) {
+  const [first] = proofs as readonly [Proof<CauseId>]
+  const each = proofs.map(({ cause, found, fix }) => `${found}; ${fix ?? CAUSES[cause].fix}`)
+  const blockers = proofs.flatMap((proof) => proof.blockers ?? [])
+  const { quota, resource } = first
+  return {
+    reason: CAUSES[first.cause].reason,
+    message: `Cannot ${act}: ${each.join('. Also, ')}`,
+    causes: proofs.map(({ cause }) => cause),
+    ...(blockers.length === 0 ? {} : { blockers }),
+    ...(quota === undefined ? {} : { quota }),
+    ...(resource === undefined ? {} : { resource }),
+  }
 }
 
 /** Whether an answer is this one errno: `isErrno(answer, 'EBUSY')`. */
@@ -104,23 +97,27 @@ export const isErrno = (answer: number, name: keyof typeof ERRNO): boolean =>
  *
  * @param act what was tried, to follow "Cannot": `map iova 0x1000..0x1fff`
  */
-export function accept(operation: string, answer: number, act: string, details?: Details): number {
+export function accept(
+  operation: KernelOperation,
+  answer: number,
+  act: string,
+  details?: Details,
+): number {
   if (answer >= 0) return answer
   throw refusal(operation, answer, act, details)
 }
 
-/** The error for a negative answer; see accept. */
+/** The error for a negative answer; see accept. The operations of requests are their C names. */
 export function refusal(
-  operation: string,
+  operation: KernelOperation | (string & {}),
   answer: number,
   act: string,
   details: Details = {},
-): VfiodError {
-  const errno = errnoName(-answer)
-  const full = { op: operation, errno, ...details }
-  const found = `Cannot ${act}: the kernel answered ${errno} to ${operation}`
-  if (errno === 'EMFILE') return outOfFds(found, full)
-  return new VfiodError(reasonOf(operation, errno), found, full)
+): KernelRefusal {
+  const asked = { operation, errno: errnoName(-answer), act, details }
+  const causes = causesOf(operation, asked.errno)
+  const refused = new KernelRefusal(asked, possible(asked, causes))
+  return asked.errno === 'EMFILE' ? refused.judged(outOfFds()) : refused
 }
 
 /** An answer above zero that says how many there are instead of those that were asked for. */
@@ -168,18 +165,18 @@ export const short = (
  * EMFILE: fds are real ones of this process in both backends, so it is this process that has too many.
  * How many needs no counting, which would take an fd: every number below the limit is in use.
  */
-function outOfFds(found: string, details: Details): VfiodError {
+function outOfFds(): Verdict<CauseId>[] {
   const limit = rlimit('nofile')
-  if (typeof limit === 'number') return new VfiodError('LIMIT_REACHED', found, details)
+  if (typeof limit === 'number') return []
   const { current: max } = limit
-  return new VfiodError(
-    'LIMIT_REACHED',
-    `${found}: the daemon has ${max} open files, which is its RLIMIT_NOFILE; raise LimitNOFILE of the unit, or release devices, memories and streams`,
+  return [
     {
-      ...details,
+      cause: 'fds-exhausted',
+      isSo: true,
+      found: `the daemon has ${max} open files, which is its RLIMIT_NOFILE`,
       quota: { limit: 'RLIMIT_NOFILE of the daemon', max, current: max, needed: 1n },
     },
-  )
+  ]
 }
 
 /** Whether an error came from a kernel saying this errno. */

@@ -4,6 +4,7 @@
  * sysfs-bus-pci, sysfs-bus-vfio-mdev.
  */
 
+import { ERRNO } from '../base/errno.ts'
 import { VfiodError } from '../base/error.ts'
 import { printable } from '../base/printable.ts'
 import type { Kernel } from './port.ts'
@@ -39,10 +40,22 @@ export function busOf(name: string): Bus {
   return UUID.test(name) ? 'mdev' : 'other'
 }
 
+/** Not there, or not of that kind: the other errnos say that it cannot be told. */
+const ABSENT = (['ENOENT', 'ENOTDIR', 'EINVAL', 'ENODEV', 'ENXIO'] as const).map(
+  (name) => -ERRNO[name],
+)
+
+/** What a file, directory or link of sysfs says; undefined where there is none. */
+function present<T>(answer: T | number, path: string): T | undefined {
+  if (typeof answer !== 'number') return answer
+  if (ABSENT.includes(answer)) return undefined
+  throw refusal('read sysfs', answer, `read ${path}`)
+}
+
 /** The numbers of every IOMMU group, ascending; none on a host without an IOMMU. */
 export async function groupNumbers(kernel: Kernel): Promise<number[]> {
-  const names = await kernel.readDir(GROUPS)
-  if (typeof names === 'number') return []
+  const names = present(await kernel.readDir(GROUPS), GROUPS)
+  if (names === undefined) return []
   return names.map(Number).sort((a, b) => a - b)
 }
 
@@ -61,12 +74,15 @@ export async function whyNoGroups(kernel: Kernel): Promise<string> {
 
 /** The devices of a group, by name; undefined for a group that does not exist. */
 export async function groupDevices(kernel: Kernel, group: number): Promise<string[] | undefined> {
-  const names = await kernel.readDir(`${GROUPS}/${group}/devices`)
-  return typeof names === 'number' ? undefined : names.sort()
+  const path = `${GROUPS}/${group}/devices`
+  return present(await kernel.readDir(path), path)?.sort()
 }
 
-const lastPart = (link: string | number): string | undefined =>
-  typeof link === 'number' ? undefined : link.slice(link.lastIndexOf('/') + 1)
+/** The last part of what a link says; undefined where there is none. */
+async function linked(kernel: Kernel, path: string): Promise<string | undefined> {
+  const link = present(await kernel.readLink(path), path)
+  return link?.slice(link.lastIndexOf('/') + 1)
+}
 
 async function readText(kernel: Kernel, path: string): Promise<string | undefined> {
   const bytes = await kernel.readFile(path)
@@ -81,16 +97,15 @@ export async function hostDevice(kernel: Kernel, name: string): Promise<HostDevi
   const bus = busOf(name)
   if (bus === 'other') return undefined
   const directory = directoryOf(name)
-  const group = lastPart(await kernel.readLink(`${directory}/iommu_group`))
+  const group = await linked(kernel, `${directory}/iommu_group`)
   if (group === undefined) return undefined
   return {
     name,
     bus,
     group: Number(group),
-    driver: lastPart(await kernel.readLink(`${directory}/driver`)),
+    driver: await linked(kernel, `${directory}/driver`),
     pci: bus === 'pci' ? await pciIds(kernel, directory) : undefined,
-    mdevType:
-      bus === 'mdev' ? lastPart(await kernel.readLink(`${directory}/mdev_type`)) : undefined,
+    mdevType: bus === 'mdev' ? await linked(kernel, `${directory}/mdev_type`) : undefined,
   }
 }
 
@@ -109,12 +124,15 @@ export async function hasPciDriver(kernel: Kernel, driver: string): Promise<bool
   return typeof (await kernel.readDir(`${PCI}/drivers/${driver}`)) !== 'number'
 }
 
-async function write(kernel: Kernel, path: string, data: string, act: string): Promise<void> {
+async function write(
+  kernel: Kernel,
+  operation: 'write driver_override' | 'write unbind' | 'write drivers_probe',
+  { path, data, act }: { readonly path: string; readonly data: string; readonly act: string },
+): Promise<void> {
   const answer = await kernel.writeFile(path, data)
-  if (answer < 0) {
-    const { message, details } = refusal(`write ${path}`, answer, act)
-    throw new VfiodError('BIND_FAILED', message, details)
-  }
+  if (answer >= 0) return
+  const { message, details } = refusal(operation, answer, act)
+  throw new VfiodError('BIND_FAILED', message, details)
 }
 
 /** What driver_override says: the only driver that may bind, or undefined for the usual rules. */
@@ -129,20 +147,27 @@ export const setDriverOverride = (
   name: string,
   driver: string | undefined,
 ): Promise<void> =>
-  write(
-    kernel,
-    `${PCI}/devices/${name}/driver_override`,
-    `${driver ?? ''}\n`,
-    `set driver_override of ${name}`,
-  )
+  write(kernel, 'write driver_override', {
+    path: `${PCI}/devices/${name}/driver_override`,
+    data: `${driver ?? ''}\n`,
+    act: `set driver_override of ${name}`,
+  })
 
 /** Take the device from its driver. Sleeps for as long as the driver needs to let go. */
 export const unbindDriver = (kernel: Kernel, name: string, driver: string): Promise<void> =>
-  write(kernel, `${PCI}/drivers/${driver}/unbind`, name, `unbind ${name} from ${driver}`)
+  write(kernel, 'write unbind', {
+    path: `${PCI}/drivers/${driver}/unbind`,
+    data: name,
+    act: `unbind ${name} from ${driver}`,
+  })
 
 /** Let the kernel find a driver for a device that has none. */
 export const probeDriver = (kernel: Kernel, name: string): Promise<void> =>
-  write(kernel, `${PCI}/drivers_probe`, name, `probe a driver for ${name}`)
+  write(kernel, 'write drivers_probe', {
+    path: `${PCI}/drivers_probe`,
+    data: name,
+    act: `probe a driver for ${name}`,
+  })
 
 /** The pids that hold a file open, from /proc; those this process may see. */
 export async function holdersOf(kernel: Kernel, path: string): Promise<number[]> {

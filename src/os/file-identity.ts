@@ -16,6 +16,8 @@ export interface FileIdentity {
   readonly inode: bigint
   /** As of the call: its owner can change it unless F_SEAL_SHRINK and F_SEAL_GROW are set. */
   readonly size: bigint
+  /** Bytes of it that have pages. */
+  readonly allocated: bigint
   readonly kind: FileKind
   /** What mappings of it are made of: the huge page size for hugetlbfs. */
   readonly pageSize: bigint
@@ -33,6 +35,8 @@ const AT_EMPTY_PATH = 0x1000
 const AT_STATX_DONT_SYNC = 0x4000
 const STATX_BASIC_STATS = 0x7ff
 const STATX_SIZE = 256
+/** What stx_blocks counts in. */
+const BLOCK = 512n
 const S_IFMT = 0o170000
 const S_IFREG = 0o100000
 const HUGETLBFS_MAGIC = 0x958458f6n
@@ -41,6 +45,7 @@ interface Stat {
   readonly dev: bigint
   readonly inode: bigint
   readonly size: bigint
+  readonly blocks: bigint
   readonly mode: number
 }
 
@@ -54,6 +59,7 @@ const stat = (fd: number): Stat | number => {
     mode: data.getUint16(28, true),
     inode: data.getBigUint64(32, true),
     size: data.getBigUint64(40, true),
+    blocks: data.getBigUint64(48, true),
     dev: (BigInt(data.getUint32(136, true)) << 32n) | BigInt(data.getUint32(140, true)),
   }
 }
@@ -80,6 +86,7 @@ export const fileIdentity = (fd: number): FileIdentity | number => {
     dev: found.dev,
     inode: found.inode,
     size: found.size,
+    allocated: found.blocks * BLOCK,
     kind,
     pageSize,
     seals,

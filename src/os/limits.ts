@@ -59,15 +59,6 @@ export const hasCapability = (name: CapabilityName): boolean => {
 /** VmLck: the bytes counted against RLIMIT_MEMLOCK, which type1 mappings add to. */
 export const lockedBytes = (): bigint => BigInt(statusField('VmLck') || 0) * 1024n
 
-/** Huge pages of one size: those that the kernel has, and those of them that are not taken or promised. */
-export const hugePages = (bytes: bigint): { readonly total: bigint; readonly free: bigint } => {
-  const read = (name: string): bigint => {
-    const text = readProc(`/sys/kernel/mm/hugepages/hugepages-${bytes >> 10n}kB/${name}`)
-    return typeof text === 'number' ? 0n : BigInt(text.trim())
-  }
-  return { total: read('nr_hugepages'), free: read('free_hugepages') - read('resv_hugepages') }
-}
-
 const M_TRIM_THRESHOLD = -1
 const M_MMAP_THRESHOLD = -3
 

@@ -25,7 +25,7 @@ export const ERROR_DOMAIN = 'vfiod'
 // Clients refuse trailers beyond 8 KiB, so everything that goes into them is bounded. The message
 // travels twice, as grpc-message and inside the details, which are then a third longer in base64.
 /** Bytes of the message, as grpc-message encodes it. */
-export const MESSAGE_MAX = 1024
+export const MESSAGE_MAX = 2048
 /** Bytes of any other text. */
 export const TEXT_MAX = 256
 /** Bytes of all blockers; those beyond it are counted, not named. */
@@ -84,6 +84,9 @@ const blockerViolations = (reason: string, blockers: readonly Blocker[]) => {
 
 const NOT_NAMED = `block the call too${FIX_SEPARATOR}clear the named ones first`
 
+/** Names of causes have no comma. */
+const CAUSE_SEPARATOR = ','
+
 const quotaMetadata = ({ limit, max, current, needed }: LimitHit): Record<string, string> => ({
   limit: short(limit),
   max: String(max),
@@ -91,9 +94,12 @@ const quotaMetadata = ({ limit, max, current, needed }: LimitHit): Record<string
   needed: String(needed),
 })
 
-const metadataOf = ({ op, errno, quota }: Details): Record<string, string> => ({
+const metadataOf = ({ op, errno, causes, quota }: Details): Record<string, string> => ({
   ...(op === undefined ? {} : { op: short(op) }),
   ...(errno === undefined ? {} : { errno: short(errno) }),
+  ...(causes === undefined || causes.length === 0
+    ? {}
+    : { causes: short(causes.join(CAUSE_SEPARATOR)) }),
   ...(quota === undefined ? {} : quotaMetadata(quota)),
 })
 
@@ -189,9 +195,10 @@ const decode = (bytes: Buffer): DecodedStatus => {
       case 'ErrorInfo': {
         const info = errorInfo.deserialize(value)
         reason = info.domain === ERROR_DOMAIN ? info.reason : ''
-        const { op, errno } = info.metadata
+        const { op, errno, causes } = info.metadata
         if (op !== undefined) details.op = op
         if (errno !== undefined) details.errno = errno
+        if (causes !== undefined && causes !== '') details.causes = causes.split(CAUSE_SEPARATOR)
         const quota = quotaOf(info.metadata)
         if (quota !== undefined) details.quota = quota
         break

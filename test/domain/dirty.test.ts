@@ -611,8 +611,11 @@ describe('a read', () => {
     failFeature(REPORT, 4, ERRNO.EIO)
 
     await expect(read()).rejects.toMatchObject({
-      reason: 'DEVICE_GONE',
-      details: { op: 'VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT' },
+      reason: 'KERNEL_REFUSED',
+      details: {
+        op: 'VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT',
+        causes: ['driver-failed', 'device-does-not-wake'],
+      },
     })
     expect(await read()).toEqual([3, 20, 66])
   })
@@ -885,7 +888,7 @@ describe('tracking', () => {
     failFeature(VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP, 1, ERRNO.EIO)
 
     await expect(at.domain.dirty.stop(alice, 'space')).rejects.toMatchObject({
-      reason: 'DEVICE_GONE',
+      reason: 'KERNEL_REFUSED',
     })
     expect(at.domain.dirty.view(alice, 'space')).toBeUndefined()
     await expect(start({ devices: [first] })).rejects.toMatchObject({

@@ -43,8 +43,12 @@ test('huge pages that are not there are refused with how many there are and wher
   await expect(domain.memories.allocate(alice, wanted)).rejects.toMatchObject({
     reason: 'LIMIT_REACHED',
     message: expect.stringMatching(
-      /^Cannot allocate 1099511627776 bytes of huge pages: \d+ of \d+ free pages of 2 MiB, 524288 needed; raise \/proc\/sys\/vm\/nr_hugepages$/,
+      /^Cannot map 0x10000000000 bytes of memory "huge": \d+ of \d+ huge pages of 2 MiB are free, and up to 524288 are needed; raise .*hugepages-2048kB\/nr_hugepages, or free huge pages/,
     ),
-    details: { errno: 'ENOMEM', quota: { limit: 'huge pages of 2 MiB', needed: 524_288n } },
+    details: {
+      errno: 'ENOMEM',
+      causes: ['hugetlb-pool-empty'],
+      quota: { limit: 'huge pages of 2 MiB', needed: 524_288n },
+    },
   })
 })

@@ -70,9 +70,12 @@ describe('memlockOf', () => {
   test.each([
     ['with CAP_IPC_LOCK', files(ALL, '8388608')],
     ['without a limit', files(NONE, 'unlimited')],
-    ['whose kernel does not tell', {}],
-  ])('is nothing for a process %s', async (_who, given) => {
-    expect(await memlockOf(limited(given).kernel)).toBeUndefined()
+  ])('is none for a process %s', async (_who, given) => {
+    expect(await memlockOf(limited(given).kernel)).toBe('none')
+  })
+
+  test('is undefined where the kernel does not tell', async () => {
+    expect(await memlockOf(limited({}).kernel)).toBeUndefined()
   })
 })
 

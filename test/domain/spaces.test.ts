@@ -212,7 +212,7 @@ describeModes('address spaces', (mode) => {
       await readySpace(at, alice)
       failIoctl(at.sim, VFIO_IOMMU_MAP_DMA, ERRNO.EFAULT)
 
-      expect(await reasons(item(0x1000n))).toEqual(['OUT_OF_MEMORY_OBJECT'])
+      expect(await reasons(item(0x1000n))).toEqual(['MEMORY_NOT_PINNABLE'])
       expect(mapped()).toEqual([])
       expect(at.domain.state.mappingsOfMemory('ram')).toBe(0)
       expect(await reasons(item(0x1000n))).toEqual([undefined])

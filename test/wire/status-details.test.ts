@@ -14,8 +14,9 @@ describe('google.rpc.Status', () => {
     expect(roundTrip({}, reason)).toEqual({ code: 9, message: 'Cannot do it', reason, details: {} })
   })
 
-  test('carries op and errno in ErrorInfo', () => {
-    const details = { op: 'VFIO_GROUP_SET_CONTAINER', errno: 'EBUSY' }
+  test('carries op, errno and causes in ErrorInfo', () => {
+    const causes = ['container-has-vaddr-invalid', 'group-domain-in-use']
+    const details = { op: 'VFIO_GROUP_SET_CONTAINER', errno: 'EBUSY', causes }
 
     expect(roundTrip(details)?.details).toEqual(details)
   })
@@ -70,6 +71,7 @@ describe('google.rpc.Status', () => {
     const details: Details = {
       op: long,
       errno: long,
+      causes: [long, long],
       field: long,
       resource: { type: long, name: long, owner: long },
       quota: { limit: long, max: U64_MAX, current: U64_MAX, needed: U64_MAX },

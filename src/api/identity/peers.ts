@@ -15,6 +15,7 @@ import { ERRNO, errnoName } from '../../base/errno.ts'
 import { VfiodError } from '../../base/error.ts'
 import { type Client, PROCESS_LEASE } from '../../domain/identity/clients.ts'
 import type { Charge, QuotaHolder, Quotas } from '../../domain/identity/quotas.ts'
+import { isOutOfSight, peerRefusal, type Seen } from '../../domain/identity/unknown-peer.ts'
 import { keepFdReserve } from '../../os/fd-reserve.ts'
 import { type MmPin, pinMm } from '../../os/mm.ts'
 import {
@@ -150,7 +151,7 @@ export class Peers {
   at(socketFd: number): LocalPeer | undefined {
     const found = peerOf(socketFd)
     const credentials = credentialsOf(socketFd)
-    const isHidden = typeof credentials !== 'number' && credentials.pid === 0
+    const isHidden = typeof credentials !== 'number' && isOutOfSight(credentials)
     if (found === -ERRNO.ESRCH && !isHidden) {
       const { identity } = this.payerOf(socketFd)
       this.#log.info({ identity }, 'connection closed: its process is gone')
@@ -158,7 +159,7 @@ export class Peers {
     }
     const peer = new LocalPeer(
       typeof credentials === 'number' ? NO_CREDENTIALS : credentials,
-      typeof found === 'number' ? this.#refusalFor(found) : found,
+      typeof found === 'number' ? peerRefusal(found, seenIn(credentials)) : found,
       { peers: this, grantOf: this.#grantOf },
     )
     if (peer.grant.role !== 'none') this.#pinNow(peer)
@@ -229,8 +230,8 @@ export class Peers {
       this.#forget(process, isExited ? 'it has exited' : 'it runs another image or has exited')
       return false
     }
-    const error = notChecked(found)
     const { pid, mm } = process
+    const error = notChecked(found)
     this.#log.error({ client: mm.client.id, pid, refusal: error.message }, 'peer not checked')
     throw error
   }
@@ -239,7 +240,7 @@ export class Peers {
     const charge = this.#quotas.charge(payer, PLACE)
     try {
       const pin = pinMm(peer.pid, { pidfd: peer.pidfd })
-      if (typeof pin === 'number') throw this.#refusalFor(pin)
+      if (typeof pin === 'number') throw peerRefusal(pin, peer)
       const { pid, pidfd } = peer
       const mm = this.#mmOf(peer, pin.image) ?? {
         client: this.#clientFor(peer, processId(peer, pin.image)),
@@ -260,12 +261,6 @@ export class Peers {
       charge.release()
       throw error
     }
-  }
-
-  /** Why a process is not a client: it has exited, is hidden or may not be read; or reading failed. */
-  #refusalFor(errno: number): VfiodError {
-    const isAnswer = errno === -ERRNO.ESRCH || errno === -ERRNO.EACCES || errno === -ERRNO.EPERM
-    return isAnswer ? unknownPeer(`the kernel answered ${errnoName(-errno)}`) : notChecked(errno)
   }
 
   #clientFor(peer: Peer, id: string): Client {
@@ -341,6 +336,10 @@ const identityOf = ({ uid }: { readonly uid: number }): string => `uid ${uid}`
 
 const grantTo = ({ uid, gid, groups }: UserIds, grantOf: GrantOf): Grant =>
   grantOf({ kind: 'local', uid, gids: [gid, ...groups] })
+
+/** A socket of which the kernel tells nothing is not that of a process out of sight. */
+const seenIn = (credentials: Credentials | number): Seen =>
+  typeof credentials === 'number' ? { pid: -1, uid: -1 } : credentials
 
 /** What a socket has of which the kernel tells nothing: the overflow ids, which no rule is for. */
 const NO_CREDENTIALS: Credentials = { pid: 0, uid: 0xffff_ffff, gid: 0xffff_ffff, groups: [] }

@@ -1,6 +1,5 @@
 /** The devices that are open: opening, closing, regions, reset, the fd itself. */
 
-import { errnoName } from '../../base/errno.ts'
 import { VfiodError } from '../../base/error.ts'
 import { LIMITS } from '../../base/limits.ts'
 import { hex } from '../../base/units.ts'
@@ -11,8 +10,12 @@ import {
   resetDevice,
   writeRegion,
 } from '../../kernel/device-calls.ts'
+import { regionFacts } from '../../kernel/device-facts.ts'
+import { explained, type Judge } from '../../kernel/diagnosis.ts'
 import type { Kernel } from '../../kernel/port.ts'
+import { refusal } from '../../kernel/refusal.ts'
 import { sys } from '../../os/libc.ts'
+import { judgeRegion } from '../../rules/causes/judge-device.ts'
 import { canonicalName } from '../../rules/device-name.ts'
 import type { Inventory } from '../host/inventory.ts'
 import type { Client } from '../identity/clients.ts'
@@ -141,9 +144,11 @@ export class Devices {
     const device = this.get(client, at.name)
     const region = device.region(at.region)
     requireInRegion('read', device, region, { offset: at.offset, length: at.length })
-    return device.run(client, () =>
-      readRegion(this.#kernel, device.fd, { region, offset: at.offset, length: at.length }),
-    )
+    return device.run(client, () => {
+      const { offset, length } = at
+      const read = readRegion(this.#kernel, device.fd, { region, offset, length })
+      return explained(read, this.#judgeAccess(device, region))
+    })
   }
 
   async write(
@@ -158,9 +163,11 @@ export class Devices {
     const device = this.get(client, at.name)
     const region = device.region(at.region)
     requireInRegion('write', device, region, { offset: at.offset, length: at.data.length })
-    await device.run(client, () =>
-      writeRegion(this.#kernel, device.fd, { region, offset: at.offset, data: at.data }),
-    )
+    await device.run(client, () => {
+      const { offset, data } = at
+      const written = writeRegion(this.#kernel, device.fd, { region, offset, data })
+      return explained(written, this.#judgeAccess(device, region))
+    })
   }
 
   /** Reset the function; a data transfer session ends. */
@@ -186,6 +193,10 @@ export class Devices {
       this.#state.apply({ kind: 'device-exported', group: device.group, what })
       return { reply: { name }, fds: [fd] }
     })
+  }
+
+  #judgeAccess(device: OpenDevice, { index }: Region): Judge {
+    return async () => judgeRegion(await regionFacts(this.#kernel, device, index))
   }
 
   async #open(
@@ -225,11 +236,7 @@ export class Devices {
   async #duplicate(device: OpenDevice): Promise<number> {
     const answer = await this.#kernel.exportFd(device.fd)
     if (answer >= 0) return answer
-    throw new VfiodError(
-      'UNSUPPORTED',
-      `Cannot export the fd of ${device.name}: the device has no file that another process could use; it lives inside the daemon`,
-      { op: 'exportFd', errno: errnoName(-answer) },
-    )
+    throw refusal('exportFd', answer, `export the fd of ${device.name}`)
   }
 
   /** Close a device that its owner did not give back when the host wanted it. */

@@ -15,11 +15,15 @@ import {
   triggerIrq,
   unmaskIrq,
 } from '../../kernel/device-calls.ts'
+import { irqFacts } from '../../kernel/device-facts.ts'
+import { explained } from '../../kernel/diagnosis.ts'
 import type { Kernel } from '../../kernel/port.ts'
-import { refusal } from '../../kernel/refusal.ts'
+import { accept, refusal } from '../../kernel/refusal.ts'
 import { eventfdCreate, eventfdRead, isEventfd } from '../../os/eventfd.ts'
 import { sys } from '../../os/libc.ts'
 import { unwatch, watch } from '../../os/poller.ts'
+import { ruledOut } from '../../rules/causes/cause.ts'
+import { judgeIrqs } from '../../rules/causes/judge-device.ts'
 import type { Client } from '../identity/clients.ts'
 import type { Quotas } from '../identity/quotas.ts'
 import type { Redeemed, Ticket, Tickets } from '../identity/tickets.ts'
@@ -100,11 +104,12 @@ export class Irqs {
     try {
       eventfds = createEventfds(range.count)
       for (const [n, fd] of eventfds.entries()) {
-        watch(fd, () => {
+        const watched = watch(fd, () => {
           const count = eventfdRead(fd)
           const vector = range.start + n
           if (typeof count === 'bigint') raised.push({ vector, count }, vector)
         })
+        accept('epoll_ctl of an eventfd', watched, `watch ${range.count} eventfds`)
       }
       await this.#arm(client, device, { irq, range, eventfds, listener, allocate: 0 })
       isArmed = true
@@ -245,7 +250,11 @@ export class Irqs {
       const spare: number[] = Array(total - end).fill(-1)
       const eventfds = [...what.eventfds, ...spare]
       try {
-        await this.#setEventfds(device, { index, start: range.start, eventfds })
+        const armed = this.#setEventfds(device, { index, start: range.start, eventfds })
+        await explained(armed, async () => {
+          const facts = await irqFacts(this.#kernel, device.name, device.armed.nameOf(index))
+          return [...judgeIrqs(facts), ...ruledOut('vectors-not-there' as const)]
+        })
       } catch (error) {
         // A kernel that fails in the middle has taken some of the former eventfds away.
         if (!isFirst) await this.#detach(device, irq, range).catch(() => undefined)

@@ -21,6 +21,7 @@ import {
   setDriverOverride,
   unbindDriver,
 } from '../../kernel/sysfs.ts'
+import type { CauseId } from '../../rules/causes/catalog.ts'
 import { isBridge, isVfioDriver } from '../../rules/viability.ts'
 import type { Client } from '../identity/clients.ts'
 import { requireAllowed } from '../identity/permission.ts'
@@ -300,15 +301,43 @@ export class DriverBinding {
     const found = await hostDevice(this.#kernel, name)
     const isRight =
       driver === undefined ? found !== undefined && !isVfioDriver(found) : found?.driver === driver
-    if (isRight) return
-    throw new VfiodError(
-      'BIND_FAILED',
-      `Cannot bind ${name} to ${driver ?? 'its usual driver'}: afterwards it has ${found?.driver ?? 'no driver'}; the kernel log says why the driver refused it`,
-      { op: 'drivers_probe', resource: { type: 'device', name } },
-    )
+    if (!isRight) throw misbound(name, driver, found)
   }
 
   #views(devices: readonly HostDevice[]): Promise<DeviceView[]> {
     return Promise.all(devices.map(({ name }) => this.#inventory.device(name)))
   }
+}
+
+/** The device has another driver than it was to have, although every write went well. */
+function misbound(
+  name: string,
+  wanted: string | undefined,
+  found: HostDevice | undefined,
+): VfiodError {
+  const act = `Cannot bind ${name} to ${wanted ?? 'its usual driver'}`
+  const has = found?.driver
+  const fail = (cause: CauseId, text: string): VfiodError =>
+    new VfiodError('BIND_FAILED', `${act}: ${text}`, {
+      op: 'drivers_probe',
+      causes: [cause],
+      resource: { type: 'device', name, ...(has === undefined ? {} : { owner: has }) },
+    })
+  if (found === undefined)
+    return fail('sysfs-removed', 'it is not there any more; list the devices')
+  if (has === undefined) {
+    return fail(
+      'driver-refuses',
+      `no driver took it: ${wanted ?? 'each one'} refuses it; the kernel log says why`,
+    )
+  }
+  // Without an override a VFIO driver takes what is in its list of ids, and that is empty at first.
+  if (wanted === undefined) return fail('dynamic-id', dynamicId(found, has))
+  return fail('other-driver-took', `${has} took it; see what binds it (udev, driverctl)`)
+}
+
+const dynamicId = ({ pci }: HostDevice, driver: string): string => {
+  const digits = (id = 0) => id.toString(16).padStart(4, '0')
+  const [vendor, device] = [digits(pci?.vendor), digits(pci?.device)]
+  return `${driver} has the id ${vendor}:${device} in its list (new_id, or ids= of its module) and took the device back; write "${vendor} ${device}" to /sys/bus/pci/drivers/${driver}/remove_id, take it out of ids=, or bind the device to the driver that is to have it (driver_override)`
 }

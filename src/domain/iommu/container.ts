@@ -16,6 +16,7 @@ import {
 } from '../../kernel/group-calls.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import type { Limits } from './backend.ts'
+import { unlessLost } from './lost.ts'
 
 export class HostContainer {
   protected readonly kernel: Kernel
@@ -56,21 +57,26 @@ export class HostContainer {
   }
 
   openDevice(group: number, name: string): Promise<DeviceFd> {
-    return getDeviceFd(this.kernel, this.#fdOf(group), name)
+    return this.unlessLost(getDeviceFd(this.kernel, this.#fdOf(group), name))
   }
 
   map(range: IovaRange, to: { readonly vaddr: Vaddr; readonly access: Access }): Promise<void> {
-    return mapDma(this.kernel, this.fd, range, to)
+    return this.unlessLost(mapDma(this.kernel, this.fd, range, to))
   }
 
   unmap(range: IovaRange | 'all'): Promise<bigint> {
-    return unmapDma(this.kernel, this.fd, range)
+    return this.unlessLost(unmapDma(this.kernel, this.fd, range))
   }
 
   async close(): Promise<void> {
     for (const groupFd of this.#groups.values()) await this.kernel.close(groupFd)
     this.#groups.clear()
     await this.kernel.close(this.fd)
+  }
+
+  /** Tells in a refusal whether the container has lost its IOMMU. */
+  protected unlessLost<T>(call: Promise<T>): Promise<T> {
+    return unlessLost(this.kernel, this.fd, call)
   }
 
   /** The container has no IOMMU type before its first group. */

@@ -3,7 +3,7 @@
  * have it (iommu_modes). Which one it is, is found out when an address space is made.
  */
 
-import type { ContainerFd } from '../../base/units.ts'
+import type { ContainerFd, IovaRange } from '../../base/units.ts'
 import { isIommufd, openContainer } from '../../kernel/container-calls.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import type { BackendKind, IommuBackend } from './backend.ts'
@@ -20,4 +20,21 @@ export async function openBackend(kernel: Kernel): Promise<IommuBackend> {
   const fd = await openContainer(kernel)
   const kind = (await isIommufd(kernel, fd)) ? 'iommufd-compat' : 'type1'
   return MODES[kind](kernel, fd)
+}
+
+/**
+ * Where a group that is in no container could map if it had one for itself; undefined where nothing
+ * limits it. It is put into a new container for that, which has no mappings and lives no longer.
+ */
+export async function reachOf(
+  kernel: Kernel,
+  group: number,
+): Promise<readonly IovaRange[] | undefined> {
+  const backend = await openBackend(kernel)
+  try {
+    await backend.attach(group)
+    return (await backend.limits())?.apertures
+  } finally {
+    await backend.close()
+  }
 }

@@ -13,6 +13,7 @@ import {
 import type { Kernel } from '../../kernel/port.ts'
 import type { DirtyBits, IommuBackend, Limits, Offer, Remap } from './backend.ts'
 import { HostContainer } from './container.ts'
+import { unlessLost } from './lost.ts'
 
 const NO_UPDATE_VADDR: Offer<Remap> = {
   missing: 'the container does not offer VFIO_UPDATE_VADDR',
@@ -34,14 +35,14 @@ export class Type1Backend extends HostContainer implements IommuBackend {
 }
 
 const remap = (kernel: Kernel, fd: ContainerFd): Remap => ({
-  invalidate: (range) => invalidateVaddr(kernel, fd, range),
-  update: (range, vaddr) => updateVaddr(kernel, fd, range, vaddr),
+  invalidate: (range) => unlessLost(kernel, fd, invalidateVaddr(kernel, fd, range)),
+  update: (range, vaddr) => unlessLost(kernel, fd, updateVaddr(kernel, fd, range, vaddr)),
 })
 
 const dirtyBits = (kernel: Kernel, fd: ContainerFd): DirtyBits => ({
   mappingPagesMax: TRACKED_PAGES_MAX,
-  start: () => startTracking(kernel, fd),
-  stop: () => stopTracking(kernel, fd),
-  read: (range, into: BitmapSpace) => readDirty(kernel, fd, range, into),
-  readAndUnmap: (range, into) => unmapReadingDirty(kernel, fd, range, into),
+  start: () => unlessLost(kernel, fd, startTracking(kernel, fd)),
+  stop: () => unlessLost(kernel, fd, stopTracking(kernel, fd)),
+  read: (range, into: BitmapSpace) => unlessLost(kernel, fd, readDirty(kernel, fd, range, into)),
+  readAndUnmap: (range, into) => unlessLost(kernel, fd, unmapReadingDirty(kernel, fd, range, into)),
 })

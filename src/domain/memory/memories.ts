@@ -6,17 +6,10 @@
 import { errnoName } from '../../base/errno.ts'
 import { VfiodError } from '../../base/error.ts'
 import { LIMITS } from '../../base/limits.ts'
-import { PAGE_SIZE } from '../../base/units.ts'
-import { isErrno } from '../../kernel/refusal.ts'
+import { hex, PAGE_SIZE } from '../../base/units.ts'
+import { accept, refusal } from '../../kernel/refusal.ts'
 import { sys } from '../../os/libc.ts'
-import {
-  addSeals,
-  type FileIdentity,
-  fileIdentity,
-  mapFd,
-  memfdCreate,
-  SEALS,
-} from '../../os/memory.ts'
+import { addSeals, type FileIdentity, fileIdentity, memfdCreate, SEALS } from '../../os/memory.ts'
 import { type Client, ownerOf } from '../identity/clients.ts'
 import { requireId } from '../identity/ids.ts'
 import { requireBelowLimit } from '../identity/limits.ts'
@@ -27,8 +20,7 @@ import { requireOwner } from '../state/owner.ts'
 import type { HugePage, MappingRecord, MemoryRecord, OwnerRecord } from '../state/records.ts'
 import type { State } from '../state/state.ts'
 import { memoryPrice } from '../state/usage.ts'
-import { tooFewHugePages } from './huge-pages.ts'
-import { alignmentFor, cannotHold, Memory } from './memory.ts'
+import { Memory, mapWhole } from './memory.ts'
 import type { Window } from './window.ts'
 
 const HUGE_BYTES: Record<HugePage, bigint> = { '2M': 1n << 21n, '1G': 1n << 30n }
@@ -84,7 +76,7 @@ export class Memories {
     this.#requireFreeId(client, id)
     this.#requireBelowLimit(client)
     const fd = memfdCreate(`vfiod:${id}`, length, hugePage === undefined ? {} : { hugePage })
-    if (fd < 0) throw cannotHold('allocate', length, fd)
+    if (fd < 0) throw refusal('memfd_create', fd, `allocate ${hex(length)} bytes of memory`)
     try {
       return await this.#add({ id, client, fd, hugePage, isAllocated: true })
     } catch (error) {
@@ -106,7 +98,7 @@ export class Memories {
       const { fd } = this.get(client, memory.id)
       return {
         reply: { memoryId: memory.id, length: memory.length.toString() },
-        fds: [sys.dup(fd)],
+        fds: [accept('exportFd', sys.dup(fd), `export memory "${memory.id}"`)],
       }
     })
   }
@@ -226,17 +218,7 @@ export class Memories {
         file: { dev: file.dev, inode: file.inode },
         hugePage,
       }
-      const segment = await mapFd(fd, {
-        offset: 0n,
-        length,
-        access: 'read-write',
-        alignment: alignmentFor(length),
-      })
-      if (typeof segment === 'number') {
-        const isShort = hugePage !== undefined && isErrno(segment, 'ENOMEM')
-        throw isShort ? tooFewHugePages(hugePage, length) : cannotHold('map', length, segment)
-      }
-      const memory = new Memory(fd, record, segment)
+      const memory = new Memory(fd, record, await mapWhole({ id, fd, length }))
       try {
         // Another call may have taken the id while the file was mapped.
         this.#requireFreeId(client, id)

@@ -1,11 +1,12 @@
 /** The runtime of one memory: its fd and the windows through which mappings are made. */
 
-import { errnoName } from '../../base/errno.ts'
-import { VfiodError } from '../../base/error.ts'
 import { hex } from '../../base/units.ts'
-import { isErrno, refusal } from '../../kernel/refusal.ts'
+import { explained } from '../../kernel/diagnosis.ts'
+import { memoryFacts, processFacts } from '../../kernel/memory-facts.ts'
+import { refusal } from '../../kernel/refusal.ts'
 import { sys } from '../../os/libc.ts'
 import { mapFd, type Segment } from '../../os/memory.ts'
+import { judgeMemory, judgeProcess } from '../../rules/causes/judge-memory.ts'
 import type { Charge } from '../identity/quotas.ts'
 import type { MemoryRecord } from '../state/records.ts'
 import { Window } from './window.ts'
@@ -68,15 +69,12 @@ export class Memory {
   /** Map it once more, at another address; the caller holds the window, which holds the charge. */
   async mapAgain(charge: Charge): Promise<Window> {
     const { fd, length } = this
-    const segment = await mapFd(fd, {
-      offset: 0n,
-      length,
-      access: 'read-write',
-      alignment: alignmentFor(length),
-    })
-    if (typeof segment !== 'number') return this.#newWindow(segment, charge)
-    charge.release()
-    throw cannotHold('map again', length, segment)
+    try {
+      return this.#newWindow(await mapWhole({ id: this.id, fd, length }), charge)
+    } catch (error) {
+      charge.release()
+      throw error
+    }
   }
 
   /** New mappings go through this window from now on. */
@@ -106,17 +104,27 @@ export class Memory {
 
 /** Page sizes of IOMMUs and of page tables: a vaddr must be whole pages of the IOMMU (64 KiB where the
  * host has such pages), and one that is whole large pages can be mapped with large entries. */
-export const alignmentFor = (length: bigint): number => (length < 2n << 20n ? 64 << 10 : 2 << 20)
+const alignmentFor = (length: bigint): number => (length < 2n << 20n ? 64 << 10 : 2 << 20)
 
-/** The refusal for memory that cannot be mapped or made. */
-export function cannotHold(verb: string, length: bigint, answer: number): VfiodError {
-  const errno = errnoName(-answer)
-  if (isErrno(answer, 'EMFILE'))
-    return refusal('memfd_create', answer, `${verb} ${hex(length)} bytes of memory`)
-  const isShort = isErrno(answer, 'ENOMEM')
-  return new VfiodError(
-    isShort ? 'LIMIT_REACHED' : 'KERNEL_REFUSED',
-    `Cannot ${verb} ${hex(length)} bytes of memory: the kernel answered ${errno}${isShort ? '; release memory or ask for less' : ''}`,
-    { errno, op: 'mmap' },
-  )
+/** Map all of a memory, or say why it cannot be done. */
+export function mapWhole(memory: {
+  readonly id: string
+  readonly fd: number
+  readonly length: bigint
+}): Promise<Segment> {
+  const { id, fd, length } = memory
+  const map = async (): Promise<Segment> => {
+    const segment = await mapFd(fd, {
+      offset: 0n,
+      length,
+      access: 'read-write',
+      alignment: alignmentFor(length),
+    })
+    if (typeof segment !== 'number') return segment
+    throw refusal('mmap of a memory', segment, `map ${hex(length)} bytes of memory "${id}"`)
+  }
+  return explained(map(), async () => [
+    ...judgeMemory(memoryFacts({ id, fd, offset: 0n, length, isMapped: false })),
+    ...judgeProcess(processFacts(), length),
+  ])
 }

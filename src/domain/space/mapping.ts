@@ -2,16 +2,9 @@
 
 import { VfiodError } from '../../base/error.ts'
 import { undo } from '../../base/undo.ts'
-import {
-  type Access,
-  hex,
-  type IovaRange,
-  iova,
-  lengthOf,
-  rangeOf,
-  rangeText,
-} from '../../base/units.ts'
-import { wasErrno } from '../../kernel/refusal.ts'
+import { type Access, hex, type IovaRange, iova, lengthOf, rangeOf } from '../../base/units.ts'
+import { explained } from '../../kernel/diagnosis.ts'
+import type { Kernel } from '../../kernel/port.ts'
 import { RangeMap } from '../../rules/range-map.ts'
 import type { Client } from '../identity/clients.ts'
 import type { Charge, Quotas } from '../identity/quotas.ts'
@@ -20,14 +13,10 @@ import type { Memory, MemoryUse } from '../memory/memory.ts'
 import { requireOwner } from '../state/owner.ts'
 import type { MappingRecord } from '../state/records.ts'
 import type { State } from '../state/state.ts'
-
+import { judgeMap } from './judge-mapping.ts'
 import type { MemlockCheck } from './memlock.ts'
-import { type Piece, requireInside, requireRange } from './ranges.ts'
+import { mappingText, type Piece, requireInside, requireRange } from './ranges.ts'
 import type { AddressSpace } from './space.ts'
-
-/** `0x1000..0x1fff of memory "ram"`: how a mapping reads in messages. */
-export const mappingText = (mapping: MappingRecord): string =>
-  `${rangeText(mapping)} of memory "${mapping.memoryId}"`
 
 export interface MapItem extends Piece {
   readonly memoryId: string
@@ -100,7 +89,11 @@ export class MapBatch {
 
 /** Map one range as a part of a batch. The kernel maps all of it or nothing. */
 export async function mapOne(
-  parts: { readonly memories: Memories; readonly memlock: MemlockCheck },
+  parts: {
+    readonly kernel: Kernel
+    readonly memories: Memories
+    readonly memlock: MemlockCheck
+  },
   batch: MapBatch,
   item: MapItem,
 ): Promise<void> {
@@ -129,11 +122,15 @@ export async function mapOne(
   const windowId = window.id
   const mapping = { start, last, memoryId, offset, access, windowId, isVaddrValid: true }
   await batch.make(mapping, memory, async (use) => {
-    try {
-      await space.iommu.map(range, { vaddr: use.window.at(offset), access })
-    } catch (error) {
-      throw wasErrno(error, 'ENOMEM') ? memlockExceeded(item, error) : error
+    const vaddr = use.window.at(offset)
+    const wanted = {
+      range,
+      vaddr,
+      alignment: space.alignment,
+      memory: { id: memory.id, fd: memory.fd, offset },
     }
+    const mapped = space.iommu.map(range, { vaddr, access })
+    await explained(mapped, judgeMap(parts.kernel, space.iommu, wanted))
   })
 }
 
@@ -171,14 +168,6 @@ function requireSlot(space: AddressSpace, madeMeanwhile: number): void {
     },
   )
 }
-
-const memlockExceeded = (item: MapItem, cause: unknown): VfiodError =>
-  new VfiodError(
-    'MEMLOCK_EXCEEDED',
-    `Cannot map ${hex(item.length)} bytes: pinning them would exceed RLIMIT_MEMLOCK of the daemon, or memory ran out; raise LimitMEMLOCK of the unit or map less`,
-    { op: 'VFIO_IOMMU_MAP_DMA', errno: 'ENOMEM' },
-    cause,
-  )
 
 /** Unmap every mapping inside a piece, or every one there is; answers the bytes unmapped. */
 export async function unmapOne(

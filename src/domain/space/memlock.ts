@@ -20,8 +20,8 @@ export class MemlockCheck {
   async requireAvailable(needed: bigint): Promise<void> {
     if (!this.#isLimited) return
     const memlock = await memlockOf(this.#kernel)
-    this.#isLimited = memlock !== undefined
-    if (memlock === undefined) return
+    this.#isLimited = memlock !== undefined && memlock !== 'none'
+    if (memlock === undefined || memlock === 'none') return
     const { limit: max, locked: current } = memlock
     if (current + needed <= max) return
     throw new VfiodError(

@@ -18,8 +18,8 @@ import type { Memory } from '../memory/memory.ts'
 import type { Window } from '../memory/window.ts'
 import type { MappingRecord } from '../state/records.ts'
 import type { State } from '../state/state.ts'
-import { insideOf, mappingText } from './mapping.ts'
-import { type Piece, requireRange } from './ranges.ts'
+import { insideOf } from './mapping.ts'
+import { mappingText, type Piece, requireRange } from './ranges.ts'
 import type { AddressSpace } from './space.ts'
 
 export interface UpdateItem extends Piece {

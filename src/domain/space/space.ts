@@ -12,6 +12,7 @@
 import { type Blocker, VfiodError } from '../../base/error.ts'
 import { Lane } from '../../base/lane.ts'
 import { type DeviceFd, type IovaRange, PAGE_SIZE } from '../../base/units.ts'
+import { explained } from '../../kernel/diagnosis.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import { wasErrno } from '../../kernel/refusal.ts'
 import { cdevOf, groupDevices, namedHoldersOf } from '../../kernel/sysfs.ts'
@@ -23,6 +24,7 @@ import type { Mappings } from '../state/mapping-table.ts'
 import { holderOf, ownerText } from '../state/owner.ts'
 import type { DeviceRecord, MemberRecord, OwnerRecord } from '../state/records.ts'
 import type { State } from '../state/state.ts'
+import { judgeAttach, judgeOpenDevice } from './judge-attach.ts'
 import type { Piece } from './ranges.ts'
 
 export type SpaceState = 'empty' | 'pending' | 'ready'
@@ -133,7 +135,8 @@ export class AddressSpace {
 
   /** Open a device of a member group; the caller closes the fd, while the space is open. */
   async openDevice(group: number, name: string): Promise<DeviceFd> {
-    const fd = await this.iommu.openDevice(group, name)
+    const opened = this.iommu.openDevice(group, name)
+    const fd = await explained(opened, judgeOpenDevice(this.#parts.kernel, this, { group, name }))
     if (this.iommu.limitedBy === 'group') return fd
     try {
       await this.#refresh()
@@ -267,10 +270,10 @@ export class AddressSpace {
   /** Attach a group and learn the limits that it brings, or leave it out of the space again. */
   async #attach(group: number): Promise<void> {
     try {
-      await this.iommu.attach(group)
+      await explained(this.iommu.attach(group), judgeAttach(this.#parts.kernel, this, group))
     } catch (error) {
       throw wasErrno(error, 'EBUSY') && error.details.op === 'open /dev/vfio/GROUP'
-        ? await this.#groupInUse(group)
+        ? await this.#groupInUse(group, error)
         : error
     }
     try {
@@ -281,21 +284,23 @@ export class AddressSpace {
     }
   }
 
-  async #groupInUse(group: number): Promise<VfiodError> {
+  /** The holder, or the refusal as it was where none can be seen. */
+  async #groupInUse(group: number, refused: VfiodError): Promise<VfiodError> {
     const holder = await this.#holderText(group)
+    if (holder === undefined) return refused
     return new VfiodError(
       'GROUP_IN_USE',
       `Cannot add group ${group} to "${this.id}": ${holder} keeps it open; close it there first`,
       {
-        op: 'open /dev/vfio/GROUP',
-        errno: 'EBUSY',
+        ...refused.details,
+        causes: ['group-open-elsewhere'],
         resource: { type: 'group', name: String(group), owner: holder },
       },
     )
   }
 
   /** Who keeps the group from being opened: a holder of its node, or of the cdev of a device of it. */
-  async #holderText(group: number): Promise<string> {
+  async #holderText(group: number): Promise<string | undefined> {
     const { kernel } = this.#parts
     const names = (await groupDevices(kernel, group)) ?? []
     const cdevs = await Promise.all(names.map((name) => cdevOf(kernel, name)))
@@ -303,7 +308,7 @@ export class AddressSpace {
     const holders = await namedHoldersOf(kernel, nodes)
     if (holders.length > 0) return holders.join(' and ')
     const exported = this.#state.exportsOf(group)
-    return exported.length > 0 ? `the fd of ${exported.join(' and ')}` : 'another process'
+    return exported.length > 0 ? `the fd of ${exported.join(' and ')}` : undefined
   }
 
   #requireFree(group: number): void {
