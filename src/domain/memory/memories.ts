@@ -98,7 +98,7 @@ export class Memories {
       const { fd } = this.get(client, memory.id)
       return {
         reply: { memoryId: memory.id, length: memory.length.toString() },
-        fds: [accept('exportFd', sys.dup(fd), `export memory "${memory.id}"`)],
+        fds: [accept('dup', sys.dup(fd), `export memory "${memory.id}"`)],
       }
     })
   }

@@ -53,6 +53,7 @@ export const PROCESS_ROWS = {
     EOVERFLOW: ['size-unsupported'],
     ENFILE: ['host-files-exhausted'],
   },
+  dup: { ...NEW_FD, EBADF: ['bug'] },
   eventfd: { ...NEW_FD, EINVAL: ['bug'], ENODEV: ['kernel-memory'] },
   'epoll_ctl of an eventfd': {
     ...NEW_FD,
