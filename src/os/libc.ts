@@ -29,6 +29,9 @@ const ioctlBytes = bind('ioctl', 'int', ['int', 'unsigned long', 'void *'])
 const ioctlNumber = bind('ioctl', 'int', ['int', 'unsigned long', 'uintptr_t'])
 const pread = bind('pread64', 'long', ['int', 'void *', 'size_t', 'int64_t'])
 const pwrite = bind('pwrite64', 'long', ['int', 'void *', 'size_t', 'int64_t'])
+// For memory that may not be there: its address is a number.
+const preadTo = bind('pread64', 'long', ['int', 'uintptr_t', 'size_t', 'int64_t'])
+const pwriteFrom = bind('pwrite64', 'long', ['int', 'uintptr_t', 'size_t', 'int64_t'])
 const read = bind('read', 'long', ['int', 'void *', 'size_t'])
 const write = bind('write', 'long', ['int', 'void *', 'size_t'])
 const preadv2 = bind('preadv2', 'long', ['int', 'void *', 'int', 'int64_t', 'int'])
@@ -76,6 +79,12 @@ export const sys = {
   preadSync(fd: number, into: Uint8Array, offset: bigint): number {
     return call(pread, fd, into, into.length, offset)
   },
+  /** pread(2) from the start of a file to an address: -EFAULT, or fewer bytes, where it is not there. */
+  preadTo: (fd: number, address: number, length: number): number =>
+    call(preadTo, fd, address, length, 0),
+  /** pwrite(2) to the start of a file from an address; the same. */
+  pwriteFrom: (fd: number, address: number, length: number): number =>
+    call(pwriteFrom, fd, address, length, 0),
   pwrite(fd: number, from: Uint8Array, offset: bigint): Promise<number> {
     return callAsync(pwrite, fd, from, from.length, offset)
   },

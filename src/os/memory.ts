@@ -7,7 +7,7 @@
 import { ERRNO } from '../base/errno.ts'
 import { type Vaddr, vaddr } from '../base/units.ts'
 import { viewOf } from './async-call.ts'
-import { fileIdentity } from './file-identity.ts'
+import { addSeals, fileIdentity, SEALS } from './file-identity.ts'
 import { sys } from './libc.ts'
 
 export { addressOf } from './async-call.ts'
@@ -73,14 +73,20 @@ class Mapping implements Segment {
   readonly start: number
   readonly length: number
   readonly access: SegmentAccess
+  /** Whether its file can be cut, or run out of pages: touching what is gone is a SIGBUS. */
+  readonly mayVanish: boolean
   /** One window per WINDOW bytes, each reaching one WINDOW further, made when it is first used. */
   readonly #windows = new Map<number, ArrayBuffer>()
   #buffersAlive = 0
   /** Set once freed: settles when nothing of the mapping is left but reserved addresses. */
   #covered: Promise<number> | undefined
 
-  constructor(start: number, length: number, access: SegmentAccess) {
+  constructor(
+    start: number,
+    { length, access, mayVanish }: Pick<Mapping, 'length' | 'access' | 'mayVanish'>,
+  ) {
     this.start = start
+    this.mayVanish = mayVanish
     this.address = vaddr(BigInt(start))
     this.length = length
     this.access = access
@@ -158,8 +164,11 @@ const indexAbove = (address: number): number => {
   return low
 }
 
-const addSegment = (start: number, length: number, access: SegmentAccess): Mapping => {
-  const mapping = new Mapping(start, length, access)
+const addSegment = (
+  start: number,
+  what: Pick<Mapping, 'length' | 'access' | 'mayVanish'>,
+): Mapping => {
+  const mapping = new Mapping(start, what)
   segments.splice(indexAbove(start), 0, mapping)
   return mapping
 }
@@ -205,7 +214,9 @@ export const mapFd = async (
   if (at < 0) return at
   const flags = at === 0 ? MAP_SHARED : MAP_SHARED | MAP_FIXED
   const start = await sys.mmap(at, length, prot, flags, fd, what.offset)
-  if (start >= 0) return addSegment(start, length, what.access)
+  // A sealed memfd keeps its length, and needs no room in a file system.
+  const isSure = file.kind === 'memfd-or-shm' && (file.seals & SEALS.SHRINK) !== 0
+  if (start >= 0) return addSegment(start, { length, access: what.access, mayVanish: !isSure })
   if (at > 0) sys.munmapSync(at, length)
   return start
 }
@@ -221,7 +232,7 @@ export const allocPages = (length: number): Segment => {
     0n,
   )
   if (start < 0) throw new Error(`Cannot allocate ${length} bytes: errno ${-start}`)
-  return addSegment(start, pages(length), 'read-write')
+  return addSegment(start, { length: pages(length), access: 'read-write', mayVanish: false })
 }
 
 /**
@@ -256,7 +267,10 @@ export const allocShared = (name: string, length: number): SharedMemory => {
     sys.closeSync(fd)
     throw new Error(`Cannot map ${length} bytes: errno ${-start}`)
   }
-  return { fd, segment: addSegment(start, pages(length), 'read-write') }
+  // A process that maps it by the fd may rely on it too.
+  addSeals(fd, SEALS.SHRINK)
+  const what = { length: pages(length), access: 'read-write', mayVanish: false } as const
+  return { fd, segment: addSegment(start, what) }
 }
 
 const segmentAround = (address: bigint, length: number): Mapping | undefined => {
@@ -272,6 +286,10 @@ export const bytesAt = (address: bigint, length: number): Uint8Array | undefined
   const segment = segmentAround(address, length)
   return segment?.view(Number(address) - segment.start, length)
 }
+
+/** Whether the memory at an address may vanish; undefined unless it lies wholly inside one segment. */
+export const mayVanish = (address: bigint, length: number): boolean | undefined =>
+  segmentAround(address, length)?.mayVanish
 
 /** What may be done with the memory at an address, if it lies wholly inside one segment. */
 export const accessAt = (address: bigint, length: number): SegmentAccess | undefined =>

@@ -6,29 +6,34 @@
 
 import { bind, call, viewOf } from './async-call.ts'
 import { sys } from './libc.ts'
-import { bytesAt } from './memory.ts'
+import { mayVanish } from './memory.ts'
+import { type MemoryPiece, pieceAt, SurePiece, unsurePiece } from './pieces.ts'
 
 const mremap = bind('mremap', 'intptr_t', ['intptr_t', 'size_t', 'size_t', 'int'])
 
 const MREMAP_MAYMOVE = 1
 
 export interface Pin {
-  /** Bytes of the pages, or undefined where they are private and were unmapped. Use them at once:
-   * touching them after `release` kills the process. */
-  view(offset: number, length: number): Uint8Array | undefined
+  /** Part of the pages, or undefined where they are private and were unmapped. Use it at once:
+   * touching it after `release` kills the process. */
+  piece(offset: number, length: number): MemoryPiece | undefined
   release(): void
 }
 
 export const pinPages = (address: bigint, length: number): Pin => {
+  const isUnsure = mayVanish(address, length) ?? true
   const again = call(mremap, Number(address), 0, length, MREMAP_MAYMOVE)
   if (again < 0) {
     return {
-      view: (offset, wanted) => bytesAt(address + BigInt(offset), wanted),
+      piece: (offset, wanted) => pieceAt(address + BigInt(offset), wanted),
       release: () => {},
     }
   }
   return {
-    view: (offset, wanted) => new Uint8Array(viewOf(again + offset, wanted)),
+    piece: (offset, wanted) =>
+      isUnsure
+        ? unsurePiece(again + offset, wanted)
+        : new SurePiece(new Uint8Array(viewOf(again + offset, wanted))),
     release: () => void sys.munmapSync(again, length),
   }
 }

@@ -7,6 +7,7 @@ import {
   VFIO_DMA_MAP_FLAG_WRITE,
   VFIO_IOMMU_MAP_DMA,
 } from '../../src/abi/container.ts'
+import { sys } from '../../src/os/libc.ts'
 import type { Segment } from '../../src/os/memory.ts'
 import { type Said, said } from './answers.ts'
 import { describeContract, unless } from './backends.ts'
@@ -116,6 +117,16 @@ describeContract('VFIO_IOMMU_MAP_DMA', (machine) => {
         'EFAULT',
       )
       expect(await mapped(container)).toBe(0n)
+    })
+
+    test('memory whose file was cut: EFAULT, but what is left of it can be mapped', async () => {
+      const { container } = await ready()
+      const { fd, segment } = await machine.memory(Number(SIZE))
+      sys.ftruncate(fd, SIZE / 2n)
+
+      expect(said(await mapDma(kernel, container, good(segment)))).toBe('EFAULT')
+      expect(await mapDma(kernel, container, { ...good(segment), size: SIZE / 2n })).toBe(0)
+      expect(await mapped(container)).toBe(SIZE / 2n)
     })
 
     test('write access to memory that the process may only read: EFAULT', async () => {

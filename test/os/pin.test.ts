@@ -11,7 +11,7 @@ test('pinned shared pages stay reachable when the segment they were found in is 
   const through = new Uint8Array(1)
 
   freeSegment(segment)
-  pin.view(4096, 1)?.set([7])
+  pin.piece(4096, 1)?.write(Uint8Array.of(7))
   sys.preadSync(fd, through, 8192n)
   pin.release()
 
@@ -23,10 +23,11 @@ test('pinned private pages are reached through their segment, and gone with it',
   const pin = pinPages(segment.address, 4096)
 
   segment.bytes[5] = 9
-  const whileMapped = pin.view(5, 1)?.[0]
+  const whileMapped = new Uint8Array(1)
+  pin.piece(5, 1)?.read(whileMapped)
   freeSegment(segment)
 
-  expect(whileMapped).toBe(9)
-  expect(pin.view(5, 1)).toBeUndefined()
+  expect(whileMapped[0]).toBe(9)
+  expect(pin.piece(5, 1)).toBeUndefined()
   pin.release()
 })

@@ -1,8 +1,11 @@
 /** A machine of vendor-like devices through gRPC: a migration, and faults that are asked for. */
 
 import { createHash } from 'node:crypto'
+import { closeSync, ftruncateSync, openSync, unlinkSync, writeFileSync } from 'node:fs'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { ENGINE } from '../../src/backends/sim/devices/profiles/engine.ts'
 import type { VfiodClient } from '../../src/client/client.ts'
+import { registerMemory } from '../../src/client/verbs.ts'
 import type { MigrationState } from '../../src/proto/vfiod/v1/MigrationState.ts'
 import { mlx5Like, SOURCE, TARGET } from './mlx5-like.ts'
 import { backend, type Daemon, openIn, startDaemon } from './world.ts'
@@ -153,6 +156,43 @@ describe.skipIf(backend !== 'sim')('a simulated machine through gRPC', () => {
     await inject('FAULT_KIND_PLUG')
 
     expect(await names()).toContain(HELD)
+  })
+
+  test('lives when a client cuts a file that its devices write to', async () => {
+    const path = `/dev/shm/vfiod-cut-${process.pid}`
+    writeFileSync(path, Buffer.alloc(0x10_0000))
+    const fd = openSync(path, 'r+')
+    const range = { memoryId: 'cut', offset: '0' }
+    const map = async (iova: string) =>
+      (
+        await client.addressSpace.map({
+          spaceId: 'source',
+          items: [{ ...range, length: String(0x10_0000), iova, access: 'ACCESS_READ_WRITE' }],
+        })
+      ).results
+    try {
+      await registerMemory(client, { memoryId: 'cut', fd })
+      expect(await map('0')).toMatchObject([{ code: 0 }])
+      ftruncateSync(fd, 0)
+      const write = (region: number, offset: number, value: bigint, bytes = 8) => {
+        const data = Buffer.alloc(8)
+        data.writeBigUInt64LE(value)
+        const at = { name: SOURCE, region, offset: String(offset) }
+        return client.device.writeRegion({ ...at, data: data.subarray(0, bytes) })
+      }
+      await write(7, 4, 6n, 2)
+      await write(0, ENGINE.start, 0n)
+      await write(0, ENGINE.last, 0xf_ffffn)
+      await write(0, ENGINE.pagesPerStep, 16n)
+      await write(0, ENGINE.control, 1n)
+      await client.simulator.step({ steps: 5 })
+
+      expect((await map(String(0x1000_0000)))[0]?.code).not.toBe(0)
+      expect((await client.addressSpace.listSpaces({})).spaces).not.toEqual([])
+    } finally {
+      closeSync(fd)
+      unlinkSync(path)
+    }
   })
 
   test('loses a device by surprise', async () => {

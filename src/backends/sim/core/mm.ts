@@ -1,6 +1,7 @@
 /** An mm_struct: the memory map of a process, which pinned pages are charged to. */
 
 import { accessAt, type Segment } from '../../../os/memory.ts'
+import { isThere } from '../../../os/pieces.ts'
 
 /** All processes of one user: iommufd charges them together. */
 export class User {
@@ -40,12 +41,14 @@ export class Mm {
     this.#segments = segments
   }
 
-  /** Whether this memory can be pinned: it lies wholly in one segment, and may be written if it must. */
+  /** Whether this memory can be pinned: it lies wholly in one segment, is still
+   * there, and may be written if it must. */
   isPinnable(address: bigint, length: bigint, isWritten: boolean): boolean {
     const access = accessAt(address, Number(length))
     if (access === undefined || (isWritten && access === 'read')) return false
     const ofDevice = this.deviceMemoryAt(address)
     if (ofDevice) return ofDevice.isDecoded()
+    if (!isThere(address, Number(length))) return false
     const has = ({ address: start, length: size }: Segment): boolean =>
       start <= address && address < start + BigInt(size)
     return this.#segments?.some(has) ?? true

@@ -18,9 +18,11 @@ export interface RegisterBus {
   /** Sends a message; nothing happens unless MSI is enabled. */
   sendMsi(vector: number): void
   readonly isMsiEnabled: boolean
-  /** Reads memory at an iova: false, and zeros, where the IOMMU or the bus master bit stops it. */
+  /** Reads memory at an iova: false, and zeros, where the IOMMU or the bus master bit stops it, or
+   * the memory is gone. */
   dmaRead(iova: bigint, into: Uint8Array): boolean
-  /** Writes memory at an iova: false, and nothing is written, where it is stopped. */
+  /** Writes memory at an iova: false, and nothing is written, where it is stopped; what is behind a
+   * page that is gone is not written either. */
   dmaWrite(iova: bigint, from: Uint8Array): boolean
   /** Does something later, on the device's own time. */
   later(action: () => void): void

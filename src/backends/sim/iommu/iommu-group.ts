@@ -4,6 +4,7 @@
  */
 
 import { ERRNO } from '../../../base/errno.ts'
+import type { MemoryPiece } from '../../../os/pieces.ts'
 import type { GroupSpec, IommuSpec } from '../spec/machine-spec.ts'
 import { isAtLeast } from '../spec/version.ts'
 
@@ -21,8 +22,8 @@ export type DmaAccess = 'read' | 'write'
 
 /** What stands between the devices of a group and memory. */
 export interface Translation {
-  /** The bytes at an iova in order, or undefined where the access is stopped. */
-  reach(iova: bigint, length: number, access: DmaAccess): Uint8Array[] | undefined
+  /** The memory at an iova in order, or undefined where the access is stopped. */
+  reach(iova: bigint, length: number, access: DmaAccess): MemoryPiece[] | undefined
 }
 
 /** Where the kernel refuses a group of which the firmware wants regions mapped as they are. */

@@ -1,6 +1,7 @@
 /** One mapping of an ioas: a slice of pages at an iova. It is unmapped as a whole. */
 
 import { PAGE_SIZE } from '../../../base/units.ts'
+import type { MemoryPiece } from '../../../os/pieces.ts'
 import type { Range } from '../../../rules/range-map.ts'
 import type { Pages } from './pages.ts'
 
@@ -55,7 +56,7 @@ export class Area implements Range<bigint> {
     return this.pages.source.base + this.startByte
   }
 
-  bytes(iova: bigint, length: number): Uint8Array | undefined {
-    return this.pages.source.bytes(this.byteOf(iova), length)
+  piece(iova: bigint, length: number): MemoryPiece | undefined {
+    return this.pages.source.piece(this.byteOf(iova), length)
   }
 }

@@ -5,6 +5,7 @@
 
 import { IOMMU_IOAS_MAP_READABLE, IOMMU_IOAS_MAP_WRITEABLE } from '../../../abi/iommufd.ts'
 import { PAGE_SIZE } from '../../../base/units.ts'
+import type { MemoryPiece } from '../../../os/pieces.ts'
 import type { Range, RangeMap } from '../../../rules/range-map.ts'
 import type { DmaAccess, Translation } from '../iommu/iommu-group.ts'
 import type { IommuSpec } from '../spec/machine-spec.ts'
@@ -90,14 +91,14 @@ export class PagingDomain implements Translation {
     return found
   }
 
-  reach(iova: bigint, length: number, access: DmaAccess): Uint8Array[] | undefined {
-    const pieces: Uint8Array[] = []
+  reach(iova: bigint, length: number, access: DmaAccess): MemoryPiece[] | undefined {
+    const pieces: MemoryPiece[] = []
     const end = iova + BigInt(length)
     for (let at = iova; at < end; ) {
       const area = this.#areas.find(at)?.value
       if (!area?.isFilled || (area.access & FLAG[access]) === 0) return undefined
       const last = area.last < end - 1n ? area.last : end - 1n
-      const piece = area.bytes(at, Number(last - at) + 1)
+      const piece = area.piece(at, Number(last - at) + 1)
       if (piece === undefined) return undefined
       if (access === 'write' && this.#isTracking) this.#markDirty(area, { start: at, last })
       pieces.push(piece)

@@ -90,11 +90,11 @@ class EmulatedDevice extends IommufdObject implements Binding, IommufdAccess, Em
       const found = area.pages.check(pagesOf({ area, start, last }))
       if (found < 0) return found
       const length = Number(last - start) + 1
-      const memory = area.bytes(start, length)
+      const memory = area.piece(start, length)
       if (memory === undefined) return -ERRNO.EFAULT
       const ours = bytes.subarray(done, done + length)
-      if (access === 'write') memory.set(ours)
-      else ours.set(memory)
+      const isThere = access === 'write' ? memory.write(ours) : memory.read(ours)
+      if (!isThere) return -ERRNO.EFAULT
       done += length
     }
     return done === bytes.length ? 0 : -ERRNO.ENOENT

@@ -3,7 +3,8 @@
 import { ERRNO } from '../../../base/errno.ts'
 import { PAGE_SIZE } from '../../../base/units.ts'
 import { sys } from '../../../os/libc.ts'
-import { bytesAt, fileIdentity, freeSegment, type Segment } from '../../../os/memory.ts'
+import { fileIdentity, freeSegment, type Segment } from '../../../os/memory.ts'
+import { type MemoryPiece, pieceAt } from '../../../os/pieces.ts'
 import type { Mm } from '../core/mm.ts'
 
 export interface MemorySource {
@@ -12,7 +13,7 @@ export interface MemorySource {
   readonly base: bigint
   /** 0 when every page is there and may be pinned for that access, else -errno. */
   check(offset: bigint, length: bigint, isWritten: boolean): number
-  bytes(offset: bigint, length: number): Uint8Array | undefined
+  piece(offset: bigint, length: number): MemoryPiece | undefined
   release(): void
 }
 
@@ -36,8 +37,8 @@ export class UserMemory implements MemorySource {
     return 0
   }
 
-  bytes(offset: bigint, length: number): Uint8Array | undefined {
-    return bytesAt(this.base + offset, length)
+  piece(offset: bigint, length: number): MemoryPiece | undefined {
+    return pieceAt(this.base + offset, length)
   }
 
   release(): void {}
@@ -70,9 +71,9 @@ export class FileMemory implements MemorySource {
     return this.#mapped === undefined ? -ERRNO.EFAULT : 0
   }
 
-  bytes(offset: bigint, length: number): Uint8Array | undefined {
+  piece(offset: bigint, length: number): MemoryPiece | undefined {
     const mapped = this.#mapped
-    return mapped?.segment.view(Number(mapped.skip + offset), length)
+    return mapped && pieceAt(mapped.segment.address + mapped.skip + offset, length)
   }
 
   release(): void {

@@ -56,12 +56,12 @@ export class Type1Dma implements EmulatedDma {
       if (!mapping.owner.isAlive) return -ERRNO.EPERM
       const left = Number(mapping.last - at) + 1
       const length = Math.min(left, bytes.length - done)
-      const piece = mapping.bytes(at - mapping.iova, length)
+      const piece = mapping.piece(at - mapping.iova, length)
       if (piece === undefined) return -ERRNO.EFAULT
       const ours = bytes.subarray(done, done + length)
-      if (access === 'read') ours.set(piece)
-      else {
-        piece.set(ours)
+      const isThere = access === 'read' ? piece.read(ours) : piece.write(ours)
+      if (!isThere) return -ERRNO.EFAULT
+      if (access === 'write') {
         mapping.dirty?.set(pageOf(mapping, at), pageOf(mapping, at + BigInt(length) - 1n))
       }
       done += length

@@ -3,7 +3,7 @@
 import { VFIO_DMA_MAP_FLAG_WRITE } from '../../../abi/container.ts'
 import { ERRNO } from '../../../base/errno.ts'
 import { PAGE_SIZE } from '../../../base/units.ts'
-import { bytesAt } from '../../../os/memory.ts'
+import { type MemoryPiece, pieceAt } from '../../../os/pieces.ts'
 import { type Pin, pinPages } from '../../../os/pin.ts'
 import type { Mm } from '../core/mm.ts'
 import { DirtyBitmap } from './dirty-bitmap.ts'
@@ -84,10 +84,10 @@ export class Mapping {
     this.#pin ??= pinPages(this.vaddr, Number(this.size))
   }
 
-  /** The bytes that the device reaches at an offset of the mapping. */
-  bytes(offset: bigint, length: number): Uint8Array | undefined {
-    if (this.#pin) return this.#pin.view(Number(offset), length)
-    return bytesAt(this.vaddr + offset, length)
+  /** The memory that the device reaches at an offset of the mapping. */
+  piece(offset: bigint, length: number): MemoryPiece | undefined {
+    if (this.#pin) return this.#pin.piece(Number(offset), length)
+    return pieceAt(this.vaddr + offset, length)
   }
 
   /** -EINVAL where one bitmap of the kernel cannot hold a bit per page. */

@@ -5,6 +5,7 @@
 
 import { ERRNO } from '../../../base/errno.ts'
 import { PAGE_SIZE, U64_MAX } from '../../../base/units.ts'
+import type { MemoryPiece } from '../../../os/pieces.ts'
 import { contains, overlaps, type Range } from '../../../rules/range-map.ts'
 import type { Mm } from '../core/mm.ts'
 import type { PinUser } from '../iommu/emulated-dma.ts'
@@ -125,7 +126,7 @@ export class Type1 {
   }
 
   /** The memory that a device of a group reaches, or undefined where the IOMMU stops it. */
-  reach(iova: bigint, length: number, access: DmaDirection): Uint8Array[] | undefined {
+  reach(iova: bigint, length: number, access: DmaDirection): MemoryPiece[] | undefined {
     return reach(this.mappings, { iova, length, access })
   }
 

@@ -1,6 +1,7 @@
 /** A PCI function: its configuration space, what is behind its BARs, and who drives it. */
 
 import { ERRNO } from '../../../../base/errno.ts'
+import type { MemoryPiece } from '../../../../os/pieces.ts'
 import type { Pending } from '../../core/pending.ts'
 import type { GroupMember, IommuGroup } from '../../iommu/iommu-group.ts'
 import { type FunctionSpec, VENDOR_KINDS } from '../../spec/machine-spec.ts'
@@ -153,30 +154,31 @@ export class PciFunction implements GroupMember, RegisterBus {
 
   dmaRead(iova: bigint, into: Uint8Array): boolean {
     const pieces = this.#reach(iova, into.length, 'read')
-    if (pieces === undefined) {
-      into.fill(0)
-      return false
-    }
     let at = 0
-    for (const piece of pieces) {
-      into.set(piece, at)
+    const isDone = pieces?.every((piece) => {
+      const part = into.subarray(at, at + piece.length)
       at += piece.length
-    }
-    return true
+      return piece.read(part)
+    })
+    if (isDone) return true
+    into.fill(0)
+    return false
   }
 
   dmaWrite(iova: bigint, from: Uint8Array): boolean {
     const pieces = this.#reach(iova, from.length, 'write')
     let at = 0
-    for (const piece of pieces ?? []) {
-      piece.set(from.subarray(at, at + piece.length))
+    const isDone = pieces?.every((piece) => {
+      const part = from.subarray(at, at + piece.length)
       at += piece.length
-    }
+      return piece.write(part)
+    })
+    // What stopped at a page that is gone may have written the pages before it.
     if (pieces !== undefined) this.vendor?.dmaLog?.note(iova, from.length)
-    return pieces !== undefined
+    return isDone ?? false
   }
 
-  #reach(iova: bigint, length: number, access: 'read' | 'write'): Uint8Array[] | undefined {
+  #reach(iova: bigint, length: number, access: 'read' | 'write'): MemoryPiece[] | undefined {
     if (!this.config.isBusMaster) return undefined
     const translation = this.iommuGroup.translation ?? this.vfio?.group.container?.type1
     return translation?.reach(iova, length, access)
