@@ -18,6 +18,7 @@ import { Quotas } from './identity/quotas.ts'
 import { Tickets } from './identity/tickets.ts'
 import { Memories } from './memory/memories.ts'
 import { Migration } from './migration/migration.ts'
+import { watchMembers } from './space/member-watch.ts'
 import { Spaces } from './space/spaces.ts'
 import type { Counts } from './state/changes.ts'
 import { type Event, eventOf, isWarning, watchEvents } from './state/events.ts'
@@ -73,12 +74,20 @@ export function createDomain(parts: {
   readonly log?: EventLog
   /** How often watchers look at sysfs. */
   readonly watchMs?: number
+  /** How often attached groups are asked whether they are still there. */
+  readonly reconcileMs?: number
   /** How long callers wait for a step of the kernel that may never end. */
   readonly patienceMs?: number
   /** What all clients may use together; asked at each call. */
   readonly totalQuota?: () => Quota
 }): Domain {
-  const { kernel, log = () => {}, watchMs = 1000, totalQuota = () => ({}) } = parts
+  const {
+    kernel,
+    log = () => {},
+    watchMs = 1000,
+    reconcileMs = 1000,
+    totalQuota = () => ({}),
+  } = parts
   const { patienceMs = LIMITS.patienceMs } = parts
   const state = new State()
   const quotas = new Quotas(state, totalQuota)
@@ -87,6 +96,7 @@ export function createDomain(parts: {
   const binding = new DriverBinding({ kernel, inventory, state, patienceMs })
   const memories = new Memories({ tickets, quotas, state })
   const spaces = new Spaces({ kernel, inventory, state, quotas, memories, log })
+  watchMembers({ state, spaces, everyMs: reconcileMs })
   const devices = new Devices({
     kernel,
     inventory,

@@ -35,6 +35,8 @@ async function loseDevice(): Promise<void> {
     await domain.inventory.device(device)
   }
   await expect.poll(kinds).toContain('device-taken')
+  await sim.kernel.writeFile('/sys/bus/pci/drivers/vfio-pci/unbind', device)
+  await domain.spaces.get('lost')
 }
 
 const kinds = () => seen.map(({ kind }) => kind)

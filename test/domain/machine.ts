@@ -14,6 +14,9 @@ export const OTHER_EDU = '0000:00:05.0'
 export const OTHER_EDU_GROUP = 4
 export const MTTY = defaultMachine.mdevs[0]?.uuid ?? ''
 
+/** Longer than any test: a look in between would count as a call of the port. */
+const NEVER_MS = 3_600_000
+
 export interface World {
   readonly sim: Sim
   readonly mode: Mode
@@ -36,6 +39,8 @@ export function world(
     readonly time?: 'poked' | 'auto'
     /** How long callers wait for the kernel. */
     readonly patienceMs?: number
+    /** How often attached groups are looked at; by calls only when missing. */
+    readonly reconcileMs?: number
     /** What stands behind an address space. */
     readonly mode?: Mode
     /** What stands between the domain and the simulated kernel. */
@@ -48,6 +53,7 @@ export function world(
   const log: World['log'][number][] = []
   const domain = createDomain({
     kernel: over(sim.kernel),
+    reconcileMs: options.reconcileMs ?? NEVER_MS,
     ...(options.patienceMs === undefined ? {} : { patienceMs: options.patienceMs }),
     log: (event, fields, level) =>
       log.push({ event, fields, ...(level === 'warn' ? { level } : {}) }),

@@ -33,6 +33,7 @@ const EVENT: Record<Event['kind'], EventKind> = {
   'device-error': 'EVENT_KIND_DEVICE_ERROR',
   'device-lost': 'EVENT_KIND_DEVICE_LOST',
   'device-taken': 'EVENT_KIND_DEVICE_TAKEN',
+  'group-lost': 'EVENT_KIND_GROUP_LOST',
 }
 
 const eventToProto = ({ kind, client, why, spaces, memories, ...about }: Event): ProtoEvent => ({

@@ -84,6 +84,7 @@ export class Devices {
           },
         )
       }
+      await space.reconcile()
       await space.requireReady(`open ${name} in`)
       return this.#open(client, { name, group, space })
     })

@@ -57,6 +57,11 @@ export interface IommuBackend {
   attach(group: number): Promise<void>
   /** End the membership of a group without open devices; with the last member every mapping goes. */
   detach(group: number): Promise<void>
+  /**
+   * Members that the kernel has taken out meanwhile: their last device left its VFIO driver, or is gone.
+   * They are members no more, and with the last one every mapping is gone.
+   */
+  takeLost(): Promise<number[]>
   /** Undefined while there is no member. Asked again after each change of members. */
   limits(): Promise<Limits | undefined>
   /** Open a device of a member; the caller closes it. */

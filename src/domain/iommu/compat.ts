@@ -27,6 +27,12 @@ export class CompatBackend extends HostContainer implements IommuBackend {
     if (this.isEmpty) await this.unmap('all')
   }
 
+  override async takeLost(): Promise<number[]> {
+    const lost = await super.takeLost()
+    if (lost.length > 0 && this.isEmpty) await this.unmap('all')
+    return lost
+  }
+
   override async limits(): Promise<Limits | undefined> {
     const limits = await super.limits()
     return limits?.mappingsAvailable === UNLIMITED

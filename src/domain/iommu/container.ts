@@ -15,6 +15,7 @@ import {
   unsetContainer,
 } from '../../kernel/group-calls.ts'
 import type { Kernel } from '../../kernel/port.ts'
+import { wasErrno } from '../../kernel/refusal.ts'
 import type { Limits } from './backend.ts'
 import { unlessLost } from './lost.ts'
 
@@ -50,6 +51,17 @@ export class HostContainer {
     await unsetContainer(this.kernel, groupFd)
     this.#groups.delete(group)
     await this.kernel.close(groupFd)
+  }
+
+  async takeLost(): Promise<number[]> {
+    const lost: number[] = []
+    for (const [group, groupFd] of this.#groups) {
+      if (await isInContainer(this.kernel, groupFd)) continue
+      this.#groups.delete(group)
+      await this.kernel.close(groupFd)
+      lost.push(group)
+    }
+    return lost
   }
 
   async limits(): Promise<Limits | undefined> {
@@ -103,5 +115,15 @@ export class HostContainer {
     const fd = this.#groups.get(group)
     if (fd === undefined) throw new Error(`group ${group} is not attached`)
     return fd
+  }
+}
+
+/** Whether the kernel has the group in its container; a look that fails for another cause proves nothing. */
+async function isInContainer(kernel: Kernel, groupFd: GroupFd): Promise<boolean> {
+  try {
+    return (await groupStatus(kernel, groupFd)).hasContainer
+  } catch (error) {
+    if (!(error instanceof VfiodError)) throw error
+    return !wasErrno(error, 'ENODEV')
   }
 }

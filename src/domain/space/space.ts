@@ -84,6 +84,11 @@ export class AddressSpace {
     return members.every(({ isAttached }) => isAttached) ? 'ready' : 'pending'
   }
 
+  /** Whether the kernel has any group in it: only then are there mappings. */
+  get isAttached(): boolean {
+    return this.members.some(({ isAttached }) => isAttached)
+  }
+
   get groups(): number[] {
     return this.members.map(({ group }) => group)
   }
@@ -178,6 +183,7 @@ export class AddressSpace {
 
   /** Remove a group that has no open devices; with the last one every mapping goes. */
   async removeGroup(group: number): Promise<void> {
+    await this.#takeLost()
     if (!this.has(group)) {
       throw new VfiodError(
         'NO_SUCH_GROUP',
@@ -205,8 +211,9 @@ export class AddressSpace {
     else this.#emptied()
   }
 
-  /** Take the pending members that have become viable. */
+  /** Let go of the members that the kernel took out, and take the pending ones that have become viable. */
   async settle(): Promise<void> {
+    await this.#takeLost()
     for (const member of this.members) {
       const { group, isAttached } = member
       if (isAttached) continue
@@ -215,10 +222,35 @@ export class AddressSpace {
         this.#state.apply({ kind: 'member-set', member: { ...member, isAttached: true } })
       } catch (error) {
         if (!(error instanceof VfiodError)) throw error
-        const fix = 'remove the group, or free it'
-        this.#blockers.set(group, [{ subject: `group ${group}`, found: error.message, fix }])
+        this.#blockers.set(group, [
+          error.reason === 'NO_SUCH_GROUP' ? gone(group) : refused(group, error),
+        ])
       }
     }
+  }
+
+  /** Whether the kernel took members out since it was asked last; the space is pending then. */
+  async reconcile(): Promise<boolean> {
+    if (!this.isAttached || !(await this.#takeLost())) return false
+    await this.settle()
+    return true
+  }
+
+  async #takeLost(): Promise<boolean> {
+    const lost = await this.iommu.takeLost()
+    const isEmpty =
+      lost.length > 0 &&
+      this.members.every(({ group, isAttached }) => !isAttached || lost.includes(group))
+    const { owner } = this
+    for (const member of this.members) {
+      if (!lost.includes(member.group)) continue
+      const mappings = isEmpty ? this.mappings.size : 0
+      const unattached = { ...member, isAttached: false }
+      this.#state.apply({ kind: 'member-lost', member: unattached, owner, mappings })
+    }
+    if (isEmpty) this.#emptied()
+    else if (lost.length > 0) await this.#refresh()
+    return lost.length > 0
   }
 
   /** Throw SPACE_NOT_READY, naming every blocker, unless the space can be mapped into. */
@@ -336,6 +368,18 @@ export class AddressSpace {
     this.mappingsMax = undefined
   }
 }
+
+const refused = (group: number, error: VfiodError): Blocker => ({
+  subject: `group ${group}`,
+  found: error.message,
+  fix: 'remove the group, or free it',
+})
+
+const gone = (group: number): Blocker => ({
+  subject: `group ${group}`,
+  found: 'gone: its devices were removed from the host',
+  fix: 'remove the group, or plug its devices in again',
+})
 
 /** A group without a VFIO driver: the devices that one can be bound to, or that there is none. */
 const notBound = ({ group, devices }: GroupView): Blocker => {

@@ -133,32 +133,43 @@ export class Spaces {
   ): Promise<BatchResult> {
     requireBatch('map', batch.items)
     return this.inLane(client, id, async (space) => {
+      // iommufd takes mappings without any group, so it does not refuse where the groups are gone.
+      if (space.iommu.limitedBy === 'device') await space.reconcile()
       await space.requireReady('map into')
-      const into = new MapBatch(space, client, this.#parts.quotas)
-      const map = async (item: MapItem) => {
-        await mapOne(this.#parts, into, item)
-        return item.length
-      }
-      try {
-        if (!batch.allOrNothing) return await inTurn(batch.items, map)
-        return await inTurnOrNone(batch.items, map)
-      } catch (error) {
-        throw undone(error, (await into.undo()).map(mappingText))
-      } finally {
-        into.record(this.#parts.state)
-      }
+      return reconciled(space, 'map into', () => this.#map(client, space, batch))
     })
+  }
+
+  async #map(
+    client: Client,
+    space: AddressSpace,
+    batch: { readonly items: readonly MapItem[]; readonly allOrNothing: boolean },
+  ): Promise<BatchResult> {
+    const into = new MapBatch(space, client, this.#parts.quotas)
+    const map = async (item: MapItem) => {
+      await mapOne(this.#parts, into, item)
+      return item.length
+    }
+    try {
+      if (!batch.allOrNothing) return await inTurn(batch.items, map)
+      return await inTurnOrNone(batch.items, map)
+    } catch (error) {
+      throw undone(error, (await into.undo()).map(mappingText))
+    } finally {
+      into.record(this.#parts.state)
+    }
   }
 
   async unmap(client: Client, id: string, items: readonly Piece[] | 'all'): Promise<BatchResult> {
     if (items !== 'all') requireBatch('unmap', items)
     return this.inLane(client, id, async (space) => {
       // Without a group nothing is mapped, and the kernel knows no range to look at.
-      if (space.state === 'empty') return nothingMapped(items)
+      if (!space.isAttached) return nothingMapped(items)
       const result = await inTurn<Piece | 'all'>(items === 'all' ? [items] : items, (item) =>
         unmapOne(this.#parts.state, space, item),
       )
-      return result
+      if (!(await isLost(space, result.errors))) return result
+      return space.mappings.size === 0 ? nothingMapped(items) : result
     })
   }
 
@@ -191,6 +202,14 @@ export class Spaces {
   ): { mappings: MappingRecord[]; more: boolean } {
     const mappings = this.owned(client, id).mappings.page(iova(page.from), page.count + 1)
     return { mappings: mappings.slice(0, page.count), more: mappings.length > page.count }
+  }
+
+  /** Look in every space where no call is working for groups that the kernel took out. */
+  async reconcile(): Promise<void> {
+    const idle = this.list().filter(({ lane, isAttached }) => isAttached && !lane.isBusy)
+    await Promise.all(
+      idle.map((space) => space.lane.run(async () => space.isClosed || space.reconcile())),
+    )
   }
 
   of(client: OwnerRecord): AddressSpace[] {
@@ -236,6 +255,27 @@ export class Spaces {
     const space = this.#spaces.get(id)
     if (space !== undefined) return space
     throw noSuchSpace(id)
+  }
+}
+
+/** Whether the kernel refused something, and has taken groups out of the space, which is why. */
+const isLost = async (space: AddressSpace, errors: readonly unknown[]): Promise<boolean> =>
+  errors.some((error) => error instanceof VfiodError && error.details.errno !== undefined) &&
+  (await space.reconcile())
+
+/** What the operation answers, or SPACE_NOT_READY where the kernel has taken groups out of the space. */
+async function reconciled(
+  space: AddressSpace,
+  act: string,
+  operation: () => Promise<BatchResult>,
+): Promise<BatchResult> {
+  try {
+    const result = await operation()
+    if (await isLost(space, result.errors)) await space.requireReady(act)
+    return result
+  } catch (error) {
+    if (await isLost(space, [error])) await space.requireReady(act)
+    throw error
   }
 }
 

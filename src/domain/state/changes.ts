@@ -31,6 +31,14 @@ export type Change =
   /** A group became a member, or was attached later. */
   | { readonly kind: 'member-set'; readonly member: MemberRecord }
   | { readonly kind: 'member-removed'; readonly spaceId: string; readonly group: number }
+  /** The kernel took an attached group out: its last device left its VFIO driver, or is gone. */
+  | {
+      readonly kind: 'member-lost'
+      readonly member: MemberRecord
+      readonly owner: OwnerRecord
+      /** Mappings that went with it, since no other group was attached. */
+      readonly mappings: number
+    }
   /** All that one call mapped. */
   | {
       readonly kind: 'mapped'

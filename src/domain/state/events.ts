@@ -22,6 +22,7 @@ export const EVENT_KINDS = [
   'device-error',
   'device-lost',
   'device-taken',
+  'group-lost',
 ] as const
 export type EventKind = (typeof EVENT_KINDS)[number]
 
@@ -46,6 +47,7 @@ const WARNINGS: ReadonlySet<EventKind> = new Set([
   'device-error',
   'device-lost',
   'device-taken',
+  'group-lost',
 ])
 
 export const isWarning = ({ kind }: Event): boolean => WARNINGS.has(kind)
@@ -91,6 +93,14 @@ export function eventOf(change: Change): Event | undefined {
     }
     case 'device-taken':
       return aboutDevice(change.kind, change, `${change.device.name}: ${change.why}`)
+    case 'member-lost': {
+      const { member, owner, mappings } = change
+      const { spaceId, group } = member
+      const gone =
+        mappings === 0 ? '' : `, and the ${mappings} mappings of the space are gone with it`
+      const why = `the kernel took group ${group} out of "${spaceId}": its devices left their VFIO driver or were removed${gone}; bind them again, or remove the group`
+      return { ...about('group-lost', [owner], why, { spaces: 1, memories: 0 }), spaceId, group }
+    }
     default:
       return undefined
   }

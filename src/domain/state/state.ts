@@ -209,6 +209,7 @@ export class State {
         this.#removeSpace(change.spaceId)
         return
       case 'member-set':
+      case 'member-lost':
         this.#members.set(change.member.group, change.member)
         this.#membersOf.add(change.member.spaceId, change.member.group)
         return
