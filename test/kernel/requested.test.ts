@@ -5,7 +5,7 @@ import { writeFile } from 'node:fs/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { VfiodClient } from '../../src/client/client.ts'
 import type { Event__Output as Event } from '../../src/proto/vfiod/v1/Event.ts'
-import { type Daemon, eduDevices, openIn, startDaemon, until } from '../system/world.ts'
+import { type Daemon, eduDevices, groupOf, openIn, startDaemon, until } from '../system/world.ts'
 
 const POLICY = '[[rule]]\nuser = 0\nrole = "admin"\nrelease_asked_after_ms = 500\n'
 
@@ -85,4 +85,31 @@ test('a removal ends once the owner has closed the device that it was asked for'
 
   expect(kinds()).not.toContain('EVENT_KIND_DEVICE_LOST')
   await client.addressSpace.destroySpace({ spaceId: 'given' })
+})
+
+test('a driver that another tool takes away leaves the space pending, and it is ready again afterwards', async () => {
+  await client.inventory.bindDevices({ devices: [name] })
+  const [spaceId, memoryId] = ['unbound', 'unbound-ram']
+  await client.addressSpace.createSpace({ spaceId })
+  await client.addressSpace.addGroup({ spaceId, groupId: await groupOf(client, name) })
+  await client.memory.allocateMemory({ memoryId, length: '8192' })
+  const map = (iova: string) =>
+    client.addressSpace.map({
+      spaceId,
+      items: [{ iova, length: '4096', memoryId, offset: '0', access: 'ACCESS_READ' }],
+      allOrNothing: true,
+    })
+  const space = async () => (await client.addressSpace.getSpace({ spaceId })).space
+  await map('4096')
+  events.length = 0
+
+  await writeFile(sysfs('drivers/vfio-pci/unbind'), name)
+
+  await until(async () => kinds().includes('EVENT_KIND_GROUP_LOST') || undefined)
+  expect(await space()).toMatchObject({ state: 'SPACE_STATE_PENDING', mappings: 0 })
+  await expect(map('4096')).rejects.toMatchObject({ reason: 'SPACE_NOT_READY' })
+  await client.inventory.bindDevices({ devices: [name] })
+  expect(await space()).toMatchObject({ state: 'SPACE_STATE_READY' })
+  await map('4096')
+  await client.addressSpace.destroySpace({ spaceId })
 })
