@@ -90,7 +90,12 @@ describe('the example of docs/machine-file.md', () => {
       const key = `^ {${indent}}([a-z_]+): (?:z|u64|iommu|range|unsigned|pciAddress)`
       return [...source.matchAll(new RegExp(key, 'gm'))].flatMap(([, name]) => name ?? [])
     }
-    const keys = [...keysIn('machine-file.ts', 4), ...keysIn('iommu.ts', 2)]
+    const keys = [
+      ...keysIn('machine-file.ts', 4),
+      ...keysIn('iommu.ts', 2),
+      ...keysIn('functions.ts', 2),
+      ...keysIn('functions.ts', 4),
+    ]
     expect(keys.length).toBeGreaterThan(20)
     for (const key of keys) expect(document).toContain(`\`${key}\``)
   })

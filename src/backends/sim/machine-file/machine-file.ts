@@ -5,39 +5,22 @@
 import { readFileSync } from 'node:fs'
 import { parse } from 'smol-toml'
 import { z } from 'zod'
+import { defaultMachine, MSI_WINDOW } from '../spec/default-machine.ts'
 import {
-  defaultMachine,
-  EDU_FUNCTION,
-  MSI_WINDOW,
-  PLAIN_FUNCTION,
-  vendorFunction,
-} from '../spec/default-machine.ts'
-import {
-  BAR_KINDS,
-  DMA_PATTERNS,
-  FUNCTION_KINDS,
-  type FunctionKind,
   type FunctionSpec,
   type GroupSpec,
   type MachineSpec,
   MDEV_KINDS,
   RESERVED_KINDS,
   TIMES,
-  V1_ORDERS,
-  VENDOR_KINDS,
   VFIO_CONTAINERS,
 } from '../spec/machine-spec.ts'
+import { virtualFunctions } from '../spec/sriov.ts'
 import { isAtLeast } from '../spec/version.ts'
 import { faultTable } from './faults.ts'
+import { type Contradiction, functionContradictions, pciFunction } from './functions.ts'
 import { type IommuTable, iommuTable } from './iommu.ts'
-import { range, u64 } from './numbers.ts'
-
-const unsigned = (bits: number) =>
-  z
-    .int()
-    .nonnegative()
-    .max(2 ** bits - 1)
-const powerOfTwo = u64.refine((n) => n > 0n && (n & (n - 1n)) === 0n, 'it must be a power of two')
+import { u64, unsigned } from './numbers.ts'
 
 const reserved = z.strictObject({ start: u64, last: u64, kind: z.enum(RESERVED_KINDS) })
 
@@ -47,106 +30,6 @@ const group = z.strictObject({
   iommu: iommuTable.optional(),
 })
 type GroupTable = z.infer<typeof group>
-
-const bar = z.strictObject({
-  index: z.int().min(0).max(5),
-  size: powerOfTwo,
-  kind: z.enum(BAR_KINDS).default('memory'),
-})
-
-const pciAddress = z
-  .string()
-  .regex(
-    /^([0-9a-f]{4}|[1-9a-f][0-9a-f]{4,7}):[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$/,
-    'an address such as "0000:00:04.0" is needed, or "10000:00:04.0" in a domain above ffff',
-  )
-
-const state = z
-  .strictObject({
-    bytes: u64.refine((n) => n > 0n && n <= 2n ** 32n, 'it must be between 1 and 4 GiB'),
-    initial_bytes: u64.default(0n),
-    dirty_pages_per_step: unsigned(20).default(0),
-  })
-  .transform(({ bytes, initial_bytes, dirty_pages_per_step }) => ({
-    bytes,
-    initialBytes: initial_bytes,
-    dirtyPagesPerStep: dirty_pages_per_step,
-  }))
-
-const workload = z
-  .strictObject({
-    range,
-    pages_per_step: unsigned(16),
-    pattern: z.enum(DMA_PATTERNS).default('sequential'),
-  })
-  .transform(({ range: where, pages_per_step, pattern }) => ({
-    range: where,
-    pagesPerStep: pages_per_step,
-    pattern,
-  }))
-
-const pciFunction = z
-  .strictObject({
-    address: pciAddress,
-    kind: z.enum(FUNCTION_KINDS).default('inert'),
-    group: z.int().nonnegative(),
-    vendor: unsigned(16).optional(),
-    device: unsigned(16).optional(),
-    subsystem_vendor: unsigned(16).optional(),
-    subsystem_device: unsigned(16).optional(),
-    class_code: unsigned(24).optional(),
-    revision: unsigned(8).optional(),
-    bars: z.array(bar).optional(),
-    intx: z.boolean().optional(),
-    msi_vectors: z.union([z.literal([0, 1, 2, 4, 8, 16, 32])]).optional(),
-    msix_vectors: z.int().min(0).max(2048).optional(),
-    host_vectors: z.int().min(0).max(2048).optional(),
-    pcie: z.boolean().optional(),
-    bridge: z.boolean().optional(),
-    reset: z.boolean().optional(),
-    plugged: z.boolean().optional(),
-    parent: pciAddress.optional(),
-    native_driver: z.string().optional(),
-    bound_driver: z.string().optional(),
-    state: state.optional(),
-    workload: workload.optional(),
-    v1_order: z.enum(V1_ORDERS).optional(),
-  })
-  .transform((given): FunctionSpec => {
-    const named = {
-      vendor: given.vendor,
-      device: given.device,
-      subsystemVendor: given.subsystem_vendor,
-      subsystemDevice: given.subsystem_device,
-      classCode: given.class_code,
-      revision: given.revision,
-      bars: given.bars,
-      hasIntx: given.intx,
-      msiVectors: given.msi_vectors,
-      msixVectors: given.msix_vectors,
-      hostVectors: given.host_vectors,
-      isPcie: given.pcie,
-      isBridge: given.bridge,
-      hasReset: given.reset,
-      isPlugged: given.plugged,
-      parent: given.parent,
-      nativeDriver: given.native_driver,
-      boundDriver: given.bound_driver,
-      state: given.state,
-      workload: given.workload,
-      v1Order: given.v1_order,
-    }
-    const { address, kind, group: id } = given
-    const base = baseOf(kind)
-    const own = Object.fromEntries(Object.entries(named).filter(([, value]) => value !== undefined))
-    return { ...base, ...own, address, kind, group: id }
-  })
-
-const baseOf = (kind: FunctionKind) => {
-  const vendor = VENDOR_KINDS.find((name) => name === kind)
-  if (vendor) return vendorFunction(vendor)
-  return kind === 'edu' ? EDU_FUNCTION : PLAIN_FUNCTION
-}
 
 const mdevType = z.strictObject({
   id: z.string().min(1),
@@ -252,13 +135,9 @@ const impliedGroups = (
   functions: readonly FunctionSpec[],
 ): GroupTable[] => {
   const known = new Set(groups.map(({ id }) => id))
-  const named = new Set(functions.map((fn) => fn.group).filter((id) => !known.has(id)))
+  const all = functions.flatMap((fn) => [fn, ...virtualFunctions(fn)])
+  const named = new Set(all.map((fn) => fn.group).filter((id) => !known.has(id)))
   return [...named].map((id) => ({ id }))
-}
-
-interface Contradiction {
-  readonly path: (string | number)[]
-  readonly message: string
 }
 
 /** What each entry alone cannot get wrong. */
@@ -310,58 +189,6 @@ const repeated = (
       ? []
       : [{ path: [table, index, key], message: `${value} is described twice` }],
   )
-
-const isBehindItself = (address: string, functions: readonly FunctionSpec[]): boolean => {
-  const parents = new Map(functions.map((fn) => [fn.address, fn.parent]))
-  const seen = new Set<string>()
-  let above = parents.get(address)
-  while (above !== undefined && !seen.has(above)) {
-    seen.add(above)
-    above = parents.get(above)
-  }
-  return seen.has(address)
-}
-
-const functionContradictions = (
-  fn: FunctionSpec,
-  machine: {
-    readonly index: number
-    readonly functions: readonly FunctionSpec[]
-    readonly drivers: readonly string[]
-  },
-): Contradiction[] => {
-  const at = (key: string, message: string): Contradiction => ({
-    path: ['functions', machine.index, key],
-    message,
-  })
-  const found: Contradiction[] = []
-  if (!VENDOR_KINDS.some((kind) => kind === fn.kind))
-    for (const [key, value] of Object.entries({
-      state: fn.state,
-      workload: fn.workload,
-      v1_order: fn.v1Order,
-    }))
-      if (value !== undefined) found.push(at(key, `a function of kind "${fn.kind}" has none`))
-  const { boundDriver, nativeDriver, parent } = fn
-  if (parent !== undefined) {
-    const bridge = machine.functions.find(({ address }) => address === parent)
-    if (!bridge) found.push(at('parent', `there is no function ${parent} in this machine`))
-    else if (!bridge.isBridge)
-      found.push(at('parent', `${parent} is not a bridge; a bridge has \`bridge = true\``))
-    else if (isBehindItself(fn.address, machine.functions))
-      found.push(at('parent', `${fn.address} is behind itself`))
-  }
-  if (boundDriver !== undefined && !machine.drivers.includes(boundDriver))
-    found.push(at('bound_driver', `"${boundDriver}" is not among the drivers`))
-  if (boundDriver !== undefined && boundDriver !== nativeDriver && boundDriver !== 'vfio-pci')
-    found.push(at('bound_driver', `"${boundDriver}" is not its native_driver`))
-  const indexes = fn.bars.flatMap(({ index, kind }) =>
-    kind === 'memory64' ? [index, index + 1] : [index],
-  )
-  if (new Set(indexes).size < indexes.length || indexes.some((index) => index > 5))
-    found.push(at('bars', 'two BARs take the same place; a memory64 BAR takes two'))
-  return found
-}
 
 /** A machine file that cannot be used: for people, without a stack. */
 export class MachineFileError extends Error {

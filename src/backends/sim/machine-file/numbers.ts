@@ -15,3 +15,13 @@ export const u64 = z
 export const range = z
   .strictObject({ start: u64, last: u64 })
   .refine(({ start, last }) => start <= last, 'it must not end before it starts')
+
+export const unsigned = (bits: number) =>
+  z
+    .int()
+    .nonnegative()
+    .max(2 ** bits - 1)
+export const powerOfTwo = u64.refine(
+  (n) => n > 0n && (n & (n - 1n)) === 0n,
+  'it must be a power of two',
+)

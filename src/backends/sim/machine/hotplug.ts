@@ -8,7 +8,7 @@ import { ERRNO } from '../../../base/errno.ts'
 import { Lane } from '../../../base/lane.ts'
 import type { PciFunction } from '../devices/pci/pci-function.ts'
 import type { Answer } from '../file/open-file.ts'
-import type { FunctionSpec } from '../spec/machine-spec.ts'
+import type { FunctionSpec, SriovSpec } from '../spec/machine-spec.ts'
 import type { PciBus } from './pci-bus.ts'
 
 const VFIO_PCI = 'vfio-pci'
@@ -60,6 +60,23 @@ export class Hotplug {
     if (Number(data) === 0) return 0
     return this.#lane.run(async () => {
       this.#scan(fn)
+      return 0
+    })
+  }
+
+  /** A write to sriov_numvfs: the driver makes virtual functions, or takes them away. */
+  setVfs(fn: PciFunction, data: string): Answer {
+    if (!NUMBER.test(data) || Number(data) > 0xffff) return -ERRNO.EINVAL
+    const count = Number(data)
+    if (count > (fn.spec.sriov?.totalVfs ?? 0)) return -ERRNO.ERANGE
+    return this.#bus.locked(fn, () => {
+      const { virtualFunctions: present, driver } = fn
+      if (count === present.length) return 0
+      // vfio-pci makes none unless its parameter enable_sriov is set, which it is not here.
+      if (driver === undefined || driver === VFIO_PCI) return -ERRNO.ENOENT
+      if (count === 0) return this.#bus.disableVfs(fn).then(() => 0)
+      if (present.length > 0) return -ERRNO.EBUSY
+      this.#bus.enableVfs(fn, count)
       return 0
     })
   }
@@ -123,6 +140,13 @@ export class Hotplug {
     const isForVfio = boundDriver === VFIO_PCI
     const fn = this.#bus.add(isForVfio ? unbound : spec)
     if (isForVfio) this.#bus.giveToVfio(fn)
+    else if (spec.sriov && boundDriver !== undefined) this.#addVfsAtStart(fn, spec.sriov)
+  }
+
+  #addVfsAtStart(fn: PciFunction, { numVfs, vf: { boundDriver } }: SriovSpec): void {
+    this.#bus.enableVfs(fn, numVfs)
+    if (boundDriver !== VFIO_PCI) return
+    for (const vf of fn.virtualFunctions) if (vf.driver === undefined) this.#bus.giveToVfio(vf)
   }
 
   /** Whether the hardware is there, and what it is behind has been found. */

@@ -10,6 +10,7 @@ import { PciFunction } from '../devices/pci/pci-function.ts'
 import type { Answer } from '../file/open-file.ts'
 import type { IommuGroup } from '../iommu/iommu-group.ts'
 import type { FunctionSpec, MachineSpec } from '../spec/machine-spec.ts'
+import { virtualFunctions } from '../spec/sriov.ts'
 import { isAtLeast } from '../spec/version.ts'
 import type { VfioRegistry } from '../vfio/vfio-registry.ts'
 import type { Virqfds } from '../vfio/virqfds.ts'
@@ -38,7 +39,7 @@ export class PciBus {
   }
 
   /** A function is found; what is above it is there already. No driver is asked for it yet. */
-  add(spec: FunctionSpec): PciFunction {
+  add(spec: FunctionSpec, physicalFunction?: PciFunction): PciFunction {
     const group = this.#parts.groups.get(spec.group)
     if (!group) throw new Error(`Cannot place ${spec.address}: there is no group ${spec.group}`)
     const bridge = spec.parent === undefined ? undefined : this.functions.get(spec.parent)
@@ -46,6 +47,7 @@ export class PciBus {
     const fn = new PciFunction(spec, group, {
       pending: this.#parts.pending,
       virqfds: this.#parts.virqfds,
+      physicalFunction,
       above: bridge?.sysfsPath ?? `/sys/devices/pci${root}`,
       functions: () => this.functions.values(),
       hasDynamicMsix: this.#hasDynamicMsix,
@@ -100,15 +102,43 @@ export class PciBus {
   detach(fn: PciFunction): Answer {
     return this.locked(fn, () => {
       const device = this.#devices.get(fn)
-      if (device) return this.#removeFromVfio(fn, device)
+      if (device) return this.#unbind(fn, this.#leaveVfio(fn, device))
+      // The driver of a physical function takes its virtual ones away before it leaves.
+      if (fn.virtualFunctions.length > 0) return this.#unbind(fn, this.disableVfs(fn))
       fn.driver = undefined
       return 0
     })
   }
 
-  /** Acts once no driver is leaving the function: the lock of a device in the kernel. */
+  /** Acts once nothing else changes the function: the lock of a device in the kernel. */
   locked(fn: PciFunction, act: () => Answer): Answer {
-    return fn.detaching ? fn.detaching.then(() => this.locked(fn, act)) : act()
+    if (fn.busy) return fn.busy.then(() => this.locked(fn, act))
+    const answer = act()
+    if (typeof answer === 'number') return answer
+    const done = answer.then(() => {
+      fn.busy = undefined
+    })
+    fn.busy = done
+    return done.then(() => answer)
+  }
+
+  /** Makes the first virtual functions of a physical one, and finds drivers for them. */
+  enableVfs(fn: PciFunction, count: number): void {
+    for (const spec of virtualFunctions(fn.spec).slice(0, count)) {
+      const vf = this.add(spec, fn)
+      fn.virtualFunctions.push(vf)
+      void this.probe(vf.name)
+    }
+  }
+
+  /** Takes them from the bus, the last one first, once no process has them open. */
+  async disableVfs(fn: PciFunction): Promise<void> {
+    for (const vf of fn.virtualFunctions.toReversed()) {
+      vf.isLeaving = true
+      await this.detach(vf)
+      this.drop(vf)
+    }
+    fn.virtualFunctions.length = 0
   }
 
   /** The vfio device of a function, for sysfs. */
@@ -116,14 +146,18 @@ export class PciBus {
     return this.#devices.get(fn)
   }
 
-  async #removeFromVfio(fn: PciFunction, device: PciDevice): Promise<number> {
-    fn.detaching = this.#parts.vfio.unregister(device)
-    await fn.detaching
+  async #unbind(fn: PciFunction, left: Promise<void>): Promise<number> {
+    fn.isUnbinding = true
+    await left
+    fn.isUnbinding = false
+    fn.driver = undefined
+    return 0
+  }
+
+  async #leaveVfio(fn: PciFunction, device: PciDevice): Promise<void> {
+    await this.#parts.vfio.unregister(device)
     this.#devices.delete(fn)
     fn.vfio = undefined
-    fn.driver = undefined
-    fn.detaching = undefined
-    return 0
   }
 
   #matches(fn: PciFunction, driver: string): boolean {

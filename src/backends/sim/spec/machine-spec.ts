@@ -103,6 +103,19 @@ export interface StateSpec {
 export const V1_ORDERS = ['rfc-v2', 'rfc-v3', 'dec13'] as const
 export type V1Order = (typeof V1_ORDERS)[number]
 
+/** SR-IOV: the virtual functions that a physical one can have. */
+export interface SriovSpec {
+  readonly totalVfs: number
+  /** How many there are at the start; its driver makes them. */
+  readonly numVfs: number
+  /** From its routing id to that of the first, and from each to the next. */
+  readonly offset: number
+  readonly stride: number
+  /** The IOMMU group of the first; the others have those that follow. */
+  readonly firstGroup: number
+  readonly vf: Omit<FunctionSpec, 'address' | 'group' | 'sriov' | 'parent'>
+}
+
 export interface FunctionSpec {
   /** `0000:00:04.0` */
   readonly address: string
@@ -136,6 +149,8 @@ export interface FunctionSpec {
   readonly nativeDriver?: string
   /** The driver that has it when the machine starts. */
   readonly boundDriver?: string
+  /** Present for a physical function. */
+  readonly sriov?: SriovSpec
   /** Of vendor-like kinds only, as the two below. */
   readonly state?: StateSpec
   readonly workload?: WorkloadSpec

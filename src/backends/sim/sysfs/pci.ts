@@ -89,12 +89,37 @@ const attributes = (machine: Machine, fn: PciFunction): Record<string, () => Nod
     nodes.reset = () => attribute(undefined, () => machine.pci.locked(fn, () => fn.reset()))
     nodes.reset_method = () => attribute(() => 'flr\n')
   }
+  for (const [name, node] of Object.entries(sriov(machine, fn))) nodes[name] = node
   nodes.rescan = () => attribute(undefined, (data) => machine.hotplug.rescan(data, fn))
   // The first write takes the file itself away, however long the rest waits.
   if (!fn.isLeaving)
     nodes.remove = () => attribute(undefined, (data) => machine.hotplug.remove(fn, data))
   if (device?.isRegistered) nodes['vfio-dev'] = () => vfioDev(device, fn.sysfsPath)
   return nodes
+}
+
+/** The files of SR-IOV: those of a physical function, or the link of a virtual one. */
+const sriov = (machine: Machine, fn: PciFunction): Record<string, () => Node> => {
+  const { spec, virtualFunctions, physicalFunction } = fn
+  if (physicalFunction) return { physfn: () => link(physicalFunction.sysfsPath) }
+  if (!spec.sriov) return {}
+  const { totalVfs, offset, stride, vf } = spec.sriov
+  const number = (value: number) => () => attribute(() => `${value}\n`)
+  return {
+    sriov_totalvfs: number(totalVfs),
+    sriov_numvfs: () =>
+      attribute(
+        () => `${virtualFunctions.length}\n`,
+        (data) => machine.hotplug.setVfs(fn, data),
+      ),
+    sriov_offset: number(offset),
+    sriov_stride: number(stride),
+    sriov_vf_device: () => attribute(() => `${vf.device.toString(16)}\n`),
+    sriov_drivers_autoprobe: number(1),
+    ...Object.fromEntries(
+      virtualFunctions.map(({ sysfsPath }, n) => [`virtfn${n}`, () => link(sysfsPath)]),
+    ),
+  }
 }
 
 const setOverride = (fn: PciFunction, data: string): number => {

@@ -42,8 +42,14 @@ export class PciFunction implements GroupMember, RegisterBus {
   registers: Registers
   /** Who has it: until the driver has left it, though sysfs shows none as soon as it begins to. */
   driver: string | undefined
-  /** While its driver leaves it; what would change the driver, or the function, waits for that. */
-  detaching: Promise<void> | undefined
+  /** Its driver begins to leave it, or is about to have left. */
+  isUnbinding = false
+  /** While it changes: what else would change it waits for that. */
+  busy: Promise<void> | undefined
+  /** Its virtual functions, by number. */
+  readonly virtualFunctions: PciFunction[] = []
+  /** Of a virtual function: what it is a function of. */
+  readonly physicalFunction: PciFunction | undefined
   /** The hardware is gone by surprise. */
   isLost = false
   /** It is being taken from the bus. */
@@ -62,6 +68,7 @@ export class PciFunction implements GroupMember, RegisterBus {
       readonly hasDynamicMsix: boolean
       /** The directory in sysfs of what is above: a host bridge, or a bridge. */
       readonly above: string
+      readonly physicalFunction?: PciFunction | undefined
       functions(): Iterable<PciFunction>
     },
   ) {
@@ -69,6 +76,7 @@ export class PciFunction implements GroupMember, RegisterBus {
     this.iommuGroup = iommuGroup
     this.#pending = machine.pending
     this.#others = () => machine.functions()
+    this.physicalFunction = machine.physicalFunction
     this.sysfsPath = `${machine.above}/${spec.address}`
     this.driver = spec.boundDriver
     this.config = new ConfigSpace(spec)
@@ -86,7 +94,7 @@ export class PciFunction implements GroupMember, RegisterBus {
 
   /** The driver that sysfs shows. */
   get shownDriver(): string | undefined {
-    return this.detaching ? undefined : this.driver
+    return this.isUnbinding ? undefined : this.driver
   }
 
   get usesDefaultDomain(): boolean {
