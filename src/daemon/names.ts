@@ -14,3 +14,34 @@ const numberIn = (file: string, kind: string, name: string): number => {
 export const userNumber = (name: string): number => numberIn('/etc/passwd', 'user', name)
 
 export const groupNumber = (name: string): number => numberIn('/etc/group', 'group', name)
+
+/** Uids that a user may take in a user namespace. */
+export interface SubordinateUids {
+  readonly owner: number
+  readonly first: number
+  readonly count: number
+}
+
+/** subuid(5), one line for each range: `alice:100000:65536`. A line for a user that is unknown is none. */
+export function subordinateUids(file: string): SubordinateUids[] {
+  let text: string
+  try {
+    text = readFileSync(file, 'utf8')
+  } catch {
+    return []
+  }
+  return text.split('\n').flatMap((line) => {
+    const [, name, first, count] = /^([^:#]+):(\d+):(\d+)$/.exec(line.trim()) ?? []
+    if (name === undefined) return []
+    try {
+      return [{ owner: userNumber(name), first: Number(first), count: Number(count) }]
+    } catch (error) {
+      if (error instanceof ConfigError) return []
+      throw error
+    }
+  })
+}
+
+/** The user whose subordinate uid this is. */
+export const ownerOfUid = (ranges: readonly SubordinateUids[], uid: number): number | undefined =>
+  ranges.find(({ first, count }) => uid >= first && uid < first + count)?.owner

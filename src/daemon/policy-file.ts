@@ -19,7 +19,13 @@ import {
   type Rule,
 } from '../rules/policy.ts'
 import { ConfigError } from './config-error.ts'
-import { groupNumber, userNumber } from './names.ts'
+import {
+  groupNumber,
+  ownerOfUid,
+  type SubordinateUids,
+  subordinateUids,
+  userNumber,
+} from './names.ts'
 import { readTrusted } from './trusted-file.ts'
 
 const quotaSchema = z
@@ -72,9 +78,11 @@ export const ruleSchema = z
       .describe(
         'Milliseconds after which the daemon closes a device of it that the host wants back; 0 for never.',
       ),
-    quota: quotaSchema.describe(
-      'The quotas of its identity; a quota that is not set is unlimited.',
-    ),
+    quota: quotaSchema.describe('The quotas of each identity; the table below has the defaults.'),
+    shares_quota: z
+      .boolean()
+      .default(false)
+      .describe('Whether all identities that the rule matches share one quota.'),
   })
   .refine(({ user, group, remote }) => remote === undefined || (user ?? group) === undefined, {
     error: 'a rule is about local clients (user, group) or remote ones (remote), not both',
@@ -95,10 +103,11 @@ const quotaOf = (table: Partial<Record<string, number | undefined>>): Quota =>
     ),
   )
 
-function ruleOf(rule: z.infer<typeof ruleSchema>): Rule {
+function ruleOf(rule: z.infer<typeof ruleSchema>, index: number): Rule {
   const { user, group, remote, role, devices, adds_groups: addsGroups, quota } = rule
   const { release_asked_after_ms: releaseAskedAfterMs } = rule
-  const rest = { role, devices, addsGroups, releaseAskedAfterMs, quota: quotaOf(quota) }
+  const account = rule.shares_quota ? { account: `rule ${index + 1}` } : {}
+  const rest = { role, devices, addsGroups, releaseAskedAfterMs, quota: quotaOf(quota), ...account }
   if (remote === '*') return { who: { kind: 'remote' }, ...rest }
   if (remote !== undefined) return { who: { kind: 'remote', name: remote }, ...rest }
   const uid = user === undefined ? undefined : userNumber(String(user))
@@ -130,6 +139,8 @@ export class PolicyStore {
   readonly #path: string | undefined
   #policy: Policy
   #status: string
+  #subordinates: readonly SubordinateUids[] = []
+  readonly #subuid: string
 
   /** Without a file the built-in policy is in force: `defaultPolicy`. */
   constructor(options: {
@@ -137,7 +148,11 @@ export class PolicyStore {
     /** The effective uid of the daemon. */
     readonly ownUid: number
     readonly socketGid: number | undefined
+    /** subuid(5). */
+    readonly subuid?: string
   }) {
+    this.#subuid = options.subuid ?? '/etc/subuid'
+    this.#subordinates = subordinateUids(this.#subuid)
     this.#path = options.path
     this.#policy =
       options.path === undefined
@@ -147,7 +162,12 @@ export class PolicyStore {
       options.path === undefined ? 'the built-in policy' : `loaded from ${options.path}`
   }
 
-  grantOf = (identity: Identity): Grant => grantOf(this.#policy, identity)
+  grantOf = (identity: Identity): Grant => {
+    const grant = grantOf(this.#policy, identity)
+    if (identity.kind === 'remote' || grant.account !== undefined) return grant
+    const owner = ownerOfUid(this.#subordinates, identity.uid)
+    return owner === undefined ? grant : { ...grant, account: `uid ${owner}` }
+  }
 
   total = (): Quota => this.#policy.total
 
@@ -162,6 +182,7 @@ export class PolicyStore {
 
   /** Read the file again; answers what is wrong with it, and then nothing has changed. */
   reload(): string | undefined {
+    this.#subordinates = subordinateUids(this.#subuid)
     if (this.#path === undefined) return undefined
     try {
       this.#policy = this.#read(this.#path)
@@ -183,15 +204,18 @@ const quotaTable = (quota: Quota): Record<string, number> =>
   Object.fromEntries(Object.entries(quota).map(([name, max]) => [name, Number(max)]))
 
 function tableOf({ rules, total }: Policy): Record<string, unknown> {
-  const rule = rules.map(({ who, role, devices, addsGroups, quota, releaseAskedAfterMs }) => ({
-    ...(who.kind === 'remote' ? { remote: who.name ?? '*' } : {}),
-    ...(who.kind === 'local' && who.uid !== undefined ? { user: who.uid } : {}),
-    ...(who.kind === 'local' && who.gid !== undefined ? { group: who.gid } : {}),
-    role,
-    devices: [...devices],
-    adds_groups: addsGroups,
-    release_asked_after_ms: releaseAskedAfterMs ?? DEFAULT_RELEASE_ASKED_MS,
-    quota: quotaTable(quota),
-  }))
+  const rule = rules.map(
+    ({ who, role, devices, addsGroups, account, quota, releaseAskedAfterMs }) => ({
+      ...(who.kind === 'remote' ? { remote: who.name ?? '*' } : {}),
+      ...(who.kind === 'local' && who.uid !== undefined ? { user: who.uid } : {}),
+      ...(who.kind === 'local' && who.gid !== undefined ? { group: who.gid } : {}),
+      role,
+      devices: [...devices],
+      adds_groups: addsGroups,
+      shares_quota: account !== undefined,
+      release_asked_after_ms: releaseAskedAfterMs ?? DEFAULT_RELEASE_ASKED_MS,
+      quota: quotaTable(quota),
+    }),
+  )
   return { rule, total: quotaTable(total) }
 }

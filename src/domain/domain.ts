@@ -133,7 +133,7 @@ export function createDomain(parts: {
     await spaces.requireAllowed(to, spaces.of(from))
     // Nothing is awaited from here on: what is checked is what is moved.
     const owned = spaces.of(from)
-    quotas.requireRoomToAdopt(from.identity, to, state.priceOf(from.id))
+    quotas.requireRoomToAdopt(from.account, to, state.priceOf(from.id))
     for (const space of owned) space.client = to
     const spaceIds = owned.map(({ id }) => id)
     const memoryIds = memories.list(from).map(({ id }) => id)

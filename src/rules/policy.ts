@@ -89,6 +89,8 @@ export interface Rule {
   /** Whether it may add groups to its address spaces, or only use those an admin added. */
   readonly addsGroups: boolean
   readonly quota: Quota
+  /** The account that its identities share one quota of; each has its own where it is not said. */
+  readonly account?: string
   /**
    * Milliseconds that it has to close a device that the host wants back, before the daemon does; 0 for
    * ever, DEFAULT_RELEASE_ASKED_MS where it is not said.
@@ -103,13 +105,27 @@ export interface Policy {
 }
 
 /** What one identity is granted. */
-export type Grant = Pick<Rule, 'role' | 'devices' | 'addsGroups' | 'quota' | 'releaseAskedAfterMs'>
+export type Grant = Omit<Rule, 'who'>
 
 /**
  * The call that takes a device from its driver cannot be called off, and holds up others on its bus; so
  * it ends, after more time than a guest needs to let go.
  */
 export const DEFAULT_RELEASE_ASKED_MS = 60_000
+
+/** Connections of an identity without a role: for a probe of its health and a look at who it is. */
+const CONNECTIONS_WITHOUT_ROLE = 8n
+
+/** What a grant allows of each, defaults included. */
+export const quotaOf = ({ role, quota }: Pick<Grant, 'role' | 'quota'>): Quota => ({
+  ...DEFAULT_QUOTA,
+  ...(role === 'none' && { connections: CONNECTIONS_WITHOUT_ROLE }),
+  ...quota,
+})
+
+/** Of what there is for all, a sixteenth is kept for administrators, so that they always get in. */
+export const shareOf = (total: bigint, role: Role): bigint =>
+  role === 'admin' ? total : total - total / 16n
 
 export const NO_GRANT: Grant = { role: 'none', devices: [], addsGroups: false, quota: {} }
 

@@ -259,8 +259,8 @@ const isConnections = ({ name }: { readonly name: string }): boolean => name ===
 
 describe('connections that come too fast', () => {
   const grant = { ...EVERYTHING, quota: { connections: 10_000n } }
-  const crowd = { identity: 'uid 1', grant }
-  const victim = { identity: 'uid 2', grant }
+  const crowd = { identity: 'uid 1', account: 'uid 1', grant }
+  const victim = { identity: 'uid 2', account: 'uid 2', grant }
   const quotas = new Quotas(new State(), () => ({ connections: 10_000n }))
 
   test('are closed unheard, 512 at once and 128 a second of one identity; the others have theirs', () => {

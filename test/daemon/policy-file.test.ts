@@ -98,6 +98,36 @@ describe('PolicyStore', () => {
     expect(builtIn.reload()).toBeUndefined()
   })
 
+  test('has one quota for the identities of a rule that says so, and else one for each', () => {
+    const shared = store(
+      '[[rule]]\nuser = 7\nrole = "admin"\n[[rule]]\nrole = "operate"\nshares_quota = true',
+    )
+
+    expect(shared.grantOf(local(7)).account).toBeUndefined()
+    expect(shared.grantOf(local(1000)).account).toBe('rule 2')
+    expect(shared.grantOf(local(1001)).account).toBe('rule 2')
+  })
+
+  test('counts the subordinate uids of a user against the user', () => {
+    const subuid = join(directory, 'subuid')
+    writeFileSync(
+      subuid,
+      '# none\nroot:100000:65536\n1000:300000:10\nno-such-user:200000:9\nx:y:z\n',
+    )
+    writeFileSync(path, '[[rule]]\ngroup = 50\nrole = "operate"')
+    const policy = new PolicyStore({ path, ownUid: 0, socketGid: undefined, subuid })
+    const account = (uid: number) => policy.grantOf(local(uid, 50)).account
+
+    expect([account(99_999), account(100_000), account(165_535), account(165_536)]).toEqual([
+      undefined,
+      'uid 0',
+      'uid 0',
+      undefined,
+    ])
+    expect([account(300_009), account(200_001)]).toEqual(['uid 1000', undefined])
+    expect(policy.grantOf(local(100_000, 50)).role).toBe('operate')
+  })
+
   test('takes a new file', () => {
     const policy = store(OBSERVE)
     writeFileSync(path, OBSERVE.replace('observe', 'operate'))

@@ -10,6 +10,7 @@ export const person = (name: string, pid = 100, grant: Partial<Grant> = {}): Cli
   id: name,
   origin: { kind: 'process', pid, uid: 1000, gid: 1000, groups: [], command: name },
   identity: `uid of ${name}`,
+  account: `uid of ${name}`,
   grant: { ...EVERYTHING, ...grant },
   lease: PROCESS_LEASE,
 })

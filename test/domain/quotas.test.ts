@@ -177,6 +177,32 @@ describe('over its quota a client is refused', () => {
   })
 })
 
+describe('what there is for all', () => {
+  const connect = (quotas: Quotas, client: Client) => quotas.charge(client, { connections: 1n })
+
+  test('is kept in part for administrators, who always get in', () => {
+    const quotas = new Quotas(new State(), () => ({ connections: 32n }))
+    const crowd = Array.from({ length: 30 }, (_, n) => person(`user ${n}`, n, { role: 'operate' }))
+    const admin = person('admin')
+    for (const each of crowd) connect(quotas, each)
+
+    expect(() => connect(quotas, person('late', 99, { role: 'operate' }))).toThrow(
+      'the quota of all clients without the role admin is 30 connections',
+    )
+    expect(() => connect(quotas, admin)).not.toThrow()
+    expect(() => connect(quotas, admin)).not.toThrow()
+    expect(() => connect(quotas, admin)).toThrow('the quota of all clients is 32 connections')
+  })
+
+  test('is not taken by identities without a role, which have 8 connections', () => {
+    const quotas = new Quotas(new State(), () => ({}))
+    const stranger = person('stranger', 1, { role: 'none' })
+    for (let n = 0; n < 8; n += 1) connect(quotas, stranger)
+
+    expect(() => connect(quotas, stranger)).toThrow('is 8 connections and 8 are in use')
+  })
+})
+
 test('every quota is charged somewhere, or asked for as a rate', () => {
   const src = new URL('../../src/', import.meta.url)
   const text = ['domain', 'api']

@@ -15,18 +15,18 @@ export class Rates {
   }
 
   /** Count one call, or throw LIMIT_REACHED with when to try again. */
-  take({ identity, grant }: QuotaHolder): void {
+  take({ account, grant }: QuotaHolder): void {
     const rate = grant.quota.calls_per_second
     if (rate === undefined) return
     const flow = { perSecond: Number(rate), burst: Number(rate) }
-    const retryAfterMs = this.#buckets.take(identity, flow)
+    const retryAfterMs = this.#buckets.take(account, flow)
     if (retryAfterMs === 0) return
     throw new VfiodError(
       'LIMIT_REACHED',
-      `Cannot serve the call: the quota of ${identity} is ${rate} calls per second; call less often, or raise calls_per_second in the policy`,
+      `Cannot serve the call: the quota of ${account} is ${rate} calls per second; call less often, or raise calls_per_second in the policy`,
       {
         quota: {
-          limit: `calls_per_second of ${identity}`,
+          limit: `calls_per_second of ${account}`,
           max: rate,
           current: rate,
           needed: 1n,

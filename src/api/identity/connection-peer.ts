@@ -4,6 +4,7 @@
  * certificate (remote.ts).
  */
 import type { Client } from '../../domain/identity/clients.ts'
+import type { QuotaHolder } from '../../domain/identity/quotas.ts'
 import type { Grant, Identity } from '../../rules/policy.ts'
 
 /** What the policy grants an identity at this moment. */
@@ -12,9 +13,19 @@ export type GrantOf = (identity: Identity) => Grant
 /** Releases what a client owned; called once for every client that is gone. Never rejects. */
 export type Release = (client: Client, why: string) => Promise<void>
 
-export interface ConnectionPeer {
-  /** Whose quota its calls count against. */
+/** A connected peer, and whose quotas it counts against. */
+export interface Payer extends QuotaHolder {
   readonly identity: string
+}
+
+/** The account of an identity: its own, unless the policy says another. */
+export const accountOf = (identity: string, { account }: Grant): string => account ?? identity
+
+export interface ConnectionPeer {
+  /** Who it is: `uid 1000`, `remote host-b`. */
+  readonly identity: string
+  /** Whose quota its calls count against. */
+  readonly account: string
   /** Asked at each use: the policy may have been reloaded. */
   readonly grant: Grant
   /** The client that calls, at each call; throws where there is none, or where that cannot be said. */

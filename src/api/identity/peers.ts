@@ -30,7 +30,13 @@ import { unwatch, watch } from '../../os/poller.ts'
 import { closeAll } from '../../os/unix-socket.ts'
 import { type Grant, NO_GRANT } from '../../rules/policy.ts'
 import { processId } from './client-id.ts'
-import type { ConnectionPeer, GrantOf, Release } from './connection-peer.ts'
+import {
+  accountOf,
+  type ConnectionPeer,
+  type GrantOf,
+  type Payer,
+  type Release,
+} from './connection-peer.ts'
 import type { Log } from './log.ts'
 
 /** The processes that share an mm: what a local client is. */
@@ -55,6 +61,7 @@ interface Process {
 /** The process at the other end of a connected socket. */
 export class LocalPeer implements ConnectionPeer {
   readonly identity: string
+  readonly account: string
   readonly #credentials: Credentials
   readonly #peers: Peers
   readonly #grantOf: GrantOf
@@ -72,6 +79,7 @@ export class LocalPeer implements ConnectionPeer {
     this.#peers = parts.peers
     this.#grantOf = parts.grantOf
     this.identity = identityOf(credentials)
+    this.account = accountOf(this.identity, this.grant)
   }
 
   get grant(): Grant {
@@ -137,10 +145,12 @@ export class Peers {
   }
 
   /** Whose quota a connected socket counts against: asked of the socket alone, at little cost. */
-  payerOf(socketFd: number): QuotaHolder {
+  payerOf(socketFd: number): Payer {
     const found = credentialsOf(socketFd)
-    if (typeof found === 'number') return { identity: 'unknown', grant: NO_GRANT }
-    return { identity: identityOf(found), grant: grantTo(found, this.#grantOf) }
+    if (typeof found === 'number') return UNKNOWN_PAYER
+    const grant = grantTo(found, this.#grantOf)
+    const identity = identityOf(found)
+    return { identity, account: accountOf(identity, grant), grant }
   }
 
   /**
@@ -313,9 +323,11 @@ const localClient = (
   { id, grantOf }: { readonly id: string; readonly grantOf: GrantOf },
 ): Client => {
   const { pid, uid, gid, groups, comm: command } = peer
+  const identity = identityOf(peer)
   return {
     id,
-    identity: identityOf(peer),
+    identity,
+    account: accountOf(identity, grantTo(peer, grantOf)),
     origin: { kind: 'process', pid, uid, gid, groups, command },
     lease: PROCESS_LEASE,
     get grant() {
@@ -340,6 +352,8 @@ const grantTo = ({ uid, gid, groups }: UserIds, grantOf: GrantOf): Grant =>
 /** A socket of which the kernel tells nothing is not that of a process out of sight. */
 const seenIn = (credentials: Credentials | number): Seen =>
   typeof credentials === 'number' ? { pid: -1, uid: -1 } : credentials
+
+const UNKNOWN_PAYER: Payer = { identity: 'unknown', account: 'unknown', grant: NO_GRANT }
 
 /** What a socket has of which the kernel tells nothing: the overflow ids, which no rule is for. */
 const NO_CREDENTIALS: Credentials = { pid: 0, uid: 0xffff_ffff, gid: 0xffff_ffff, groups: [] }

@@ -11,7 +11,7 @@
 import { VfiodError } from '../../base/error.ts'
 import type { Client } from '../../domain/identity/clients.ts'
 import { remoteId } from './client-id.ts'
-import type { ConnectionPeer, GrantOf, Release } from './connection-peer.ts'
+import { accountOf, type ConnectionPeer, type GrantOf, type Release } from './connection-peer.ts'
 import { TimedLease } from './lease.ts'
 
 const identityOf = (name: string): string => `remote ${name}`
@@ -47,6 +47,9 @@ export class RemotePeers {
     const grantOf = this.#grantOf
     return {
       identity: identityOf(name),
+      get account() {
+        return accountOf(this.identity, this.grant)
+      },
       get grant() {
         return grantOf({ kind: 'remote', name })
       },
@@ -96,6 +99,7 @@ const remoteClient = (
 ): Client => ({
   id: remoteId(name),
   identity: identityOf(name),
+  account: accountOf(identityOf(name), grantOf({ kind: 'remote', name })),
   origin: { kind: 'remote', name },
   lease,
   get grant() {

@@ -68,6 +68,7 @@ export const ownershipHandlers = (domain: Domain): Handlers<OwnershipServiceHand
   WhoAmI: (_request, { client }) => ({
     clientId: client.id,
     identity: client.identity,
+    account: client.account,
     pid: processOf(client).pid,
     uid: processOf(client).uid,
     gid: processOf(client).gid,

@@ -7,15 +7,16 @@
  */
 import { VfiodError } from '../../base/error.ts'
 import { LIMITS } from '../../base/limits.ts'
-import type { QuotaHolder, Quotas } from '../../domain/identity/quotas.ts'
+import type { Quotas } from '../../domain/identity/quotas.ts'
 import { Buckets, type Flow } from '../call/bucket.ts'
+import type { Payer } from '../identity/connection-peer.ts'
 import type { Log } from '../identity/log.ts'
 
 /** How long a refused connection stays open for what it is told why. */
 export const REFUSED_MS = 5000
 
-/** Refused connections that wait for their call, of one identity and of all. */
-const WAITING_PER_IDENTITY = 8
+/** Refused connections that wait for their call, of one account and of all. */
+const WAITING_PER_ACCOUNT = 8
 const WAITING_MAX = 64
 
 export interface Admitted {
@@ -30,7 +31,7 @@ export class Admission {
   readonly #log: Log
   readonly #rate: Buckets
   readonly #logRate: Buckets
-  /** Refused connections that are still open, by identity. */
+  /** Refused connections that are still open, by account. */
   readonly #waiting = new Map<string, number>()
 
   /** `now` answers milliseconds of a clock that does not jump. */
@@ -46,8 +47,8 @@ export class Admission {
   }
 
   /** Takes a place for a connection of this identity; undefined when it is to be closed unheard. */
-  admit(payer: QuotaHolder): Admitted | undefined {
-    if (this.#rate.take(payer.identity, RATE) > 0) {
+  admit(payer: Payer): Admitted | undefined {
+    if (this.#rate.take(payer.account, RATE) > 0) {
       this.#logTooOften(payer)
       return undefined
     }
@@ -61,28 +62,28 @@ export class Admission {
   }
 
   /** At most a line a second: there may be thousands. */
-  #logTooOften({ identity }: QuotaHolder): void {
+  #logTooOften({ identity, account }: Payer): void {
     const { perSecond } = RATE
-    if (this.#logRate.take(identity, { perSecond: 1, burst: 1 }) === 0)
+    if (this.#logRate.take(account, { perSecond: 1, burst: 1 }) === 0)
       this.#log.warn({ identity, perSecond }, 'connections refused: too many in a short time')
   }
 
-  #refuse({ identity }: QuotaHolder, refusal: VfiodError): Admitted | undefined {
+  #refuse({ identity, account }: Payer, refusal: VfiodError): Admitted | undefined {
     const { reason, message, details } = refusal
-    const waiting = this.#waiting.get(identity) ?? 0
+    const waiting = this.#waiting.get(account) ?? 0
     const all = [...this.#waiting.values()].reduce((sum, count) => sum + count, 0)
-    const isHeard = waiting < WAITING_PER_IDENTITY && all < WAITING_MAX
+    const isHeard = waiting < WAITING_PER_ACCOUNT && all < WAITING_MAX
     const limit = details.quota?.limit
     this.#log.warn({ identity, reason, limit, isHeard, refusal: message }, 'connection refused')
     if (!isHeard) return undefined
-    this.#waiting.set(identity, waiting + 1)
-    return { refusal, leave: () => this.#leave(identity) }
+    this.#waiting.set(account, waiting + 1)
+    return { refusal, leave: () => this.#leave(account) }
   }
 
-  #leave(identity: string): void {
-    const waiting = (this.#waiting.get(identity) ?? 0) - 1
-    if (waiting > 0) this.#waiting.set(identity, waiting)
-    else this.#waiting.delete(identity)
+  #leave(account: string): void {
+    const waiting = (this.#waiting.get(account) ?? 0) - 1
+    if (waiting > 0) this.#waiting.set(account, waiting)
+    else this.#waiting.delete(account)
   }
 }
 

@@ -21,11 +21,10 @@ import {
 } from '@grpc/grpc-js'
 import { VfiodError } from '../../base/error.ts'
 import { LIMITS } from '../../base/limits.ts'
-import type { QuotaHolder } from '../../domain/identity/quotas.ts'
 import { POLLHUP, POLLRDHUP, pendingEvents } from '../../os/libc.ts'
 import { Buckets } from '../call/bucket.ts'
 import type { Pipeline } from '../call/pipeline.ts'
-import type { ConnectionPeer } from '../identity/connection-peer.ts'
+import type { ConnectionPeer, Payer } from '../identity/connection-peer.ts'
 import type { Log } from '../identity/log.ts'
 import type { Peers } from '../identity/peers.ts'
 import { type Admission, REFUSED_MS } from './admission.ts'
@@ -285,7 +284,7 @@ export class Connections {
    * Serve a connection of this identity, if it may have one more; only then is its peer looked up.
    * Nothing is read from a connection whose peer has hung up.
    */
-  serve(socket: Socket, payer: QuotaHolder, peerAt: () => ConnectionPeer | undefined): void {
+  serve(socket: Socket, payer: Payer, peerAt: () => ConnectionPeer | undefined): void {
     if (isHungUp(socket)) {
       this.#log.info({ identity: payer.identity }, 'connection closed: its client has hung up')
       socket.destroy()
@@ -333,7 +332,7 @@ export class Connections {
     if (peer === undefined) return true
     const isGranted = peer.grant.role !== 'none'
     const perSecond = isGranted ? LIMITS.streamsPerSecond : LIMITS.streamsPerSecondUngranted
-    if (this.#streamRate.take(peer.identity, { perSecond, burst: perSecond * 2 }) === 0) return true
+    if (this.#streamRate.take(peer.account, { perSecond, burst: perSecond * 2 }) === 0) return true
     const { identity } = peer
     this.#log.warn({ identity, perSecond }, 'connection closed: too many calls in a short time')
     return false

@@ -23,6 +23,7 @@ const whoText = (who: WhoAmI): string => {
   const isRemote = who.identity.startsWith('remote ')
   const properties = propertiesText([
     ['identity', who.identity],
+    ...(who.account === who.identity ? [] : ([['quota of', who.account]] as const)),
     ...(isRemote ? ([['lease', `${who.leaseMs} ms`]] as const) : []),
     ['role', enumText(ROLE, who.role)],
     ['devices', who.devices.join(', ')],

@@ -31,8 +31,9 @@ export const PROCESS_LEASE: Lease = {
 }
 
 /** The client as records name it. */
-export const ownerOf = ({ id, identity, origin }: OwnerRecord): OwnerRecord => ({
+export const ownerOf = ({ id, identity, account, origin }: OwnerRecord): OwnerRecord => ({
   id,
   identity,
+  account,
   origin,
 })

@@ -1,6 +1,7 @@
 /**
- * The usage of each identity against its quota, and of all identities against the total. An identity is
- * a uid or the name in a certificate: the processes of one user share its quota.
+ * The usage of each account against its quota, and of all accounts against the total. An account is a
+ * uid or the name in a certificate, so that the processes of one user share its quota, or what a rule of
+ * the policy says that its identities share.
  *
  * What records cost is counted by the state. The rest, streams and what is about to become a record,
  * is held by charges: a charge is taken before the work is done and released when the work has become
@@ -9,20 +10,22 @@
 
 import { VfiodError } from '../../base/error.ts'
 import {
-  DEFAULT_QUOTA,
   DEFAULT_TOTAL_QUOTA,
   type Grant,
   QUOTAS,
   type Quota,
   type QuotaName,
+  quotaOf,
+  shareOf,
 } from '../../rules/policy.ts'
 import type { State } from '../state/state.ts'
 import { type Amounts, amountsOf, Books, Tally } from '../state/usage.ts'
 
 /** The holder of a quota: a client, or a peer that has not become a client yet. */
 export interface QuotaHolder {
-  readonly identity: string
-  readonly grant: Pick<Grant, 'quota'>
+  /** Whose quotas these are: a uid, the name in a certificate, or a rule that many share. */
+  readonly account: string
+  readonly grant: Pick<Grant, 'quota' | 'role'>
 }
 
 export interface Usage {
@@ -67,13 +70,13 @@ export class Charge {
   add(amounts: Amounts): void {
     this.#quotas.requireRoom(this.#payer, amounts)
     this.#held.add(amounts)
-    this.#books.add(this.#payer.identity, amounts)
+    this.#books.add(this.#payer.account, amounts)
   }
 
   /** Hold so much less. */
   giveBack(amounts: Amounts): void {
     this.#held.add(amounts, -1n)
-    this.#books.add(this.#payer.identity, amounts, -1n)
+    this.#books.add(this.#payer.account, amounts, -1n)
   }
 
   release(): void {
@@ -105,13 +108,13 @@ export class Quotas {
   }
 
   /** Throw LIMIT_REACHED unless the payer may take over from another what the amounts say. */
-  requireRoomToAdopt(from: QuotaHolder['identity'], to: QuotaHolder, amounts: Amounts): void {
-    if (from !== to.identity) this.#requireRoom(to, amounts, { isNew: false })
+  requireRoomToAdopt(from: QuotaHolder['account'], to: QuotaHolder, amounts: Amounts): void {
+    if (from !== to.account) this.#requireRoom(to, amounts, { isNew: false })
   }
 
-  /** What its identity uses, by quota. */
+  /** What its account uses, by quota. */
   usage(payer: QuotaHolder): Usage[] {
-    return this.#usage((name) => this.#usedBy(payer.identity, name), quotaOf(payer))
+    return this.#usage((name) => this.#usedBy(payer.account, name), quotaOf(payer.grant))
   }
 
   /** What all identities use together. */
@@ -119,21 +122,24 @@ export class Quotas {
     return this.#usage((name) => this.#usedByAll(name), this.#total())
   }
 
-  /** What moves from one identity to another is not new to all together. */
+  /** What moves from one account to another is not new to all together. */
   #requireRoom(payer: QuotaHolder, amounts: Amounts, { isNew }: { readonly isNew: boolean }): void {
-    const { identity } = payer
-    const [own, total] = [quotaOf(payer), this.#total()]
+    const { account, grant } = payer
+    const [own, total] = [quotaOf(grant), this.#total()]
     for (const [name, needed] of amountsOf(amounts)) {
-      const current = this.#usedBy(identity, name)
-      requireBelow({ name, needed, current, max: own[name], of: identity })
+      const current = this.#usedBy(account, name)
+      requireBelow({ name, needed, current, max: own[name], of: account })
       if (!isNew) continue
       const all = this.#usedByAll(name)
-      requireBelow({ name, needed, current: all, max: total[name], of: 'all clients' })
+      const max = total[name]
+      const share = max === undefined ? undefined : shareOf(max, grant.role)
+      const of = share === max ? 'all clients' : 'all clients without the role admin'
+      requireBelow({ name, needed, current: all, max: share, of })
     }
   }
 
-  #usedBy(identity: string, name: QuotaName): bigint {
-    return this.#state.usageOf(identity).of(name) + this.#held.of(identity).of(name)
+  #usedBy(account: string, name: QuotaName): bigint {
+    return this.#state.usageOf(account).of(name) + this.#held.of(account).of(name)
   }
 
   #usedByAll(name: QuotaName): bigint {
@@ -144,8 +150,6 @@ export class Quotas {
     return QUOTAS.map((name) => ({ name, current: used(name), max: quota[name] }))
   }
 }
-
-const quotaOf = ({ grant }: QuotaHolder): Quota => ({ ...DEFAULT_QUOTA, ...grant.quota })
 
 function requireBelow(on: {
   readonly name: QuotaName

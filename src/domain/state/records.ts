@@ -25,6 +25,8 @@ export interface OwnerRecord {
   readonly id: string
   /** Whose quota it uses: `uid 1000`, or `remote NAME`. */
   readonly identity: string
+  /** Whose quotas it counts against: its identity, unless a rule of the policy says another. */
+  readonly account: string
   readonly origin: Origin
 }
 

@@ -148,9 +148,9 @@ export class State {
     return this.#spaces.get(this.#devices.get(name)?.spaceId ?? '')
   }
 
-  /** What the records of an identity cost. */
-  usageOf(identity: string): Tally {
-    return this.#books.of(identity)
+  /** What the records of an account cost. */
+  usageOf(account: string): Tally {
+    return this.#books.of(account)
   }
 
   totalUsage(): Tally {
@@ -185,11 +185,11 @@ export class State {
   recount(): Books {
     const books = new Books()
     for (const { id, owner } of this.#spaces.values()) {
-      books.add(owner.identity, SPACE_PRICE)
-      books.add(owner.identity, mappingsPrice(this.mappings(id).all()))
+      books.add(owner.account, SPACE_PRICE)
+      books.add(owner.account, mappingsPrice(this.mappings(id).all()))
     }
     for (const memory of this.#memories.values()) {
-      books.add(memory.owner.identity, memoryPrice(memory))
+      books.add(memory.owner.account, memoryPrice(memory))
     }
     for (const { spaceId } of this.#devices.all()) {
       books.add(this.#payerOf(spaceId), DEVICE_PRICE)
@@ -306,13 +306,13 @@ export class State {
     this.#spaces.set(space.id, space)
     this.#mappings.set(space.id, new MappingTable())
     this.#spacesOf.add(space.owner.id, space.id)
-    this.#books.add(space.owner.identity, SPACE_PRICE)
+    this.#books.add(space.owner.account, SPACE_PRICE)
   }
 
   #removeSpace(id: string): void {
     const { owner } = this.#require(this.#spaces, id)
     if (this.#tableOf(id).size > 0) throw new Error(`space "${id}" still has mappings`)
-    this.#books.add(owner.identity, SPACE_PRICE, -1n)
+    this.#books.add(owner.account, SPACE_PRICE, -1n)
     this.#mappings.delete(id)
     this.#spaces.delete(id)
     this.#spacesOf.delete(owner.id, id)
@@ -321,14 +321,14 @@ export class State {
   #addMemory(memory: MemoryRecord): void {
     this.#memories.set(memory.id, memory)
     this.#memoriesOf.add(memory.owner.id, memory.id)
-    this.#books.add(memory.owner.identity, memoryPrice(memory))
+    this.#books.add(memory.owner.account, memoryPrice(memory))
   }
 
   #removeMemory(id: string): void {
     const memory = this.#require(this.#memories, id)
     this.#memories.delete(id)
     this.#memoriesOf.delete(memory.owner.id, id)
-    this.#books.add(memory.owner.identity, memoryPrice(memory), -1n)
+    this.#books.add(memory.owner.account, memoryPrice(memory), -1n)
   }
 
   #removeDevice(name: string): void {
@@ -346,8 +346,8 @@ export class State {
 
   #adopt({ from, to, spaceIds, memoryIds }: Adopted): void {
     const price = this.priceOf(from.id)
-    this.#books.add(from.identity, price, -1n)
-    this.#books.add(to.identity, price)
+    this.#books.add(from.account, price, -1n)
+    this.#books.add(to.account, price)
     for (const id of spaceIds) {
       this.#spaces.set(id, { ...this.#require(this.#spaces, id), owner: to })
       this.#spacesOf.delete(from.id, id)
@@ -379,7 +379,7 @@ export class State {
   }
 
   #payerOf(spaceId: string): string {
-    return this.#require(this.#spaces, spaceId).owner.identity
+    return this.#require(this.#spaces, spaceId).owner.account
   }
 
   #payerOfDevice(name: string): string {

@@ -60,27 +60,27 @@ export class Tally {
   }
 }
 
-/** Running sums by identity, and over all of them. */
+/** Running sums by account, and over all of them. */
 export class Books {
-  readonly #byIdentity = new Map<string, Tally>()
+  readonly #byAccount = new Map<string, Tally>()
   readonly total = new Tally()
 
-  of(identity: string): Tally {
-    return this.#byIdentity.get(identity) ?? new Tally()
+  of(account: string): Tally {
+    return this.#byAccount.get(account) ?? new Tally()
   }
 
-  add(identity: string, amounts: Amounts, sign: 1n | -1n = 1n): void {
-    const known = this.#byIdentity.get(identity)
+  add(account: string, amounts: Amounts, sign: 1n | -1n = 1n): void {
+    const known = this.#byAccount.get(account)
     const tally = known ?? new Tally()
-    if (known === undefined) this.#byIdentity.set(identity, tally)
+    if (known === undefined) this.#byAccount.set(account, tally)
     tally.add(amounts, sign)
     this.total.add(amounts, sign)
-    // An identity that uses nothing has no entry, also where nothing was added to it.
-    if ((sign === -1n || known === undefined) && tally.isZero) this.#byIdentity.delete(identity)
+    // An account that uses nothing has no entry, also where nothing was added to it.
+    if ((sign === -1n || known === undefined) && tally.isZero) this.#byAccount.delete(account)
   }
 
-  /** Every identity that uses something. */
+  /** Every account that uses something. */
   *[Symbol.iterator](): Generator<[string, Amounts], undefined> {
-    for (const [identity, tally] of this.#byIdentity) yield [identity, tally.amounts]
+    for (const [account, tally] of this.#byAccount) yield [account, tally.amounts]
   }
 }
