@@ -11,9 +11,9 @@ import {
   VFIO_DEVICE_FEATURE_SET,
 } from '../abi/feature.ts'
 import { type Fields, type Struct, struct, type Values } from '../abi/layout.ts'
-import { VfiodError } from '../base/error.ts'
 import type { DeviceFd } from '../base/units.ts'
 import type { Kernel } from './port.ts'
+import { wasErrno } from './refusal.ts'
 import { named, request, unless } from './request.ts'
 
 export interface Feature<F extends Fields> {
@@ -56,6 +56,9 @@ export const getIfPresent = <F extends Fields>(
 ): Promise<Values<F> | undefined> =>
   unless('ENOTTY', get(kernel, deviceFd, feature, {}, `read ${feature.cName} of the device`))
 
+/** What a driver without the feature answers. */
+const MISSING = ['ENOTTY', 'EINVAL', 'EOPNOTSUPP'] as const
+
 /** Whether the device has a feature that can be set; nothing is set. */
 export async function probe(
   kernel: Kernel,
@@ -67,7 +70,8 @@ export async function probe(
     await request(kernel, deviceFd, VFIO_DEVICE_FEATURE, { flags }, `ask for ${cName}`)
     return true
   } catch (error) {
-    if (error instanceof VfiodError) return false
+    // The others say that it cannot be told.
+    if (MISSING.some((errno) => wasErrno(error, errno))) return false
     throw error
   }
 }

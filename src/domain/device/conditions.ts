@@ -72,7 +72,7 @@ export class DeviceConditions {
 
   /** The error of a call, or that the device is lost where that is why. Runs in the lane of the device. */
   async #explain(device: OpenDevice, error: unknown): Promise<unknown> {
-    if (!(error instanceof VfiodError) || !isOfLostDevice(error)) return error
+    if (!(error instanceof VfiodError) || !isOfLostDevice(error) || isThere(error)) return error
     await this.#lookAt(device)
     const record = this.#state.device(device.name)
     return (record && lostError(record)) ?? error
@@ -103,6 +103,10 @@ export class DeviceConditions {
 const ERRNOS = ['ENODEV', 'EIO', 'ENXIO'] as const
 
 const isOfLostDevice = (error: VfiodError): boolean => ERRNOS.some((name) => wasErrno(error, name))
+
+/** Whether facts proved another cause of the errno: the device sleeps, or its decoding is off. */
+const isThere = ({ details: { causes = [] } }: VfiodError): boolean =>
+  causes.length === 1 && (causes[0] === 'device-asleep' || causes[0] === 'decoding-off')
 
 /** How long the policy of the owner gives it, in milliseconds; 0 for ever. */
 const patienceOf = ({ space }: OpenDevice): number =>

@@ -9,13 +9,11 @@ import { type JoinFacts, judgeJoin, judgeOpen } from '../../rules/causes/judge-g
 import type { IommuBackend } from '../iommu/backend.ts'
 import { reachOf } from '../iommu/modes.ts'
 import type { Mappings } from '../state/mapping-table.ts'
-import type { MemberRecord } from '../state/records.ts'
 import { mappingText } from './ranges.ts'
 
 interface Joined {
   readonly iommu: IommuBackend
   readonly mappings: Mappings
-  readonly members: readonly MemberRecord[]
 }
 
 /** What a mapping of the container can be the cause of. */
@@ -40,9 +38,7 @@ export const judgeAttach =
     const isAsked = mappings.length > 0 && OF_MAPPINGS.has(errno) && space.iommu.kind === 'type1'
     // Where it cannot be attached alone either, the mappings are not the cause.
     const reach = isAsked ? await reachOf(kernel, group).catch(() => undefined) : undefined
-    const joins =
-      operation === 'VFIO_SET_IOMMU' || space.members.some(({ isAttached }) => isAttached)
-    return judgeJoin({ ...facts, errno, mappings, reach, joins })
+    return judgeJoin({ ...facts, errno, mappings, reach })
   }
 
 /** For IommuBackend.openDevice: iommufd attaches a device as it is opened. */
@@ -53,5 +49,5 @@ export const judgeOpenDevice =
     if (space.iommu.kind === 'type1') return [...device, ...judgeOpenOfType1()]
     const facts = await groupFacts(kernel, at.group, moduleOf(space))
     const mappings = mappedRanges(space)
-    return [...device, ...judgeJoin({ ...facts, errno, mappings, reach: undefined, joins: true })]
+    return [...device, ...judgeJoin({ ...facts, errno, mappings, reach: undefined })]
   }

@@ -44,8 +44,6 @@ export interface JoinFacts extends GroupFacts {
   /** What the kernel answered. */
   readonly errno: string
   readonly mappings: readonly MappedRange[]
-  /** Whether the container has an IOMMU already. */
-  readonly joins: boolean
   /** Where the group could map in an address space for itself; undefined where that is not known. */
   readonly reach: readonly IovaRange[] | undefined
 }

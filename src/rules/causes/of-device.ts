@@ -18,7 +18,7 @@ const REGION = {
   EBADF: ['bug'],
   ESPIPE: ['bug'],
   EIO: ['decoding-off', 'device-asleep', 'device-does-not-wake', 'device-gone'],
-  EBUSY: ['region-claimed', 'device-in-reset'],
+  EBUSY: ['region-claimed'],
   EINVAL: ['outside-region'],
   // vfio_pci_config_rw() says it of bytes that have no meaning; a pointer of vfiod is never wrong.
   EFAULT: ['outside-region'],
