@@ -76,6 +76,11 @@ const kernelText = ({ op, errno }: Details): string => {
   return errno === undefined ? ` (${op})` : ` (${op}: ${errno})`
 }
 
+/** The errno has several causes, and the daemon could not find out which it is. */
+const isUndecided = ({ causes = [] }: Details): boolean => causes.length > 1
+
+const FIND_OUT = 'Find out which of the causes in the message it is; docs/refusals.md has them all.'
+
 const adviceToReach = (place: string, cause: string): string => {
   if (!place.startsWith('/') && place.includes(':'))
     return 'See that the daemon listens there and that each side has a certificate the other trusts.'
@@ -105,7 +110,7 @@ const exitCodeOf = ({ status, reason }: RpcError): number => {
 const refusedCall = (error: RpcError, place: string): Failure => {
   const { message, reason, status, method, details } = error
   if (reason === '' && status === 'UNAVAILABLE') return unreachable(error, place)
-  const advice = adviceOn(reason)
+  const advice = isUndecided(details) ? FIND_OUT : adviceOn(reason)
   const lines = detailLines(details)
   if (advice !== '') lines.push(['to do', advice])
   if (reason !== '') lines.push(['reason', `${reason}${kernelText(details)}`])

@@ -65,6 +65,10 @@ describe.runIf(canBeOthers)(`a daemon that runs as that user${noOtherUsers}`, ()
   })
 
   test('refuses those of another, whom it may not look at: UNKNOWN_PEER', async () => {
-    expect(await vfioctl(STRANGER, 'groups')).toContain('UNKNOWN_PEER')
+    const answer = await vfioctl(STRANGER, 'groups')
+
+    expect(answer).toContain('UNKNOWN_PEER')
+    expect(answer).toContain(`belongs to uid ${STRANGER}`)
+    expect(answer).toContain('without CAP_SYS_PTRACE')
   })
 })
