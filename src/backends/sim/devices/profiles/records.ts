@@ -3,6 +3,7 @@
  * end. A record begins with the size, flags and tag that those of mlx5 begin with.
  */
 
+import { crc32 } from 'node:zlib'
 import { struct } from '../../../../abi/layout.ts'
 import { ERRNO } from '../../../../base/errno.ts'
 import { type PageId, pageBytes, STATE_PAGE, type StateImage } from './image.ts'
@@ -33,9 +34,14 @@ export const writeRegistersRecord = (
   registers: Uint8Array,
   { make, seed, pages }: StateImage,
 ): void => {
-  writeHeader(into, { make, seed, page: REGISTERS, generation: 0 }, pages)
   into.set(registers, HEADER.size)
+  const generation = registersSum(into, seed)
+  writeHeader(into, { make, seed, page: REGISTERS, generation }, pages)
 }
+
+/** What the record of the registers has for a generation: pages follow from a seed, registers do not. */
+const registersSum = (record: Uint8Array, seed: number): number =>
+  crc32(record.subarray(HEADER.size, RECORD_SIZE), seed)
 
 const writeHeader = (into: Uint8Array, id: PageId, pages: number): void => {
   const { make: flags, seed, page, generation } = id
@@ -109,6 +115,7 @@ export class ReceivedState {
     const { seed, page, generation } = HEADER.decode(this.#record)
     const bytes = this.#record.subarray(HEADER.size)
     if (page === REGISTERS) {
+      if (registersSum(this.#record, seed) !== generation) return -ERRNO.EINVAL
       this.#registers = bytes.slice()
       return 0
     }
