@@ -184,6 +184,75 @@ describeContract('binding', (machine) => {
     })
   })
 
+  describe('new_id', () => {
+    let other = ''
+
+    beforeAll(async () => {
+      other = (await machine.functions(0x1234, 0x11e8)).find((name) => name !== edu) ?? ''
+    })
+
+    afterEach(async () => {
+      await write(`${VFIO_PCI}/remove_id`, '1234 11e8')
+      if ((await machine.driverOf(other)) === 'vfio-pci') await write(`${VFIO_PCI}/unbind`, other)
+    })
+
+    test('gives every function with the id and without a driver to the driver', async () => {
+      expect(await write(`${VFIO_PCI}/new_id`, '1234 11e8')).toBe(9)
+
+      expect(await machine.driverOf(edu)).toBe('vfio-pci')
+      expect(await machine.driverOf(other)).toBe('vfio-pci')
+    })
+
+    test('gives an unbound function back at the next probe', async () => {
+      await write(`${VFIO_PCI}/new_id`, '0x1234 0x11e8\n')
+      await write(`${VFIO_PCI}/unbind`, edu)
+      expect(await machine.driverOf(edu)).toBeUndefined()
+
+      await probe()
+
+      expect(await machine.driverOf(edu)).toBe('vfio-pci')
+    })
+
+    test('respects an override, and the ids of a subsystem', async () => {
+      await override('nosuch')
+      await write(`${VFIO_PCI}/new_id`, '1234 11e8 1af4 1101')
+      expect(await machine.driverOf(other)).toBeUndefined()
+      await write(`${VFIO_PCI}/remove_id`, '1234 11e8 1af4 1101')
+
+      await write(`${VFIO_PCI}/new_id`, '1234 11e8 1af4 1100')
+
+      expect(await machine.driverOf(other)).toBe('vfio-pci')
+      expect(await machine.driverOf(edu)).toBeUndefined()
+    })
+
+    test('refuses an id that the driver was given: EEXIST, and less than two numbers: EINVAL', async () => {
+      await write(`${VFIO_PCI}/new_id`, '1234 11e8')
+
+      expect(await write(`${VFIO_PCI}/new_id`, '1234 11e8')).toBe('EEXIST')
+      expect(await write(`${VFIO_PCI}/new_id`, '1234')).toBe('EINVAL')
+      expect(await write(`${VFIO_PCI}/new_id`, 'id 1234')).toBe('EINVAL')
+    })
+  })
+
+  describe('remove_id', () => {
+    test('takes the id back; a function that the driver has stays with it', async () => {
+      await write(`${VFIO_PCI}/new_id`, '1234 11e8 1af4 1100')
+
+      expect(await write(`${VFIO_PCI}/remove_id`, '1234 11e8')).toBe(9)
+
+      expect(await machine.driverOf(edu)).toBe('vfio-pci')
+      for (const name of await machine.functions(0x1234, 0x11e8))
+        await write(`${VFIO_PCI}/unbind`, name)
+      await probe()
+      expect(await machine.driverOf(edu)).toBeUndefined()
+    })
+
+    test('refuses an id that the driver was not given: ENODEV', async () => {
+      expect(await write(`${VFIO_PCI}/remove_id`, '1234 11e9')).toBe('ENODEV')
+      expect(await write(`${VFIO_PCI}/remove_id`, '')).toBe(0)
+    })
+  })
+
   describe('a kernel driver', () => {
     test('cannot take a function of a group that a user has: EBUSY', async () => {
       const cards = (await machine.functions(0x8086, 0x10d3)).filter(

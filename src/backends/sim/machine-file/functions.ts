@@ -1,6 +1,7 @@
 /** `[[functions]]` of the machine file: what a PCI function is, and what it cannot be beside the others. */
 import { z } from 'zod'
 import { EDU_FUNCTION, PLAIN_FUNCTION, vendorFunction } from '../spec/default-machine.ts'
+import { isVfioDriver } from '../spec/drivers.ts'
 import {
   BAR_KINDS,
   DMA_PATTERNS,
@@ -204,7 +205,7 @@ export const functionContradictions = (
   }
   if (boundDriver !== undefined && !machine.drivers.includes(boundDriver))
     found.push(at('bound_driver', `"${boundDriver}" is not among the drivers`))
-  if (boundDriver !== undefined && boundDriver !== nativeDriver && boundDriver !== 'vfio-pci')
+  if (boundDriver !== undefined && boundDriver !== nativeDriver && !isVfioDriver(boundDriver))
     found.push(at('bound_driver', `"${boundDriver}" is not its native_driver`))
   for (const { address } of virtualFunctions(fn))
     if (machine.functions.some((other) => other.address === address))

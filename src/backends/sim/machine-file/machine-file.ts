@@ -7,7 +7,6 @@ import { parse } from 'smol-toml'
 import { z } from 'zod'
 import { defaultMachine, MSI_WINDOW } from '../spec/default-machine.ts'
 import {
-  type FunctionSpec,
   type GroupSpec,
   type MachineSpec,
   MDEV_KINDS,
@@ -48,6 +47,18 @@ const mdevParent = z
 
 const mdev = z.strictObject({ uuid: z.guid(), parent: z.string(), type: z.string() })
 
+const dynamicId = z.strictObject({
+  driver: z.string().min(1),
+  vendor: unsigned(16),
+  device: unsigned(16),
+})
+
+const platformDevice = z.strictObject({
+  name: z.string().regex(/^[^/]+$/, 'a name such as "MSFT0201:00" is needed'),
+  group: z.int().nonnegative(),
+  driver: z.string().min(1).optional(),
+})
+
 const version = z.string().regex(/^\d+\.\d+(\.\d+)?$/, 'a version such as "6.12" is needed')
 
 const machineSchema = z
@@ -63,6 +74,8 @@ const machineSchema = z
     iommu: iommuTable.default({ spec: defaultMachine.iommu, reserved: [MSI_WINDOW] }),
     groups: z.array(group).default([]),
     functions: z.array(pciFunction).default([]),
+    dynamic_ids: z.array(dynamicId).default([]),
+    platform_devices: z.array(platformDevice).default([]),
     mdev_parents: z.array(mdevParent).default([]),
     mdevs: z.array(mdev).default([]),
     faults: z.array(faultTable).default([]),
@@ -72,6 +85,7 @@ const machineSchema = z
     const inherited = base.groups.map((group) => inheritedGroup(group, file.iommu))
     const described = extended(file.groups, inherited, 'id')
     const functions = extended(file.functions, base.functions, 'address')
+    const members = functions.flatMap((fn) => [fn, ...virtualFunctions(fn)])
     return {
       kernelVersion: file.kernel_version,
       memlockBytes: file.memlock_bytes,
@@ -81,10 +95,13 @@ const machineSchema = z
       drivers: file.drivers,
       time: file.time,
       iommu: file.iommu.spec,
-      groups: [...described, ...impliedGroups(described, functions)].map((group) =>
-        groupOf(group, file.iommu),
-      ),
+      groups: [
+        ...described,
+        ...impliedGroups(described, [...members, ...file.platform_devices]),
+      ].map((group) => groupOf(group, file.iommu)),
       functions,
+      dynamicIds: file.dynamic_ids,
+      platformDevices: file.platform_devices,
       mdevParents: extended(file.mdev_parents, base.mdevParents, 'name'),
       mdevs: extended(file.mdevs, base.mdevs, 'uuid'),
       faults: file.faults,
@@ -129,14 +146,13 @@ const groupOf = ({ id, reserved: own, iommu }: GroupTable, machines: IommuTable)
   ...(iommu && { iommu: iommu.spec }),
 })
 
-/** A group that only functions name is an ordinary one. */
+/** A group that only its members name is an ordinary one. */
 const impliedGroups = (
   groups: readonly GroupTable[],
-  functions: readonly FunctionSpec[],
+  members: readonly { readonly group: number }[],
 ): GroupTable[] => {
   const known = new Set(groups.map(({ id }) => id))
-  const all = functions.flatMap((fn) => [fn, ...virtualFunctions(fn)])
-  const named = new Set(all.map((fn) => fn.group).filter((id) => !known.has(id)))
+  const named = new Set(members.map(({ group }) => group).filter((id) => !known.has(id)))
   return [...named].map((id) => ({ id }))
 }
 
@@ -149,6 +165,8 @@ const contradictions = ({
   functions,
   mdevParents,
   mdevs,
+  dynamicIds = [],
+  platformDevices = [],
 }: MachineSpec): Contradiction[] => [
   ...(vfioContainer === 'iommufd' && !isAtLeast(kernelVersion, '6.2')
     ? [{ path: ['vfio_container'], message: `Linux ${kernelVersion} has no iommufd; 6.2 has it` }]
@@ -167,6 +185,21 @@ const contradictions = ({
     'mdevs',
     'uuid',
     mdevs.map(({ uuid }) => uuid),
+  ),
+  ...repeated(
+    'platform_devices',
+    'name',
+    platformDevices.map(({ name }) => name),
+  ),
+  ...dynamicIds.flatMap(({ driver }, index) =>
+    drivers.includes(driver)
+      ? []
+      : [
+          {
+            path: ['dynamic_ids', index, 'driver'],
+            message: `"${driver}" is not among the drivers`,
+          },
+        ],
   ),
   ...functions.flatMap((fn, index) => functionContradictions(fn, { index, functions, drivers })),
   ...mdevs.flatMap(({ parent: name, type }, index) => {

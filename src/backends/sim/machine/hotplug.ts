@@ -8,10 +8,9 @@ import { ERRNO } from '../../../base/errno.ts'
 import { Lane } from '../../../base/lane.ts'
 import type { PciFunction } from '../devices/pci/pci-function.ts'
 import type { Answer } from '../file/open-file.ts'
+import { isVfioDriver } from '../spec/drivers.ts'
 import type { FunctionSpec, SriovSpec } from '../spec/machine-spec.ts'
 import type { PciBus } from './pci-bus.ts'
-
-const VFIO_PCI = 'vfio-pci'
 
 /** kstrtoul() with base 0: one newline may follow. */
 const NUMBER = /^\+?(0x[0-9a-f]+|[0-9]+)\n?$/i
@@ -72,8 +71,8 @@ export class Hotplug {
     return this.#bus.locked(fn, () => {
       const { virtualFunctions: present, driver } = fn
       if (count === present.length) return 0
-      // vfio-pci makes none unless its parameter enable_sriov is set, which it is not here.
-      if (driver === undefined || driver === VFIO_PCI) return -ERRNO.ENOENT
+      // A vfio driver makes none unless its parameter enable_sriov is set, which it is not here.
+      if (driver === undefined || isVfioDriver(driver)) return -ERRNO.ENOENT
       if (count === 0) return this.#bus.disableVfs(fn).then(() => 0)
       if (present.length > 0) return -ERRNO.EBUSY
       this.#bus.enableVfs(fn, count)
@@ -137,16 +136,19 @@ export class Hotplug {
 
   #addAtStart(spec: FunctionSpec): void {
     const { boundDriver, ...unbound } = spec
-    const isForVfio = boundDriver === VFIO_PCI
+    const isForVfio = boundDriver !== undefined && isVfioDriver(boundDriver)
     const fn = this.#bus.add(isForVfio ? unbound : spec)
-    if (isForVfio) this.#bus.giveToVfio(fn)
-    else if (spec.sriov && boundDriver !== undefined) this.#addVfsAtStart(fn, spec.sriov)
+    if (isForVfio) this.#bus.giveToVfio(fn, boundDriver)
+    else if (boundDriver === undefined)
+      for (const driver of this.#bus.drivers) this.#bus.takeById(fn, driver)
+    else if (spec.sriov) this.#addVfsAtStart(fn, spec.sriov)
   }
 
   #addVfsAtStart(fn: PciFunction, { numVfs, vf: { boundDriver } }: SriovSpec): void {
     this.#bus.enableVfs(fn, numVfs)
-    if (boundDriver !== VFIO_PCI) return
-    for (const vf of fn.virtualFunctions) if (vf.driver === undefined) this.#bus.giveToVfio(vf)
+    if (boundDriver === undefined || !isVfioDriver(boundDriver)) return
+    for (const vf of fn.virtualFunctions)
+      if (vf.driver === undefined) this.#bus.giveToVfio(vf, boundDriver)
   }
 
   /** Whether the hardware is there, and what it is behind has been found. */

@@ -11,6 +11,7 @@ import { Virqfds } from '../vfio/virqfds.ts'
 import { Hotplug } from './hotplug.ts'
 import { MdevBus } from './mdev-bus.ts'
 import { PciBus } from './pci-bus.ts'
+import { PlatformBus } from './platform-bus.ts'
 
 export class Machine {
   readonly spec: MachineSpec
@@ -24,6 +25,7 @@ export class Machine {
   readonly processes = new Set<Process>()
   readonly pci: PciBus
   readonly hotplug: Hotplug
+  readonly platform: PlatformBus
   readonly mdev: MdevBus
 
   constructor(spec: MachineSpec, time: 'poked' | 'auto') {
@@ -40,6 +42,7 @@ export class Machine {
     const { dmaEntryLimit, allowsUnsafeInterrupts = false } = spec
     this.type1 = { dmaEntryLimit, allowsUnsafeInterrupts }
     this.iommufd = { allowsUnsafeInterrupts }
+    this.platform = new PlatformBus(spec.platformDevices ?? [], this.groups)
     this.pci = new PciBus(spec, this)
     this.hotplug = new Hotplug(spec.functions, this.pci)
     this.mdev = new MdevBus(spec, this)

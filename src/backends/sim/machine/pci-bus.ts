@@ -9,13 +9,13 @@ import { PciDevice } from '../devices/pci/pci-device.ts'
 import { PciFunction } from '../devices/pci/pci-function.ts'
 import type { Answer } from '../file/open-file.ts'
 import type { IommuGroup } from '../iommu/iommu-group.ts'
+import { isVfioDriver, managesDma } from '../spec/drivers.ts'
 import type { FunctionSpec, MachineSpec } from '../spec/machine-spec.ts'
 import { virtualFunctions } from '../spec/sriov.ts'
 import { isAtLeast } from '../spec/version.ts'
 import type { VfioRegistry } from '../vfio/vfio-registry.ts'
 import type { Virqfds } from '../vfio/virqfds.ts'
-
-const VFIO_PCI = 'vfio-pci'
+import { DynamicIds } from './dynamic-ids.ts'
 
 /** What a bus needs of the machine that it is in. */
 export interface BusParts {
@@ -30,10 +30,13 @@ export class PciBus {
   readonly functions = new Map<string, PciFunction>()
   readonly #parts: BusParts
   readonly #hasDynamicMsix: boolean
+  readonly #ids = new DynamicIds()
   readonly #devices = new Map<PciFunction, PciDevice>()
 
-  constructor({ drivers, kernelVersion }: MachineSpec, parts: BusParts) {
+  constructor({ drivers, kernelVersion, dynamicIds = [] }: MachineSpec, parts: BusParts) {
     this.drivers = drivers
+    for (const { driver, vendor, device } of dynamicIds)
+      this.#ids.add(driver, `${vendor.toString(16)} ${device.toString(16)}`)
     this.#parts = parts
     this.#hasDynamicMsix = isAtLeast(kernelVersion, '6.5')
   }
@@ -64,10 +67,29 @@ export class PciBus {
     this.functions.delete(fn.name)
   }
 
-  /** It was given to vfio-pci before the machine started. */
-  giveToVfio(fn: PciFunction): void {
-    fn.driverOverride = VFIO_PCI
-    this.#probe(fn, VFIO_PCI)
+  /** It was given to a vfio driver before the machine started. */
+  giveToVfio(fn: PciFunction, driver: string): void {
+    fn.driverOverride = driver
+    this.#probe(fn, driver)
+  }
+
+  /** A write to a driver's `new_id`: functions without a driver that it matches get this one. */
+  newId(driver: string, text: string): number {
+    const added = this.#ids.add(driver, text)
+    if (added < 0) return added
+    for (const fn of this.functions.values()) this.takeById(fn, driver)
+    return 0
+  }
+
+  /** A write to `remove_id`. */
+  removeId(driver: string, text: string): number {
+    return this.#ids.remove(driver, text)
+  }
+
+  /** Gives a function without a driver to the one whose dynamic id it has. */
+  takeById(fn: PciFunction, driver: string): void {
+    const isFree = fn.driver === undefined && fn.driverOverride === undefined
+    if (isFree && this.#ids.matches(driver, fn.spec)) this.#probe(fn, driver)
   }
 
   /** A write to drivers_probe: a function without a driver gets one that matches, if any does. */
@@ -162,12 +184,12 @@ export class PciBus {
 
   #matches(fn: PciFunction, driver: string): boolean {
     if (fn.driverOverride !== undefined) return fn.driverOverride === driver
-    return fn.spec.nativeDriver === driver
+    return fn.spec.nativeDriver === driver || this.#ids.matches(driver, fn.spec)
   }
 
   #probe(fn: PciFunction, driver: string): number {
-    if (driver === VFIO_PCI) {
-      // A bridge keeps its own driver: vfio-pci takes only functions with a normal header.
+    if (isVfioDriver(driver)) {
+      // A bridge keeps its own driver: vfio drivers take only functions with a normal header.
       if (fn.spec.isBridge) return -ERRNO.EINVAL
       fn.driver = driver
       const device = this.#parts.vfio.register(
@@ -178,7 +200,7 @@ export class PciBus {
       fn.vfio = device
       return 0
     }
-    if (fn.iommuGroup.isClaimed && driver !== 'pcieport') return -ERRNO.EBUSY
+    if (fn.iommuGroup.isClaimed && !managesDma(driver)) return -ERRNO.EBUSY
     fn.driver = driver
     fn.config.setBusMaster(true)
     return 0

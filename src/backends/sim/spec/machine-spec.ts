@@ -194,6 +194,22 @@ export type VfioContainer = (typeof VFIO_CONTAINERS)[number]
 /** When devices do what they do on their own: soon, or when they are told to. */
 export const TIMES = ['auto', 'poked'] as const
 
+/** A device that is on neither of the other buses, and a member of a group. */
+export interface PlatformDeviceSpec {
+  /** `MSFT0201:00` */
+  readonly name: string
+  readonly group: number
+  /** That has it at the start. */
+  readonly driver?: string | undefined
+}
+
+/** An id that a driver was given besides those that it knows: `ids` of vfio-pci, or new_id. */
+export interface DynamicIdSpec {
+  readonly driver: string
+  readonly vendor: number
+  readonly device: number
+}
+
 export interface MachineSpec {
   /** Decides where kernels differ: `6.12`. */
   readonly kernelVersion: string
@@ -210,6 +226,8 @@ export interface MachineSpec {
   readonly drivers: readonly string[]
   readonly groups: readonly GroupSpec[]
   readonly functions: readonly FunctionSpec[]
+  readonly dynamicIds?: readonly DynamicIdSpec[]
+  readonly platformDevices?: readonly PlatformDeviceSpec[]
   readonly mdevParents: readonly MdevParentSpec[]
   readonly mdevs: readonly MdevSpec[]
   /** For who runs the machine; `auto` where nothing is said. */

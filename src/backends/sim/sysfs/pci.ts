@@ -37,6 +37,8 @@ const driver = ({ pci }: Machine, name: string): Directory =>
       bind: () => attribute(undefined, (data) => pci.bind(name, line(data))),
       unbind: () => attribute(undefined, (data) => pci.unbind(name, line(data))),
       uevent: () => attribute(undefined),
+      new_id: () => attribute(undefined, (data) => pci.newId(name, data)),
+      remove_id: () => attribute(undefined, (data) => pci.removeId(name, data)),
     }
     for (const fn of bound) nodes[fn.name] = () => link(fn.sysfsPath)
     return nodes

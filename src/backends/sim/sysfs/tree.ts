@@ -13,15 +13,22 @@ import type { VfioRegistry } from '../vfio/vfio-registry.ts'
 import { iommuGroups } from './iommu-groups.ts'
 import { mdevBus, mdevClass, mdevDevices } from './mdev.ts'
 import { pciBus, pciDevices } from './pci.ts'
+import { platformBus, platformDevices } from './platform.ts'
 import { proc } from './proc.ts'
 
 export const fileTree = (machine: Machine): Directory => {
   const sys = directory(() => ({
-    bus: () => directory(() => ({ pci: () => pciBus(machine), mdev: () => mdevBus(machine) })),
+    bus: () =>
+      directory(() => ({
+        pci: () => pciBus(machine),
+        mdev: () => mdevBus(machine),
+        platform: () => platformBus(machine),
+      })),
     class: () => directory(() => ({ mdev_bus: () => mdevClass(machine) })),
     devices: () =>
       directory(() => ({
         ...pciDevices(machine),
+        platform: () => platformDevices(machine),
         virtual: () => directory(() => mdevDevices(machine)),
       })),
     kernel: () => directory(() => ({ iommu_groups: () => iommuGroups(machine) })),

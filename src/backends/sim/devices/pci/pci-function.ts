@@ -4,6 +4,7 @@ import { ERRNO } from '../../../../base/errno.ts'
 import type { MemoryPiece } from '../../../../os/pieces.ts'
 import type { Pending } from '../../core/pending.ts'
 import type { GroupMember, IommuGroup } from '../../iommu/iommu-group.ts'
+import { managesDma } from '../../spec/drivers.ts'
 import { type FunctionSpec, VENDOR_KINDS } from '../../spec/machine-spec.ts'
 import type { VfioGroup } from '../../vfio/group.ts'
 import type { Virqfds } from '../../vfio/virqfds.ts'
@@ -14,9 +15,6 @@ import { BarMemory } from './bar-memory.ts'
 import { ConfigSpace } from './config-space.ts'
 import { IntxLine } from './intx.ts'
 import { PciIrqs } from './irqs.ts'
-
-/** Drivers that leave the group's DMA to its owner. */
-const HANDS_OFF = ['vfio-pci', 'pcieport']
 
 /** What the bus needs to know of the device that vfio-pci makes of a function. */
 interface DeviceInUse {
@@ -98,7 +96,7 @@ export class PciFunction implements GroupMember, RegisterBus {
   }
 
   get usesDefaultDomain(): boolean {
-    return this.driver !== undefined && !HANDS_OFF.includes(this.driver)
+    return this.driver !== undefined && !managesDma(this.driver)
   }
 
   /** `0000:01:00.1` in numbers. */
