@@ -4,7 +4,7 @@ import { iova } from '../base/units.ts'
 import type { GroupFacts, HostReservedRegion } from '../rules/causes/judge-group.ts'
 import { blockersOf, isVfioDriver } from '../rules/viability.ts'
 import type { Kernel } from './port.ts'
-import { groupDevices, hostDevice } from './sysfs.ts'
+import { groupDevices, memberDevice } from './sysfs.ts'
 
 const GROUPS = '/sys/kernel/iommu_groups'
 const MODULES = '/sys/module'
@@ -43,7 +43,7 @@ export async function groupFacts(
     group,
     exists: groups?.includes(String(group)),
     name: name?.trim(),
-    members: await Promise.all((names ?? []).map((each) => memberFacts(kernel, each))),
+    members: await Promise.all((names ?? []).map((each) => memberFacts(kernel, group, each))),
     reserved: reserved === undefined ? undefined : parseReserved(reserved),
     offered,
     nodes,
@@ -53,8 +53,12 @@ export async function groupFacts(
   }
 }
 
-async function memberFacts(kernel: Kernel, name: string): Promise<GroupFacts['members'][number]> {
-  const device = await hostDevice(kernel, name)
+async function memberFacts(
+  kernel: Kernel,
+  group: number,
+  name: string,
+): Promise<GroupFacts['members'][number]> {
+  const device = await memberDevice(kernel, group, name)
   if (device === undefined) {
     return { name, bus: 'other', driver: undefined, isVfio: false, blocks: false }
   }

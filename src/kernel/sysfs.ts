@@ -20,9 +20,11 @@ const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/
 export type Bus = 'pci' | 'mdev' | 'other'
 
 export interface HostDevice {
-  /** A PCI address or an mdev UUID. */
+  /** A PCI address or an mdev UUID; on another bus the kernel's name. */
   readonly name: string
   readonly bus: Bus
+  /** The kernel's name of the bus: `pci`, `mdev`, `platform`. */
+  readonly busName: string
   readonly group: number
   /** The bound driver; undefined without one. */
   readonly driver: string | undefined
@@ -32,6 +34,10 @@ export interface HostDevice {
     | undefined
   /** mdev only: the type it was created from. */
   readonly mdevType: string | undefined
+  /** SR-IOV: the PF of a VF. */
+  readonly physicalFunction: string | undefined
+  /** SR-IOV: the VFs of a PF, in their order. */
+  readonly virtualFunctions: readonly string[]
 }
 
 /** Which bus a device name belongs to, by its form. */
@@ -102,11 +108,46 @@ export async function hostDevice(kernel: Kernel, name: string): Promise<HostDevi
   return {
     name,
     bus,
+    busName: bus,
     group: Number(group),
     driver: await linked(kernel, `${directory}/driver`),
     pci: bus === 'pci' ? await pciIds(kernel, directory) : undefined,
     mdevType: bus === 'mdev' ? await linked(kernel, `${directory}/mdev_type`) : undefined,
+    physicalFunction: bus === 'pci' ? await linked(kernel, `${directory}/physfn`) : undefined,
+    virtualFunctions: bus === 'pci' ? await virtualFunctions(kernel, directory) : [],
   }
+}
+
+/** A device that a group lists, on whichever bus: the kernel counts them all. */
+export async function memberDevice(
+  kernel: Kernel,
+  group: number,
+  name: string,
+): Promise<HostDevice | undefined> {
+  if (busOf(name) !== 'other') return hostDevice(kernel, name)
+  const directory = `${GROUPS}/${group}/devices/${name}`
+  return {
+    name,
+    bus: 'other',
+    busName: (await linked(kernel, `${directory}/subsystem`)) ?? 'unknown',
+    group,
+    driver: await linked(kernel, `${directory}/driver`),
+    pci: undefined,
+    mdevType: undefined,
+    physicalFunction: undefined,
+    virtualFunctions: [],
+  }
+}
+
+/** sysfs-bus-pci: virtfn0 and so on, each a link to a VF. */
+async function virtualFunctions(kernel: Kernel, directory: string): Promise<string[]> {
+  const names = await kernel.readDir(directory)
+  if (typeof names === 'number') return []
+  const links = names
+    .filter((name) => /^virtfn\d+$/.test(name))
+    .sort((a, b) => Number(a.slice(6)) - Number(b.slice(6)))
+  const functions = await Promise.all(links.map((name) => linked(kernel, `${directory}/${name}`)))
+  return functions.filter((name) => name !== undefined)
 }
 
 async function pciIds(kernel: Kernel, directory: string): Promise<HostDevice['pci']> {
@@ -168,34 +209,6 @@ export const probeDriver = (kernel: Kernel, name: string): Promise<void> =>
     data: name,
     act: `probe a driver for ${name}`,
   })
-
-/** The pids that hold a file open, from /proc; those this process may see. */
-export async function holdersOf(kernel: Kernel, path: string): Promise<number[]> {
-  const pids = await kernel.readDir('/proc')
-  if (typeof pids === 'number') return []
-  const holders: number[] = []
-  for (const pid of pids.filter((name) => /^\d+$/.test(name))) {
-    const fds = await kernel.readDir(`/proc/${pid}/fd`)
-    if (typeof fds === 'number') continue
-    for (const fd of fds) {
-      if ((await kernel.readLink(`/proc/${pid}/fd/${fd}`)) === path) {
-        holders.push(Number(pid))
-        break
-      }
-    }
-  }
-  return holders
-}
-
-/** The same for several files, as they read in messages: `pid 812 (qemu)`. */
-export async function namedHoldersOf(kernel: Kernel, paths: readonly string[]): Promise<string[]> {
-  const pids = new Set<number>()
-  for (const path of paths) for (const pid of await holdersOf(kernel, path)) pids.add(pid)
-  const named = [...pids].map(
-    async (pid) => `pid ${pid} (${(await commandOf(kernel, pid)) ?? 'gone'})`,
-  )
-  return Promise.all(named)
-}
 
 /** The character device of a device that vfio owns; undefined where there is none (before 6.6). */
 export async function cdevOf(kernel: Kernel, name: string): Promise<string | undefined> {

@@ -33,10 +33,13 @@ const blocksViability = (member: Member): boolean =>
 
 /** What is in the way of owning the group; empty for a viable one. */
 export const blockersOf = (members: readonly Member[]): Blocker[] =>
-  members.filter(blocksViability).map(({ name, driver }) => ({
+  members.filter(blocksViability).map(({ name, bus, driver }) => ({
     subject: name,
     found: `bound to ${driver}`,
-    fix: 'bind it to vfio-pci or leave it without a driver',
+    fix:
+      bus === 'other'
+        ? 'take it from that driver by hand, or use another group'
+        : 'bind it to vfio-pci or leave it without a driver',
   }))
 
 export function viabilityOf(members: readonly Member[]): Viability {

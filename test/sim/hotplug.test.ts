@@ -5,7 +5,8 @@ import { VFIO_PCI_REQ_IRQ_INDEX } from '../../src/abi/device.ts'
 import { parseMachine } from '../../src/backends/sim/machine-file/machine-file.ts'
 import { createSim, type Sim } from '../../src/backends/sim/sim.ts'
 import type { FaultEffect } from '../../src/backends/sim/spec/fault-spec.ts'
-import { commandOf, holdersOf } from '../../src/kernel/sysfs.ts'
+import { holdersOf } from '../../src/kernel/holders.ts'
+import { commandOf } from '../../src/kernel/sysfs.ts'
 import { said } from '../contract/answers.ts'
 import { getDeviceFd, getDeviceInfo, s32, setIrqs } from '../contract/calls.ts'
 import { Machine } from '../contract/machine.ts'
@@ -49,6 +50,9 @@ afterEach(async () => {
     await machine.restore()
   }
 })
+
+const pidsOf = async ({ kernel }: Sim, path: string) =>
+  (await holdersOf(kernel, [path])).map(({ pid }) => pid)
 
 describe('hardware that is unplugged', () => {
   test('is taken from the bus once its user has closed it, and is not found again', async () => {
@@ -145,7 +149,7 @@ describe('a process that holds', () => {
     await strike(held('/dev/vfio/3'))
 
     expect(said(await machine.open('/dev/vfio/3'))).toBe('EBUSY')
-    expect(await holdersOf(sim.kernel, '/dev/vfio/3')).toEqual([812])
+    expect(await pidsOf(sim, '/dev/vfio/3')).toEqual([812])
     expect(await commandOf(sim.kernel, 812)).toBe('qemu')
   })
 
@@ -173,7 +177,7 @@ describe('a process that holds', () => {
 
     expect(said(await machine.open('/dev/vfio/3'))).toBe('EBUSY')
     expect(await machine.open('/dev/vfio/devices/vfio0')).toBeGreaterThan(0)
-    expect(await holdersOf(sim.kernel, '/dev/vfio/devices/vfio0')).toContain(812)
+    expect(await pidsOf(sim, '/dev/vfio/devices/vfio0')).toContain(812)
   })
 
   test('from the start, where the machine file says so', async () => {
@@ -203,6 +207,6 @@ describe('a process that holds', () => {
     const { sim, machine } = world()
     await machine.group(EDU)
 
-    expect(await holdersOf(sim.kernel, '/dev/vfio/3')).toEqual([process.pid])
+    expect(await pidsOf(sim, '/dev/vfio/3')).toEqual([process.pid])
   })
 })

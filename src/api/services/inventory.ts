@@ -33,6 +33,9 @@ const deviceToProto = (device: DeviceView): Device => ({
   mdevType: device.mdevType ?? '',
   spaceId: device.spaceId ?? '',
   conditions: conditionsToProto(device.name, device.conditions),
+  busName: device.busName,
+  physicalFunction: device.physicalFunction ?? '',
+  virtualFunctions: [...device.virtualFunctions],
 })
 
 const groupToProto = (group: GroupView): Group => ({
@@ -41,6 +44,7 @@ const groupToProto = (group: GroupView): Group => ({
   blockers: group.blockers.map(blockerToProto),
   devices: group.devices.map(deviceToProto),
   spaceId: group.spaceId ?? '',
+  holders: [...group.holders],
 })
 
 const eventToProto = (event: InventoryEvent): WatchGroupsResponse => {

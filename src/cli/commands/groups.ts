@@ -8,7 +8,6 @@ import { action, type CommandSession } from '../session.ts'
 import { enumText, indented, tableText } from '../table.ts'
 
 const VIABILITY = 'VIABILITY_'
-const BUS = 'DEVICE_BUS_'
 
 const hexId = (value: number, digits: number): string => value.toString(16).padStart(digits, '0')
 
@@ -23,8 +22,10 @@ const column = (devices: readonly Device[], text: (device: Device) => string): s
 const blockersText = (blockers: readonly Blocker[]): string =>
   blockers.map(({ subject, found, fix }) => `${subject} is ${found}; ${fix}`).join('\n')
 
-const blockedText = ({ groupId, blockers }: Group): string =>
-  `group ${groupId} is not viable:\n${indented(blockersText(blockers))}`
+const blockedText = ({ groupId, viability, blockers }: Group): string => {
+  const what = viability === 'VIABILITY_NOT_VIABLE' ? 'not viable' : 'in use'
+  return `group ${groupId} is ${what}:\n${indented(blockersText(blockers))}`
+}
 
 const groupsText = (groups: readonly Group[]): string => {
   const table = tableText(
@@ -90,7 +91,7 @@ export const devicesText = (devices: readonly Device[]): string => {
     ['DEVICE', 'BUS', 'GROUP', 'KIND', 'CLASS', 'DRIVER', 'SPACE'],
     devices.map((device) => [
       device.name,
-      enumText(BUS, device.bus),
+      device.busName,
       device.groupId,
       kindText(device),
       device.bus === 'DEVICE_BUS_PCI' ? hexId(device.classCode, 6) : '',

@@ -17,7 +17,7 @@ import { refusal } from '../../kernel/refusal.ts'
 import { sys } from '../../os/libc.ts'
 import { judgeRegion } from '../../rules/causes/judge-device.ts'
 import { canonicalName } from '../../rules/device-name.ts'
-import type { Inventory } from '../host/inventory.ts'
+import { type Inventory, requireServedBus } from '../host/inventory.ts'
 import type { Client } from '../identity/clients.ts'
 import { requireAllowed } from '../identity/permission.ts'
 import type { Quotas } from '../identity/quotas.ts'
@@ -66,6 +66,7 @@ export class Devices {
     const space = this.#spaceOf(client, spaceId)
     const view = await this.#inventory.device(wanted)
     const { group, name } = view
+    requireServedBus(view, 'open')
     requireAllowed(client, view, `open ${name}`)
     return space.lane.run(async () => {
       // It may have been destroyed while the call waited in the lane.

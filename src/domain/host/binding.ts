@@ -9,14 +9,13 @@
 import { VfiodError } from '../../base/error.ts'
 import { Lanes } from '../../base/lane.ts'
 import { undo, undone } from '../../base/undo.ts'
+import { holdersOf, holdersText } from '../../kernel/holders.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import {
-  cdevOf,
   driverOverride,
   type HostDevice,
   hasPciDriver,
   hostDevice,
-  namedHoldersOf,
   probeDriver,
   setDriverOverride,
   unbindDriver,
@@ -27,7 +26,8 @@ import type { Client } from '../identity/clients.ts'
 import { requireAllowed } from '../identity/permission.ts'
 import { holderOf, ownerText } from '../state/owner.ts'
 import type { State } from '../state/state.ts'
-import type { DeviceView, Inventory } from './inventory.ts'
+import { type DeviceView, type Inventory, requireServedBus } from './inventory.ts'
+import { nodesOf } from './outside.ts'
 import { notDone, patiently } from './patience.ts'
 
 const DEFAULT_DRIVER = 'vfio-pci'
@@ -172,6 +172,7 @@ export class DriverBinding {
     const chosen = new Map<string, HostDevice>()
     for (const name of request.devices) {
       const device = await this.#inventory.device(name)
+      requireServedBus(device, 'move')
       if (device.bus !== 'pci') {
         throw new VfiodError(
           'BAD_ARGUMENT',
@@ -200,15 +201,16 @@ export class DriverBinding {
   }
 
   /** No address space of the daemon has the device open, or its group in the kernel. */
-  #requireNoUser({ name, group, driver }: HostDevice): void {
+  #requireNoUser(device: HostDevice): void {
+    const { name, group, driver } = device
     const act = `Cannot move ${name} to another driver`
     const opener = this.#state.userOfDevice(name)
     if (opener !== undefined) {
       const { holder, fix } = holderOf(this.#state, opener.owner, 'close it first')
-      throw new VfiodError(
-        'DEVICE_IN_USE',
+      throw inUse(
+        device,
         `${act}: it is open in address space "${opener.id}" of ${holder}; ${fix}`,
-        { resource: { type: 'device', name, owner: ownerText(opener.owner) } },
+        ownerText(opener.owner),
       )
     }
     const member = this.#state.member(group)
@@ -225,16 +227,42 @@ export class DriverBinding {
   /** No process outside the daemon has it open either: the kernel would wait for it without end. */
   async #requireUnused(device: HostDevice): Promise<void> {
     this.#requireNoUser(device)
+    await this.#requireNotHeld(device)
+    // The driver of a PF takes its VFs with it, and waits for those that use them.
+    if (device.driver === undefined) return
+    for (const name of device.virtualFunctions) {
+      const vf = await hostDevice(this.#kernel, name)
+      if (vf !== undefined) await this.#requireUnusedVf(device, vf)
+    }
+  }
+
+  async #requireUnusedVf(pf: HostDevice, vf: HostDevice): Promise<void> {
+    try {
+      this.#requireNoUser(vf)
+      await this.#requireNotHeld(vf)
+    } catch (error) {
+      if (!(error instanceof VfiodError)) throw error
+      const owner = error.details.resource?.owner ?? ''
+      const found = error.message.slice(error.message.indexOf(': ') + 2)
+      throw inUse(
+        pf,
+        `Cannot move ${pf.name} to another driver: its virtual function ${vf.name} would go with it, and ${found}`,
+        owner,
+      )
+    }
+  }
+
+  async #requireNotHeld(device: HostDevice): Promise<void> {
     if (!isVfioDriver(device)) return
     const { name, group } = device
-    const cdev = await cdevOf(this.#kernel, name)
-    const nodes = [`/dev/vfio/${group}`, ...(cdev === undefined ? [] : [cdev])]
-    const holders = await namedHoldersOf(this.#kernel, nodes)
+    const nodes = await nodesOf(this.#kernel, group, [name])
+    const holders = await holdersOf(this.#kernel, nodes)
     if (holders.length === 0) return
-    throw new VfiodError(
-      'DEVICE_IN_USE',
-      `Cannot move ${name} to another driver: ${holders.join(' and ')} has ${nodes.join(' or ')} open, and the kernel would wait for that; close it there first`,
-      { resource: { type: 'device', name, owner: holders.join(' and ') } },
+    const who = holdersText(holders)
+    throw inUse(
+      device,
+      `Cannot move ${name} to another driver: ${who} has ${nodes.join(' or ')} open, and the kernel would wait for that; close it there first`,
+      who,
     )
   }
 
@@ -308,6 +336,9 @@ export class DriverBinding {
     return Promise.all(devices.map(({ name }) => this.#inventory.device(name)))
   }
 }
+
+const inUse = ({ name }: HostDevice, message: string, owner: string): VfiodError =>
+  new VfiodError('DEVICE_IN_USE', message, { resource: { type: 'device', name, owner } })
 
 /** The device has another driver than it was to have, although every write went well. */
 function misbound(

@@ -3,21 +3,25 @@
 import { type Blocker, VfiodError } from '../../base/error.ts'
 import { LIMITS } from '../../base/limits.ts'
 import { Mailbox } from '../../base/mailbox.ts'
+import { type Holder, holderText } from '../../kernel/holders.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import {
+  busOf,
   groupDevices,
   groupNumbers,
   type HostDevice,
   hostDevice,
+  memberDevice,
   whyNoGroups,
 } from '../../kernel/sysfs.ts'
 import { canonicalName } from '../../rules/device-name.ts'
-import { blockersOf, type Viability, viabilityOf } from '../../rules/viability.ts'
+import { blockersOf, isVfioDriver, type Viability, viabilityOf } from '../../rules/viability.ts'
 import type { Client } from '../identity/clients.ts'
 import type { Quotas } from '../identity/quotas.ts'
 import type { Change } from '../state/changes.ts'
 import type { DeviceCondition } from '../state/records.ts'
 import type { State } from '../state/state.ts'
+import { nodesOf, OutsideHolders } from './outside.ts'
 
 /** The changes after which a group or a device may look different. */
 const CHANGES_OF_GROUPS: ReadonlySet<Change['kind']> = new Set([
@@ -40,8 +44,10 @@ export interface DeviceView extends HostDevice {
 export interface GroupView {
   readonly group: number
   readonly viability: Viability
-  /** The devices that keep the group from being viable; empty when it is viable. */
+  /** What keeps the group from being used: devices with other drivers, and processes that have it open. */
   readonly blockers: readonly Blocker[]
+  /** Processes outside the daemon that have the group or a device of it open. */
+  readonly holders: readonly Holder[]
   readonly devices: readonly DeviceView[]
   /** The address space that has the group. */
   readonly spaceId: string | undefined
@@ -57,6 +63,7 @@ export class Inventory {
   readonly #state: State
   readonly #quotas: Quotas
   readonly #watchMs: number
+  readonly #outside: OutsideHolders
   #watchers = 0
 
   constructor(parts: {
@@ -66,6 +73,7 @@ export class Inventory {
     readonly watchMs: number
   }) {
     this.#kernel = parts.kernel
+    this.#outside = new OutsideHolders(parts.kernel)
     this.#state = parts.state
     this.#quotas = parts.quotas
     this.#watchMs = parts.watchMs
@@ -104,11 +112,11 @@ export class Inventory {
 
   /** One device; NO_SUCH_DEVICE when no group has one of that name. */
   async device(name: string): Promise<DeviceView> {
-    const device = await hostDevice(this.#kernel, canonicalName(name))
+    const device = await this.#find(canonicalName(name))
     if (device !== undefined) return this.#deviceView(device)
     throw new VfiodError(
       'NO_SUCH_DEVICE',
-      `Cannot find device "${name}": no IOMMU group has a PCI or mediated device of that name`,
+      `Cannot find device "${name}": no IOMMU group has a device of that name`,
       { resource: { type: 'device', name } },
     )
   }
@@ -141,6 +149,16 @@ export class Inventory {
     }
   }
 
+  /** Only the groups know the devices of buses other than PCI and mdev. */
+  async #find(name: string): Promise<HostDevice | undefined> {
+    if (busOf(name) !== 'other') return hostDevice(this.#kernel, name)
+    for (const group of await groupNumbers(this.#kernel)) {
+      const names = await groupDevices(this.#kernel, group)
+      if (names?.includes(name)) return memberDevice(this.#kernel, group, name)
+    }
+    return undefined
+  }
+
   async *#changes(known: Map<number, string>): AsyncGenerator<InventoryEvent, void> {
     const views = await this.groups()
     const present = new Set(views.map((view) => view.group))
@@ -160,21 +178,47 @@ export class Inventory {
   async #groupView(group: number): Promise<GroupView | undefined> {
     const names = await groupDevices(this.#kernel, group)
     if (names === undefined) return undefined
-    const found = await Promise.all(names.map((name) => hostDevice(this.#kernel, name)))
+    const found = await Promise.all(names.map((name) => memberDevice(this.#kernel, group, name)))
     const devices = found.filter((device) => device !== undefined)
+    const holders = await this.#holdersOf(group, devices)
     return {
       group,
       viability: viabilityOf(devices),
-      blockers: blockersOf(devices),
+      blockers: [...blockersOf(devices), ...holders.map((holder) => heldBy(group, holder))],
+      holders,
       devices: devices.map((device) => this.#deviceView(device)),
       spaceId: this.#state.userOfGroup(group)?.id,
     }
+  }
+
+  /** A group that the daemon has is open for no other process. */
+  async #holdersOf(group: number, devices: readonly HostDevice[]): Promise<Holder[]> {
+    const bound = devices.filter(isVfioDriver)
+    if (bound.length === 0 || this.#state.member(group)?.isAttached) return []
+    const names = bound.map(({ name }) => name)
+    return this.#outside.of(await nodesOf(this.#kernel, group, names))
   }
 
   #deviceView(device: HostDevice): DeviceView {
     const open = this.#state.device(device.name)
     return { ...device, spaceId: open?.spaceId, conditions: open?.conditions ?? [] }
   }
+}
+
+const heldBy = (group: number, holder: Holder): Blocker => ({
+  subject: `group ${group}`,
+  found: `open in ${holderText(holder)} by ${holder.path}`,
+  fix: 'close it there',
+})
+
+/** Throw UNSUPPORTED for a device that VFIO may serve and vfiod does not. */
+export function requireServedBus({ name, bus, busName }: HostDevice, act: string): void {
+  if (bus !== 'other') return
+  throw new VfiodError(
+    'UNSUPPORTED',
+    `Cannot ${act} ${name}: it is on the bus ${busName}, and vfiod serves PCI and mediated devices`,
+    { resource: { type: 'device', name } },
+  )
 }
 
 const tooManyWatches = (current: number): VfiodError =>

@@ -13,11 +13,13 @@ import { type Blocker, VfiodError } from '../../base/error.ts'
 import { Lane } from '../../base/lane.ts'
 import { type DeviceFd, type IovaRange, PAGE_SIZE } from '../../base/units.ts'
 import { explained } from '../../kernel/diagnosis.ts'
+import { holdersOf, holdersText } from '../../kernel/holders.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import { wasErrno } from '../../kernel/refusal.ts'
-import { cdevOf, groupDevices, namedHoldersOf } from '../../kernel/sysfs.ts'
+import { groupDevices } from '../../kernel/sysfs.ts'
 import { isBridge } from '../../rules/viability.ts'
 import type { GroupView, Inventory } from '../host/inventory.ts'
+import { nodesOf } from '../host/outside.ts'
 import type { Client } from '../identity/clients.ts'
 import type { IommuBackend, Limits } from '../iommu/backend.ts'
 import type { Mappings } from '../state/mapping-table.ts'
@@ -334,11 +336,9 @@ export class AddressSpace {
   /** Who keeps the group from being opened: a holder of its node, or of the cdev of a device of it. */
   async #holderText(group: number): Promise<string | undefined> {
     const { kernel } = this.#parts
-    const names = (await groupDevices(kernel, group)) ?? []
-    const cdevs = await Promise.all(names.map((name) => cdevOf(kernel, name)))
-    const nodes = [`/dev/vfio/${group}`, ...cdevs.filter((cdev) => cdev !== undefined)]
-    const holders = await namedHoldersOf(kernel, nodes)
-    if (holders.length > 0) return holders.join(' and ')
+    const nodes = await nodesOf(kernel, group, (await groupDevices(kernel, group)) ?? [])
+    const holders = await holdersOf(kernel, nodes)
+    if (holders.length > 0) return holdersText(holders)
     const exported = this.#state.exportsOf(group)
     return exported.length > 0 ? `the fd of ${exported.join(' and ')}` : undefined
   }

@@ -5,7 +5,7 @@ import { undone } from '../../base/undo.ts'
 import { iova } from '../../base/units.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import { hasRole } from '../../rules/policy.ts'
-import type { Inventory } from '../host/inventory.ts'
+import type { DeviceView, Inventory } from '../host/inventory.ts'
 import { type Client, ownerOf } from '../identity/clients.ts'
 import { requireId } from '../identity/ids.ts'
 import { requireBelowLimit } from '../identity/limits.ts'
@@ -109,7 +109,7 @@ export class Spaces {
   async addGroup(client: Client, id: string, group: number): Promise<AddressSpace> {
     return this.inLane(this.#adder(client, id), id, async (space) => {
       const { devices } = await this.#parts.inventory.group(group)
-      for (const device of devices) requireAllowed(space.client, device, 'add its group')
+      for (const device of served(devices)) requireAllowed(space.client, device, 'add its group')
       await space.addGroup(group)
       return space
     })
@@ -220,7 +220,7 @@ export class Spaces {
   async requireAllowed(client: Client, spaces: readonly AddressSpace[]): Promise<void> {
     for (const group of spaces.flatMap(({ groups }) => groups)) {
       const { devices } = await this.#parts.inventory.group(group)
-      for (const device of devices) requireAllowed(client, device, `adopt group ${group}`)
+      for (const device of served(devices)) requireAllowed(client, device, `adopt group ${group}`)
     }
   }
 
@@ -278,6 +278,10 @@ async function reconciled(
     throw error
   }
 }
+
+/** No client can open a device of another bus, so no policy has to allow it. */
+const served = (devices: readonly DeviceView[]): DeviceView[] =>
+  devices.filter(({ bus }) => bus !== 'other')
 
 const nothingMapped = (items: readonly Piece[] | 'all'): BatchResult => ({
   errors: items === 'all' ? [undefined] : items.map(() => undefined),

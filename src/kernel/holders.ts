@@ -1,0 +1,50 @@
+/** Which processes have a file of /dev/vfio open, from /proc: those that this process may see. */
+
+import type { Kernel } from './port.ts'
+import { commandOf } from './sysfs.ts'
+
+export interface Holder {
+  readonly pid: number
+  /** Its command name; `gone` where it has ended since. */
+  readonly command: string
+  /** What it has open: `/dev/vfio/N` or `/dev/vfio/devices/vfioN`. */
+  readonly path: string
+}
+
+/** `pid 812 (qemu)` */
+export const holderText = ({ pid, command }: Holder): string => `pid ${pid} (${command})`
+
+/** Of several, each process once: `pid 812 (qemu) and pid 813 (dpdk)`. */
+export const holdersText = (holders: readonly Holder[]): string =>
+  [...new Set(holders.map(holderText))].join(' and ')
+
+const NODES = '/dev/vfio/'
+/** The container: every process may have it open, and it belongs to none of the groups. */
+const CONTAINER = '/dev/vfio/vfio'
+
+/** Every file of a group or a device that a process has open. One pass over /proc. */
+export async function vfioHolders(kernel: Kernel): Promise<Holder[]> {
+  const names = await kernel.readDir('/proc')
+  if (typeof names === 'number') return []
+  const holders: Holder[] = []
+  for (const pid of names.filter((name) => /^\d+$/.test(name))) {
+    const paths = await openNodes(kernel, pid)
+    if (paths.length === 0) continue
+    const command = (await commandOf(kernel, Number(pid))) ?? 'gone'
+    for (const path of paths) holders.push({ pid: Number(pid), command, path })
+  }
+  return holders
+}
+
+/** Those of certain files. */
+export const holdersOf = async (kernel: Kernel, paths: readonly string[]): Promise<Holder[]> =>
+  (await vfioHolders(kernel)).filter(({ path }) => paths.includes(path))
+
+async function openNodes(kernel: Kernel, pid: string): Promise<string[]> {
+  const fds = await kernel.readDir(`/proc/${pid}/fd`)
+  if (typeof fds === 'number') return []
+  const links = await Promise.all(fds.map((fd) => kernel.readLink(`/proc/${pid}/fd/${fd}`)))
+  const isNode = (link: string | number): link is string =>
+    typeof link === 'string' && link.startsWith(NODES) && link !== CONTAINER
+  return [...new Set(links.filter(isNode))]
+}
