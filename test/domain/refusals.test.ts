@@ -8,7 +8,13 @@ import {
   VFIO_IOMMU_UNMAP_DMA,
   VFIO_SET_IOMMU,
 } from '../../src/abi/container.ts'
-import { VFIO_DEVICE_SET_IRQS } from '../../src/abi/device.ts'
+import { VFIO_DEVICE_RESET, VFIO_DEVICE_SET_IRQS } from '../../src/abi/device.ts'
+import {
+  VFIO_DEVICE_FEATURE,
+  VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE,
+  VFIO_DEVICE_FEATURE_SET,
+  vfio_device_feature,
+} from '../../src/abi/feature.ts'
 import { VFIO_GROUP_GET_DEVICE_FD, VFIO_GROUP_SET_CONTAINER } from '../../src/abi/group.ts'
 import { defaultMachine } from '../../src/backends/sim/spec/default-machine.ts'
 import { intelVtd } from '../../src/backends/sim/spec/iommu-models.ts'
@@ -20,6 +26,7 @@ import { COMPAT } from '../modes.ts'
 import {
   EDU,
   EDU_GROUP,
+  MTTY,
   OTHER_EDU,
   OTHER_EDU_GROUP,
   readySpace,
@@ -506,6 +513,75 @@ describe('a region that does not answer', () => {
       reason: 'REGION_CLAIMED',
       message: expect.stringContaining(`region 0 of ${EDU} is claimed by BOOTFB`),
       details: { resource: { type: 'device', name: EDU, owner: 'BOOTFB' } },
+    })
+  })
+})
+
+describe('a device that is not reset', () => {
+  const resetOf = async (hasReset: boolean) => {
+    const functions = defaultMachine.functions.map((each) =>
+      each.address === EDU ? { ...each, hasReset } : each,
+    )
+    const at = worldWith({}, { functions })
+    await openEdu(at)
+    refuse(at, VFIO_DEVICE_RESET, 'ENOTTY')
+    return refusedBy(at.domain.devices.reset(alice, EDU))
+  }
+
+  test('although it can be did not come back in time: DEVICE_GONE', async () => {
+    expect(await resetOf(true)).toMatchObject({
+      reason: 'DEVICE_GONE',
+      details: { causes: ['reset-timed-out'] },
+    })
+  })
+
+  test('because it cannot be is UNSUPPORTED', async () => {
+    expect(await resetOf(false)).toMatchObject({
+      reason: 'UNSUPPORTED',
+      details: { causes: ['no-reset'] },
+    })
+  })
+})
+
+describe('an arc that a device does not take', () => {
+  /** Answers every set of the state with an errno; reading the state goes on. */
+  const refusingArcs =
+    (errno: ErrnoName) =>
+    (kernel: Kernel): Kernel =>
+      new Proxy(kernel, {
+        get: (target, name) => {
+          const value = Reflect.get(target, name, target)
+          if (name !== 'ioctl') return typeof value === 'function' ? value.bind(target) : value
+          return async (fd: number, request: number, arg: Uint8Array) => {
+            const isFeature = request === VFIO_DEVICE_FEATURE.number
+            const flags = isFeature ? vfio_device_feature.decode(arg).flags : 0
+            const wanted = VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE
+            return flags === wanted ? -ERRNO[errno] : target.ioctl(fd, request, arg)
+          }
+        },
+      })
+
+  const setState = async (errno: ErrnoName) => {
+    const at = world({}, { over: refusingArcs(errno) })
+    const { group } = await at.domain.inventory.device(MTTY)
+    await at.domain.spaces.create(alice, 'space')
+    await at.domain.spaces.addGroup(alice, 'space', group)
+    await at.domain.devices.open(alice, 'space', MTTY)
+    return refusedBy(at.domain.migration.setState(alice, MTTY, 'STOP'))
+  }
+
+  test('and stays in its state is ARC_BLOCKED: nothing was loaded that it could refuse', async () => {
+    expect(await setState('EINVAL')).toMatchObject({
+      reason: 'ARC_BLOCKED',
+      message: expect.stringContaining('it is in RUNNING'),
+      details: { causes: ['arc-blocked'] },
+    })
+  })
+
+  test('because its driver failed is not said to be in ERROR, or asleep', async () => {
+    expect(await setState('EIO')).toMatchObject({
+      reason: 'KERNEL_REFUSED',
+      details: { causes: ['driver-failed'] },
     })
   })
 })

@@ -135,7 +135,7 @@ describe('migration through gRPC', () => {
     const refused = setState(target, { state: 'MIGRATION_STATE_RUNNING' })
 
     await expect(refused).rejects.toMatchObject({ reason: 'STATE_REFUSED_BY_DEVICE' })
-    await expect(refused).rejects.toThrow(/it is in RESUMING; reset it/)
+    await expect(refused).rejects.toThrow(/it is in RESUMING: .*; reset it/)
     await client.device.resetDevice({ name: target })
     expect(await client.migration.getMigrationState({ name: target })).toMatchObject({
       state: 'MIGRATION_STATE_RUNNING',

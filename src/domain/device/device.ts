@@ -15,7 +15,9 @@ import {
   regionInfo,
   resetDevice,
 } from '../../kernel/device-calls.ts'
+import { explained } from '../../kernel/diagnosis.ts'
 import type { Kernel } from '../../kernel/port.ts'
+import { ruledOut } from '../../rules/causes/cause.ts'
 import type { Client } from '../identity/clients.ts'
 import type { AddressSpace } from '../space/space.ts'
 import { requireOwner } from '../state/owner.ts'
@@ -78,7 +80,7 @@ export class OpenDevice {
     try {
       const flags = await deviceInfo(kernel, fd)
       // A driver may keep state from its last user, a half-done migration included.
-      await resetIfPossible(kernel, fd)
+      await resetIfPossible(kernel, { fd, flags })
       const regions = await Promise.all(
         Array.from({ length: flags.regions }, (_, index) => regionInfo(kernel, fd, index)),
       )
@@ -161,10 +163,18 @@ export const notOpen = (name: string): VfiodError =>
     },
   )
 
+type Resettable = Pick<OpenDevice, 'fd' | 'flags'>
+
+/** Reset: ENOTTY of a device that says it can is one that did not come back in time. */
+export const reset = (kernel: Kernel, { fd, flags }: Resettable): Promise<void> =>
+  explained(resetDevice(kernel, fd), async () =>
+    ruledOut(flags.canReset ? 'no-reset' : 'reset-timed-out'),
+  )
+
 /** Reset, or do nothing where the device has no reset method; answers which. */
-export async function resetIfPossible(kernel: Kernel, fd: DeviceFd): Promise<boolean> {
+export async function resetIfPossible(kernel: Kernel, device: Resettable): Promise<boolean> {
   try {
-    await resetDevice(kernel, fd)
+    await reset(kernel, device)
     return true
   } catch (error) {
     if (error instanceof VfiodError && error.reason === 'UNSUPPORTED') return false

@@ -3,13 +3,7 @@
 import { VfiodError } from '../../base/error.ts'
 import { LIMITS } from '../../base/limits.ts'
 import { hex } from '../../base/units.ts'
-import {
-  disableIrqs,
-  type Region,
-  readRegion,
-  resetDevice,
-  writeRegion,
-} from '../../kernel/device-calls.ts'
+import { disableIrqs, type Region, readRegion, writeRegion } from '../../kernel/device-calls.ts'
 import { regionFacts } from '../../kernel/device-facts.ts'
 import { explained, type Judge } from '../../kernel/diagnosis.ts'
 import type { Kernel } from '../../kernel/port.ts'
@@ -29,7 +23,7 @@ import type { DeviceCondition } from '../state/records.ts'
 import type { State } from '../state/state.ts'
 import { DEVICE_PRICE } from '../state/usage.ts'
 import { DeviceConditions, lostError } from './conditions.ts'
-import { notOpen, OpenDevice, resetIfPossible } from './device.ts'
+import { notOpen, OpenDevice, reset, resetIfPossible } from './device.ts'
 
 export class Devices {
   readonly #kernel: Kernel
@@ -176,7 +170,7 @@ export class Devices {
   async reset(client: Client, name: string): Promise<void> {
     const device = this.get(client, name)
     await device.run(client, async () => {
-      await resetDevice(this.#kernel, device.fd)
+      await reset(this.#kernel, device)
       for (const { onReset } of device.hooks) await onReset?.()
     })
   }
@@ -260,7 +254,7 @@ export class Devices {
         await disableIrqs(this.#kernel, device.fd, index).catch(() => undefined)
       }
       // The next user must find neither DMA under way nor a half-done migration.
-      await resetIfPossible(this.#kernel, device.fd).catch(() => false)
+      await resetIfPossible(this.#kernel, device).catch(() => false)
       for (const { onClosing } of device.hooks) await onClosing?.()
       device.hooks.clear()
       device.signals.close()

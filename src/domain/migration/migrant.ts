@@ -1,6 +1,9 @@
 /** The migration part of one open device: the driver of its protocol, and its session. */
 
 import { VfiodError } from '../../base/error.ts'
+import { KernelRefusal } from '../../kernel/refusal.ts'
+import { CAUSES, type CauseId } from '../../rules/causes/catalog.ts'
+import { ruledOut, type Verdict } from '../../rules/causes/cause.ts'
 import { isSaving, type MigState, sessionEffect } from '../../rules/mig-arcs.ts'
 import type { OpenDevice } from '../device/device.ts'
 import type { Client } from '../identity/clients.ts'
@@ -78,19 +81,17 @@ export class Migrant implements SessionHolder {
     readonly error: unknown
   }): Promise<unknown> {
     const { current, target, error } = tried
-    if (!(error instanceof VfiodError)) return error
+    if (!(error instanceof KernelRefusal)) return error
     const now = await this.driver.state().catch(() => undefined)
     if (now !== undefined && now !== current) await dropSession(this)
     const rests = now === undefined ? 'its state cannot be read' : `it is in ${now}`
-    const isLoad = current === 'RESUMING' && now === 'RESUMING'
-    return new VfiodError(
-      isLoad ? 'STATE_REFUSED_BY_DEVICE' : now === 'ERROR' ? 'DEVICE_IN_ERROR' : error.reason,
-      isLoad
-        ? `Cannot set ${target} on ${this.name}: the device refused the state it was given (${error.details.errno}), which is incomplete or of another kind of device; ${rests}; reset it`
-        : `Cannot set ${target} on ${this.name}: the device answered ${error.details.errno}; ${rests}`,
-      error.details,
-      error,
-    )
+    const judged = error.judged(judgeArc({ current, now }))
+    const { causes, details } = judged
+    const reason = now === 'ERROR' ? 'DEVICE_IN_ERROR' : judged.reason
+    const act = `Cannot set ${target} on ${this.name}: the device answered ${error.errno}`
+    const why = causes.map((cause) => `${CAUSES[cause].found}; ${CAUSES[cause].fix}`).join('. Or ')
+    const message = why === '' ? `${act}; ${rests}` : `${act}, and ${rests}: ${why}`
+    return new VfiodError(reason, message, details, error)
   }
 }
 
@@ -140,4 +141,22 @@ function requireWhole(migrant: Migrant, target: MigState): void {
     `Cannot set ${target} on ${name}: the writer of session ${session.id} broke off after ${session.bytes} bytes; continue writing there, or reset the device`,
     { resource: { type: 'session', name } },
   )
+}
+
+/** Why a device did not go to a state, by the states that it was in and is in. */
+function judgeArc(at: {
+  readonly current: MigState
+  readonly now: MigState | undefined
+}): Verdict<CauseId>[] {
+  const { current, now } = at
+  if (now === 'ERROR') {
+    const found = 'the device failed on an arc and is in ERROR'
+    return [{ cause: 'device-in-error', isSo: true, found }]
+  }
+  if (current === 'RESUMING' && now === 'RESUMING')
+    return ruledOut('arc-blocked', 'device-in-error')
+  const verdicts = ruledOut<CauseId>('state-refused')
+  // It has told its state, so it is awake.
+  if (now !== undefined) verdicts.push(...ruledOut<CauseId>('device-does-not-wake'))
+  return now === undefined ? verdicts : [...verdicts, ...ruledOut<CauseId>('device-in-error')]
 }

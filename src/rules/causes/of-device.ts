@@ -69,13 +69,13 @@ export const DEVICE_ROWS = {
   VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE: {
     ...FEATURE,
     ...NEW_FD,
-    EINVAL: ['arc-blocked', 'state-refused'],
+    EINVAL: ['arc-blocked', 'state-refused', 'device-in-error'],
     EOPNOTSUPP: ['arc-blocked'],
-    EIO: ['device-in-error', 'device-does-not-wake'],
+    EIO: ['device-in-error', 'driver-failed', 'device-does-not-wake'],
     EBUSY: ['device-in-reset'],
     ENODEV: ['device-gone'],
     ENOSPC: ['driver-failed'],
-    ETIMEDOUT: ['device-in-error'],
+    ETIMEDOUT: ['device-in-error', 'driver-failed'],
   },
   VFIO_DEVICE_FEATURE_MIG_DATA_SIZE: { ...FEATURE, ENODEV: ['device-gone'] },
   VFIO_DEVICE_FEATURE_DMA_LOGGING_START: {

@@ -146,7 +146,7 @@ export const GROUP_CAUSES = {
     reason: 'SPACE_NOT_READY',
     found:
       'the container has no IOMMU any more: outside of vfiod the last device of its groups was taken from its driver or removed',
-    fix: 'destroy the address space, and bind the devices again',
+    fix: 'bind a device of its groups again, and map anew: its mappings are gone',
   },
   'group-not-in-container': {
     reason: 'SPACE_NOT_READY',
