@@ -130,6 +130,17 @@ describe('vfioctl map', () => {
   })
 })
 
+describe('a device that is named another way', () => {
+  test.each(['00:04.0', '00000000:00:04.0'])(
+    'is answered by its canonical name: %s',
+    async (name) => {
+      const { stdout } = await vfioctl('info', name)
+
+      expect(stdout).toMatch(/(^|\s)0000:00:04\.0\s/)
+    },
+  )
+})
+
 describe('vfioctl region', () => {
   test('writes a file to a region and reads it back into a file', async () => {
     writeFileSync(join(cwd, 'value'), Buffer.from('78563412', 'hex'))

@@ -38,7 +38,7 @@ const info = (session: CommandSession, name: string): Promise<void> =>
     const { spaceId: _, owner: __, ...lasting } = info
     session.output.answer(lasting, () => {
       const properties = propertiesText([
-        ['device', name],
+        ['device', device.name],
         ['group', device.groupId],
         ['driver', device.driver],
         ['reset', info.canReset ? 'possible' : 'not announced'],
@@ -49,9 +49,9 @@ const info = (session: CommandSession, name: string): Promise<void> =>
   })
 
 const reset = (session: CommandSession, name: string): Promise<void> =>
-  withDevice(session, name, async ({ client, signal }) => {
-    await client.device.resetDevice({ name }, { signal })
-    session.output.answer({ device: name, reset: true }, () => `${name} is reset`)
+  withDevice(session, name, async ({ client, device, signal }) => {
+    await client.device.resetDevice({ name: device.name }, { signal })
+    session.output.answer({ device: device.name, reset: true }, () => `${device.name} is reset`)
   })
 
 export const addDeviceCommands = (program: Command): void => {

@@ -23,13 +23,13 @@ what a reset leaves.`
 const stateText = (state: string): string => state.replace('MIGRATION_STATE_', '')
 
 const caps = (session: CommandSession, name: string): Promise<void> =>
-  withDevice(session, name, async ({ client, output, signal }) => {
+  withDevice(session, name, async ({ client, device, output, signal }) => {
     const capabilities = await client.migration.getMigrationCapabilities({ name }, { signal })
     const { state } = await client.migration.getMigrationState({ name }, { signal })
     output.answer({ ...capabilities, state }, () => {
       const yesNo = (value: boolean) => (value ? 'yes' : 'no')
       return propertiesText([
-        ['device', name],
+        ['device', device.name],
         ['state', stateText(state)],
         ['STOP_COPY', yesNo(capabilities.stopCopy)],
         ['P2P', yesNo(capabilities.p2p)],
@@ -55,7 +55,7 @@ const save = (
     const output = isStandardOutput(file) ? session.output.onStderr() : session.output
     output.answer(saved, () =>
       propertiesText([
-        ['device', name],
+        ['device', borrowed.device.name],
         ['file', file],
         ['path', saved.path.map(stateText).join(' -> ')],
         ['pre-copied', bytesText(saved.precopyBytes)],
@@ -70,7 +70,7 @@ const load = (session: CommandSession, name: string, file: string): Promise<void
     const loaded = await loadState(borrowed, file)
     session.output.answer(loaded, () =>
       propertiesText([
-        ['device', name],
+        ['device', borrowed.device.name],
         ['file', file],
         ['total', bytesText(loaded.bytes)],
         ['sha256', loaded.sha256],
