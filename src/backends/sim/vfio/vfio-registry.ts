@@ -8,6 +8,9 @@ import type { IommuGroup } from '../iommu/iommu-group.ts'
 import { VfioGroup } from './group.ts'
 import type { VfioDevice } from './vfio-device.ts'
 
+/** How often a user is asked again for a device that its driver is to leave; Linux does every 10 s. */
+const REQUEST_STEPS = 100
+
 export class VfioRegistry {
   readonly #pending: Pending
   readonly groups = new Map<number, VfioGroup>()
@@ -42,8 +45,10 @@ export class VfioRegistry {
     group.devices.delete(device)
     if (device.isOpen) {
       device.request()
+      let steps = 0
       const stopAsking = this.#pending.watch(() => {
-        device.request()
+        steps += 1
+        if (steps % REQUEST_STEPS === 0) device.request()
         return false
       })
       await device.whenClosed()
