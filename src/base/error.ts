@@ -112,6 +112,16 @@ export interface LimitHit {
   readonly needed: bigint
 }
 
+/** Who has the object that a call needs. */
+export interface HolderDetail {
+  /** The client, by the id that WhoAmI tells, and its address space; where a client of the daemon has it. */
+  readonly client?: string
+  readonly space?: string
+  /** Processes outside the daemon, and the files by which they have it. */
+  readonly pids?: readonly number[]
+  readonly paths?: readonly string[]
+}
+
 export interface Details {
   /** The ioctl or verb that was tried, e.g. `VFIO_GROUP_SET_CONTAINER`. */
   readonly op?: string
@@ -125,6 +135,9 @@ export interface Details {
   readonly field?: string
   /** The object at fault and who owns it (google.rpc.ResourceInfo). */
   readonly resource?: { readonly type: string; readonly name: string; readonly owner?: string }
+  readonly holder?: HolderDetail
+  /** The state that a device rests in after an arc that failed: `STOP_COPY`; `UNKNOWN` where it cannot be read. */
+  readonly deviceState?: string
   readonly retryAfterMs?: number
 }
 

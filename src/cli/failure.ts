@@ -58,7 +58,7 @@ const adviceOn = (reason: string): string =>
   Object.hasOwn(REASONS, reason) ? REASONS[reason as Reason] : ''
 
 const detailLines = (details: Details): Line[] => {
-  const { blockers = [], quota, resource, field, retryAfterMs } = details
+  const { blockers = [], quota, resource, field, holder, deviceState, retryAfterMs } = details
   const lines: Line[] = blockers.map(({ subject, found }) => ['blocked by', `${subject}: ${found}`])
   for (const fix of new Set(blockers.map((blocker) => blocker.fix))) lines.push(['fix', fix])
   if (quota !== undefined) {
@@ -66,6 +66,9 @@ const detailLines = (details: Details): Line[] => {
     lines.push(['in use', `${quota.current}, and ${quota.needed} more needed`])
   }
   if (resource?.owner !== undefined) lines.push(['owner', resource.owner])
+  if (holder?.space !== undefined) lines.push(['space', holder.space])
+  if (holder?.client !== undefined) lines.push(['client', holder.client])
+  if (deviceState !== undefined) lines.push(['state', deviceState])
   if (field !== undefined) lines.push(['field', field])
   if (retryAfterMs !== undefined) lines.push(['retry', `in ${retryAfterMs} ms`])
   return lines

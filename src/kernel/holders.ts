@@ -1,5 +1,6 @@
 /** Which processes have a file of /dev/vfio open, from /proc: those that this process may see. */
 
+import type { HolderDetail } from '../base/error.ts'
 import type { Kernel } from './port.ts'
 import { commandOf } from './sysfs.ts'
 
@@ -17,6 +18,12 @@ export const holderText = ({ pid, command }: Holder): string => `pid ${pid} (${c
 /** Of several, each process once: `pid 812 (qemu) and pid 813 (dpdk)`. */
 export const holdersText = (holders: readonly Holder[]): string =>
   [...new Set(holders.map(holderText))].join(' and ')
+
+/** For the details of an error. */
+export const holderDetail = (holders: readonly Holder[]): HolderDetail => ({
+  pids: [...new Set(holders.map(({ pid }) => pid))],
+  paths: [...new Set(holders.map(({ path }) => path))],
+})
 
 const NODES = '/dev/vfio/'
 /** The container: every process may have it open, and it belongs to none of the groups. */

@@ -3,7 +3,7 @@
  * library decodes it from the `grpc-status-details-bin` trailer. Encoded by the daemon, decoded by
  * the client; what goes in comes out again, up to the bounds that keep it inside a header block.
  */
-import type { Blocker, Details, LimitHit, VfiodError } from '../base/error.ts'
+import type { Blocker, Details, HolderDetail, LimitHit, VfiodError } from '../base/error.ts'
 import type { BadRequest, BadRequest__Output } from '../proto/google/rpc/BadRequest.ts'
 import type { ErrorInfo, ErrorInfo__Output } from '../proto/google/rpc/ErrorInfo.ts'
 import type {
@@ -94,7 +94,22 @@ const quotaMetadata = ({ limit, max, current, needed }: LimitHit): Record<string
   needed: String(needed),
 })
 
-const metadataOf = ({ op, errno, causes, quota }: Details): Record<string, string> => ({
+const LIST_SEPARATOR = ','
+
+const holderMetadata = ({ client, space, pids, paths }: HolderDetail): Record<string, string> => ({
+  ...(client === undefined ? {} : { holder_client: short(client) }),
+  ...(space === undefined ? {} : { holder_space: short(space) }),
+  ...(pids === undefined ? {} : { holder_pids: short(pids.join(LIST_SEPARATOR)) }),
+  ...(paths === undefined ? {} : { holder_paths: short(paths.join(LIST_SEPARATOR)) }),
+})
+
+const metadataOf = (details: Details): Record<string, string> => ({
+  ...kernelMetadata(details),
+  ...(details.holder === undefined ? {} : holderMetadata(details.holder)),
+  ...(details.deviceState === undefined ? {} : { device_state: short(details.deviceState) }),
+})
+
+const kernelMetadata = ({ op, errno, causes, quota }: Details): Record<string, string> => ({
   ...(op === undefined ? {} : { op: short(op) }),
   ...(errno === undefined ? {} : { errno: short(errno) }),
   ...(causes === undefined || causes.length === 0
@@ -176,6 +191,20 @@ const quotaOf = (metadata: Readonly<Record<string, string>>): LimitHit | undefin
   return current === undefined || needed === undefined ? undefined : { limit, max, current, needed }
 }
 
+const listOf = (text: string): string[] => text.split(LIST_SEPARATOR)
+
+const holderOf = (metadata: Readonly<Record<string, string>>): HolderDetail | undefined => {
+  const { holder_client: client, holder_space: space } = metadata
+  const { holder_pids: pids, holder_paths: paths } = metadata
+  if ([client, space, pids, paths].every((text) => text === undefined)) return undefined
+  return {
+    ...(client === undefined ? {} : { client }),
+    ...(space === undefined ? {} : { space }),
+    ...(pids === undefined ? {} : { pids: listOf(pids).map(Number).filter(Number.isInteger) }),
+    ...(paths === undefined ? {} : { paths: listOf(paths) }),
+  }
+}
+
 /** Decodes the `grpc-status-details-bin` trailer; null for bytes that are not a google.rpc.Status. */
 export const decodeStatus = (bytes: Buffer): DecodedStatus | null => {
   try {
@@ -201,6 +230,10 @@ const decode = (bytes: Buffer): DecodedStatus => {
         if (causes !== undefined && causes !== '') details.causes = causes.split(CAUSE_SEPARATOR)
         const quota = quotaOf(info.metadata)
         if (quota !== undefined) details.quota = quota
+        const holder = holderOf(info.metadata)
+        if (holder !== undefined) details.holder = holder
+        const { device_state: deviceState } = info.metadata
+        if (deviceState !== undefined) details.deviceState = deviceState
         break
       }
       case 'PreconditionFailure':

@@ -92,7 +92,10 @@ describe('a device in use', () => {
     at = world()
     await readySpace(at, alice)
 
-    await expect(unbind(EDU)).rejects.toMatchObject({ reason: 'GROUP_IN_USE' })
+    await expect(unbind(EDU)).rejects.toMatchObject({
+      reason: 'GROUP_IN_USE',
+      details: { holder: { client: 'alice', space: 'space' } },
+    })
     await expect(unbind(EDU)).rejects.toThrow('"space" of pid 101 (alice), uid 1000')
     expect(await driverOf(EDU)).toBe('vfio-pci')
   })

@@ -130,15 +130,38 @@ describe('a remap', () => {
 
     await expect(
       at.domain.spaces.addGroup(alice, 'space', device?.group ?? -1),
-    ).rejects.toMatchObject({ reason: 'REMAP_BLOCKED' })
+    ).rejects.toMatchObject({
+      reason: 'REMAP_BLOCKED',
+      details: {
+        blockers: [
+          { found: 'without a valid vaddr', fix: 'update it' },
+          { found: 'without a valid vaddr', fix: 'update it' },
+        ],
+      },
+    })
   })
 
   test('is refused where a mediated device looks memory up by vaddr: REMAP_BLOCKED', async () => {
     const device = await hostDevice(at.sim.kernel, MTTY)
     await at.domain.spaces.addGroup(alice, 'space', device?.group ?? -1)
 
-    await expect(invalidate()).rejects.toMatchObject({ reason: 'REMAP_BLOCKED' })
+    await expect(invalidate()).rejects.toMatchObject({
+      reason: 'REMAP_BLOCKED',
+      details: { blockers: [{ subject: `group ${device?.group}` }] },
+    })
     await expect(invalidate()).rejects.toThrow('is of a mediated device')
     expect(valid()).toEqual([true, true])
+  })
+
+  test('is refused in a space without a group, which is named as the blocker: REMAP_BLOCKED', async () => {
+    await at.domain.spaces.create(alice, 'empty')
+
+    const refused = at.domain.spaces.invalidate(alice, 'empty', { piece: 'all', deadlineMs: 0 })
+    await expect(refused).rejects.toMatchObject({
+      reason: 'REMAP_BLOCKED',
+      details: {
+        blockers: [{ subject: 'address space "empty"', found: 'without a group', fix: 'add one' }],
+      },
+    })
   })
 })

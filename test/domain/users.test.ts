@@ -183,6 +183,23 @@ describe('a group that a process outside has open', () => {
     ])
   })
 
+  test('is refused with its holder as data: GROUP_IN_USE', async () => {
+    at = world()
+    await at.domain.binding.bind(alice, { devices: [EDU], driver: undefined, wholeGroup: false })
+    const path = `/dev/vfio/${EDU_GROUP}`
+    const effect = { kind: 'hold', path, pid: 812, command: 'qemu' } as const
+    at.sim.faults.inject({ name: 'held', nth: 1, times: 1, effect })
+    await at.domain.spaces.create(alice, 'space')
+
+    await expect(at.domain.spaces.addGroup(alice, 'space', EDU_GROUP)).rejects.toMatchObject({
+      reason: 'GROUP_IN_USE',
+      details: {
+        resource: { type: 'group', name: `${EDU_GROUP}`, owner: 'pid 812 (qemu)' },
+        holder: { pids: [812], paths: [path] },
+      },
+    })
+  })
+
   test('is not looked for in /proc where the daemon has the group, or no VFIO driver has a device', async () => {
     let looks = 0
     const over = (kernel: Kernel) =>

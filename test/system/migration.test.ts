@@ -136,6 +136,7 @@ describe('migration through gRPC', () => {
 
     await expect(refused).rejects.toMatchObject({ reason: 'STATE_REFUSED_BY_DEVICE' })
     await expect(refused).rejects.toThrow(/it is in RESUMING: .*; reset it/)
+    await expect(refused).rejects.toMatchObject({ details: { deviceState: 'RESUMING' } })
     await client.device.resetDevice({ name: target })
     expect(await client.migration.getMigrationState({ name: target })).toMatchObject({
       state: 'MIGRATION_STATE_RUNNING',

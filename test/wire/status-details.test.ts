@@ -46,6 +46,14 @@ describe('google.rpc.Status', () => {
     expect(roundTrip(details)?.details).toEqual(details)
   })
 
+  test.each<Details>([
+    { holder: { client: '812-5d1c0a9be1', space: 'vm' } },
+    { holder: { pids: [812, 813], paths: ['/dev/vfio/3', '/dev/vfio/devices/vfio0'] } },
+    { deviceState: 'STOP_COPY' },
+  ])('carries who has the object, and the state that a device rests in: %o', (details) => {
+    expect(roundTrip(details)?.details).toEqual(details)
+  })
+
   test('is null for bytes that are not a google.rpc.Status', () => {
     expect(decodeStatus(Buffer.from([0x0a, 0xff, 0xff]))).toBeNull()
   })

@@ -5,7 +5,7 @@ import type { BackendKind } from '../../domain/iommu/backend.ts'
 import type { BatchResult } from '../../domain/space/batch.ts'
 import type { MapItem } from '../../domain/space/mapping.ts'
 import type { Piece } from '../../domain/space/ranges.ts'
-import { remapBlocked, type UpdateItem } from '../../domain/space/remap.ts'
+import { remapBlocked, remapBlockers, type UpdateItem } from '../../domain/space/remap.ts'
 import type { AddressSpace, SpaceState } from '../../domain/space/space.ts'
 import type { MappingRecord, OfferRecord } from '../../domain/state/records.ts'
 import type { AddressSpace as ProtoSpace } from '../../proto/vfiod/v1/AddressSpace.ts'
@@ -60,6 +60,7 @@ export const spaceToProto = (space: AddressSpace, offer?: OfferRecord): ProtoSpa
   mappedBytes: String(space.mappings.bytes),
   canRemap: remapBlocked(space) === '',
   remapBlocked: remapBlocked(space),
+  remapBlockers: remapBlockers(space).map(blockerToProto),
   backend: BACKEND[space.iommu.kind],
   owner: ownerToProto(space.owner, offer),
   devices: space.devices.sort(),

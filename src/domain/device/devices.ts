@@ -271,7 +271,10 @@ const inUse = (state: State, device: OpenDevice): VfiodError => {
   return new VfiodError(
     'DEVICE_IN_USE',
     `Cannot open ${device.name}: it is open in address space "${id}" of ${holder}; ${fix}`,
-    { resource: { type: 'device', name: device.name, owner: ownerText(owner) } },
+    {
+      resource: { type: 'device', name: device.name, owner: ownerText(owner) },
+      holder: { client: owner.id, space: id },
+    },
   )
 }
 

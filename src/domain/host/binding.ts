@@ -6,10 +6,10 @@
  * can hang. driver_override is cleared on the way back, so that nothing of vfiod stays behind.
  */
 
-import { VfiodError } from '../../base/error.ts'
+import { type HolderDetail, VfiodError } from '../../base/error.ts'
 import { Lanes } from '../../base/lane.ts'
 import { undo, undone } from '../../base/undo.ts'
-import { holdersOf, holdersText } from '../../kernel/holders.ts'
+import { holderDetail, holdersOf, holdersText } from '../../kernel/holders.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import {
   driverOverride,
@@ -211,6 +211,7 @@ export class DriverBinding {
         device,
         `${act}: it is open in address space "${opener.id}" of ${holder}; ${fix}`,
         ownerText(opener.owner),
+        { client: opener.owner.id, space: opener.id },
       )
     }
     const member = this.#state.member(group)
@@ -220,7 +221,10 @@ export class DriverBinding {
     throw new VfiodError(
       'GROUP_IN_USE',
       `${act}: its group ${group} is a member of address space "${user.id}" of ${holder}, which would lose its mappings; ${fix}`,
-      { resource: { type: 'group', name: String(group), owner: ownerText(user.owner) } },
+      {
+        resource: { type: 'group', name: String(group), owner: ownerText(user.owner) },
+        holder: { client: user.owner.id, space: user.id },
+      },
     )
   }
 
@@ -248,6 +252,7 @@ export class DriverBinding {
         pf,
         `Cannot move ${pf.name} to another driver: its virtual function ${vf.name} would go with it, and ${found}`,
         owner,
+        error.details.holder,
       )
     }
   }
@@ -263,6 +268,7 @@ export class DriverBinding {
       device,
       `Cannot move ${name} to another driver: ${who} has ${nodes.join(' or ')} open, and the kernel would wait for that; close it there first`,
       who,
+      holderDetail(holders),
     )
   }
 
@@ -337,8 +343,16 @@ export class DriverBinding {
   }
 }
 
-const inUse = ({ name }: HostDevice, message: string, owner: string): VfiodError =>
-  new VfiodError('DEVICE_IN_USE', message, { resource: { type: 'device', name, owner } })
+function inUse(
+  { name }: HostDevice,
+  message: string,
+  owner: string,
+  holder: HolderDetail | undefined,
+): VfiodError {
+  const resource = { type: 'device', name, owner }
+  const details = holder === undefined ? { resource } : { resource, holder }
+  return new VfiodError('DEVICE_IN_USE', message, details)
+}
 
 /** The device has another driver than it was to have, although every write went well. */
 function misbound(

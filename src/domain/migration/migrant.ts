@@ -91,7 +91,8 @@ export class Migrant implements SessionHolder {
     const act = `Cannot set ${target} on ${this.name}: the device answered ${error.errno}`
     const why = causes.map((cause) => `${CAUSES[cause].found}; ${CAUSES[cause].fix}`).join('. Or ')
     const message = why === '' ? `${act}; ${rests}` : `${act}, and ${rests}: ${why}`
-    return new VfiodError(reason, message, details, error)
+    const deviceState = now ?? 'UNKNOWN'
+    return new VfiodError(reason, message, { ...details, deviceState }, error)
   }
 }
 
@@ -110,7 +111,9 @@ function requireWay({ name, driver }: Migrant, current: MigState, target: MigSta
     )
   }
   if (current === 'ERROR') {
-    throw new VfiodError('DEVICE_IN_ERROR', `${act}: the device is in ERROR; reset it first`)
+    throw new VfiodError('DEVICE_IN_ERROR', `${act}: the device is in ERROR; reset it first`, {
+      deviceState: current,
+    })
   }
   if (!driver.states.includes(target)) {
     const { p2p, preCopy } = driver.features
@@ -121,6 +124,7 @@ function requireWay({ name, driver }: Migrant, current: MigState, target: MigSta
   throw new VfiodError(
     'ARC_BLOCKED',
     `${act}: there is no way from ${current}, which would have to leave the session; set STOP or RUNNING first`,
+    { deviceState: current },
   )
 }
 

@@ -187,21 +187,37 @@ export function remapBlocked(space: AddressSpace): string {
   const { remap } = space.iommu
   if (space.state !== 'ready') return 'it is not ready'
   if ('offered' in remap) return ''
-  const blockers = remapBlockers(space)
-  if (blockers.length > 0) {
-    return blockers.map(({ subject, found, fix }) => `${subject} is ${found}; ${fix}`).join('; ')
+  const drivers = driversInTheWay(space)
+  if (drivers.length > 0) {
+    return drivers.map(({ subject, found, fix }) => `${subject} is ${found}; ${fix}`).join('; ')
   }
-  const isOld = space.iommu.kind === 'type1' ? ', which kernels have from 5.12 on' : ''
-  return `${remap.missing}${isOld}; stop the device, then unmap and map again`
+  return `${missingText(space, remap.missing)}; ${UNMAP_AND_MAP}`
 }
 
+/** The same, object by object; empty when it can. */
+export function remapBlockers(space: AddressSpace): Blocker[] {
+  const { remap } = space.iommu
+  const subject = `address space "${space.id}"`
+  if (space.state === 'empty') return [{ subject, found: 'without a group', fix: 'add one' }]
+  if (space.state === 'pending') return space.blockers
+  if ('offered' in remap) return []
+  const drivers = driversInTheWay(space)
+  if (drivers.length > 0) return drivers
+  return [{ subject, found: missingText(space, remap.missing), fix: UNMAP_AND_MAP }]
+}
+
+const UNMAP_AND_MAP = 'stop the device, then unmap and map again'
+
+const missingText = (space: AddressSpace, missing: string): string =>
+  space.iommu.kind === 'type1' ? `${missing}, which kernels have from 5.12 on` : missing
+
 /** Type1 offers no update while a member has a driver that looks memory up by vaddr. */
-const remapBlockers = (space: AddressSpace): Blocker[] => {
+const driversInTheWay = (space: AddressSpace): Blocker[] => {
   if (space.iommu.kind !== 'type1' || 'offered' in space.iommu.remap) return []
   return space.emulatedGroups.map((group) => ({
     subject: `group ${group}`,
     found: 'of a mediated device, whose driver looks memory up by vaddr',
-    fix: 'remove the group, or stop the device, then unmap and map again',
+    fix: `remove the group, or ${UNMAP_AND_MAP}`,
   }))
 }
 

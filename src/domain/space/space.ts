@@ -13,11 +13,10 @@ import { type Blocker, VfiodError } from '../../base/error.ts'
 import { Lane } from '../../base/lane.ts'
 import { type DeviceFd, type IovaRange, PAGE_SIZE } from '../../base/units.ts'
 import { explained } from '../../kernel/diagnosis.ts'
-import { holdersOf, holdersText } from '../../kernel/holders.ts'
+import { holderDetail, holdersOf, holdersText } from '../../kernel/holders.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import { wasErrno } from '../../kernel/refusal.ts'
 import { groupDevices } from '../../kernel/sysfs.ts'
-import { isBridge } from '../../rules/viability.ts'
 import type { GroupView, Inventory } from '../host/inventory.ts'
 import { nodesOf } from '../host/outside.ts'
 import type { Client } from '../identity/clients.ts'
@@ -26,6 +25,7 @@ import type { Mappings } from '../state/mapping-table.ts'
 import { holderOf, ownerText } from '../state/owner.ts'
 import type { DeviceRecord, MemberRecord, OwnerRecord } from '../state/records.ts'
 import type { State } from '../state/state.ts'
+import { gone, invalidBlocker, notBound, refused } from './blockers.ts'
 import { judgeAttach, judgeOpenDevice } from './judge-attach.ts'
 import type { Piece } from './ranges.ts'
 
@@ -167,6 +167,7 @@ export class AddressSpace {
       throw new VfiodError(
         'REMAP_BLOCKED',
         `Cannot add group ${group} to "${this.id}": the vaddr of ${invalid} mappings is invalid; update them first`,
+        { blockers: this.mappings.all().flatMap(invalidBlocker) },
       )
     }
     const pins = view.devices.length === 0 || view.devices.some(({ bus }) => bus !== 'mdev')
@@ -320,27 +321,23 @@ export class AddressSpace {
 
   /** The holder, or the refusal as it was where none can be seen. */
   async #groupInUse(group: number, refused: VfiodError): Promise<VfiodError> {
-    const holder = await this.#holderText(group)
-    if (holder === undefined) return refused
-    return new VfiodError(
-      'GROUP_IN_USE',
-      `Cannot add group ${group} to "${this.id}": ${holder} keeps it open; close it there first`,
-      {
-        ...refused.details,
-        causes: ['group-open-elsewhere'],
-        resource: { type: 'group', name: String(group), owner: holder },
-      },
-    )
-  }
-
-  /** Who keeps the group from being opened: a holder of its node, or of the cdev of a device of it. */
-  async #holderText(group: number): Promise<string | undefined> {
     const { kernel } = this.#parts
     const nodes = await nodesOf(kernel, group, (await groupDevices(kernel, group)) ?? [])
     const holders = await holdersOf(kernel, nodes)
-    if (holders.length > 0) return holdersText(holders)
     const exported = this.#state.exportsOf(group)
-    return exported.length > 0 ? `the fd of ${exported.join(' and ')}` : undefined
+    const isSeen = holders.length > 0
+    if (!isSeen && exported.length === 0) return refused
+    const owner = isSeen ? holdersText(holders) : `the fd of ${exported.join(' and ')}`
+    return new VfiodError(
+      'GROUP_IN_USE',
+      `Cannot add group ${group} to "${this.id}": ${owner} keeps it open; close it there first`,
+      {
+        ...refused.details,
+        causes: ['group-open-elsewhere'],
+        resource: { type: 'group', name: String(group), owner },
+        ...(isSeen ? { holder: holderDetail(holders) } : {}),
+      },
+    )
   }
 
   #requireFree(group: number): void {
@@ -350,7 +347,10 @@ export class AddressSpace {
     throw new VfiodError(
       'GROUP_IN_USE',
       `Cannot add group ${group} to "${this.id}": it is a member of "${user.id}" of ${holder}; ${fix}`,
-      { resource: { type: 'group', name: String(group), owner: ownerText(user.owner) } },
+      {
+        resource: { type: 'group', name: String(group), owner: ownerText(user.owner) },
+        holder: { client: user.owner.id, space: user.id },
+      },
     )
   }
 
@@ -366,31 +366,5 @@ export class AddressSpace {
     this.detachHooks()
     this.#limits = undefined
     this.mappingsMax = undefined
-  }
-}
-
-const refused = (group: number, error: VfiodError): Blocker => ({
-  subject: `group ${group}`,
-  found: error.message,
-  fix: 'remove the group, or free it',
-})
-
-const gone = (group: number): Blocker => ({
-  subject: `group ${group}`,
-  found: 'gone: its devices were removed from the host',
-  fix: 'remove the group, or plug its devices in again',
-})
-
-/** A group without a VFIO driver: the devices that one can be bound to, or that there is none. */
-const notBound = ({ group, devices }: GroupView): Blocker => {
-  const bindable = devices.filter((device) => device.bus === 'pci' && !isBridge(device))
-  const names = bindable.map(({ name }) => name).join(' and ')
-  return {
-    subject: `group ${group}`,
-    found: 'without a device that is bound to a VFIO driver',
-    fix:
-      names === ''
-        ? 'use another group: no device of it can be bound'
-        : `bind ${names} to vfio-pci`,
   }
 }
