@@ -33,7 +33,7 @@ export class SoakDaemon {
   readonly child: ChildProcess
   #output = ''
 
-  private constructor(config: string, policy: string) {
+  private constructor(config: string, policy: string, preloads: readonly string[]) {
     // Clients of other users reach the sockets.
     chmodSync(this.directory, 0o755)
     writeFileSync(join(this.directory, 'policy.toml'), policy)
@@ -41,8 +41,10 @@ export class SoakDaemon {
     const own = `socket = "${this.socket}"\nsocket_mode = "0666"\nbackend = "sim"\n`
     const log = `policy = "${this.directory}/policy.toml"\n`
     writeFileSync(file, own + log + config)
-    const node = ['--expose-gc', '--import', PROBE, MAIN, '--config', file]
-    this.child = spawn(process.execPath, node, { stdio: ['ignore', 'pipe', 'pipe'] })
+    const imports = [PROBE, ...preloads].flatMap((path) => ['--import', path])
+    const node = process.env.VFIOD_NODE ?? process.execPath
+    const args = ['--expose-gc', ...imports, MAIN, '--config', file]
+    this.child = spawn(node, args, { stdio: ['ignore', 'pipe', 'pipe'] })
     for (const stream of [this.child.stdout, this.child.stderr]) {
       stream?.on('data', (bytes) => {
         this.#output += bytes
@@ -50,8 +52,13 @@ export class SoakDaemon {
     }
   }
 
-  static async start(config: string, policy: string): Promise<SoakDaemon> {
-    const daemon = new SoakDaemon(config, policy)
+  /** `preloads` are modules that are loaded before the daemon is. */
+  static async start(
+    config: string,
+    policy: string,
+    preloads: readonly string[] = [],
+  ): Promise<SoakDaemon> {
+    const daemon = new SoakDaemon(config, policy, preloads)
     await until(() => {
       if (daemon.child.exitCode !== null) throw new Error(daemon.#output)
       return daemon.#output.includes('vfiod: ready')

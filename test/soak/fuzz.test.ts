@@ -4,8 +4,7 @@
  * nothing. VFIOD_SEED repeats a run; `npm run soak` makes it longer.
  */
 
-import { writeFileSync } from 'node:fs'
-import { connect as connectSocket, type Socket } from 'node:net'
+import { connect as connectSocket } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import { type Client, credentials, Metadata, type ServiceError } from '@grpc/grpc-js'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
@@ -17,23 +16,15 @@ import { methodsOf, type ServiceName, services } from '../../src/wire/protos.ts'
 import { Authority, lacksOpenssl } from '../api/certificates.ts'
 import { until } from '../system/world.ts'
 import { isLong, SoakDaemon, seed } from './daemon.ts'
-import { http2Junk, mutated, randomMessage, record } from './fuzz-bytes.ts'
+import { http2Junk, mutated, randomMessage } from './fuzz-bytes.ts'
 import { FdPool, junkPacket } from './fuzz-fds.ts'
+import { handshakeJunk, listening, POLICY, REMOTE, recordedAt, throwAt } from './junk.ts'
 import { Random } from './random.mjs'
 
 const FACTOR = isLong ? 20 : 1
 if (isLong) vi.setConfig({ testTimeout: 600_000 })
 
 const hint = `VFIOD_SEED=${seed}`
-const REMOTE = 'spiffe://fuzz'
-const POLICY = `
-[[rule]]
-user = ${process.getuid?.() ?? 0}
-role = "admin"
-[[rule]]
-remote = "${REMOTE}"
-role = "admin"
-`
 
 let daemon: SoakDaemon
 let client: VfiodClient
@@ -82,25 +73,14 @@ beforeAll(async () => {
   if (!lacksOpenssl) {
     authority = new Authority()
     certificates = authority.issue(`URI:${REMOTE},DNS:localhost`)
-    const files = (['ca', 'cert', 'key'] as const).map((name) => {
-      const file = `${authority.directory}/fuzz-${name}`
-      writeFileSync(file, certificates[name])
-      return `tls_${name} = "${file}"\n`
-    })
-    tls = `listen = "127.0.0.1:0"\nlease_ms = 500\n${files.join('')}`
+    tls = listening(authority.directory, certificates)
   }
   daemon = await SoakDaemon.start(tls, POLICY)
   if (!lacksOpenssl) port = Number(await until(() => /"remotePort":(\d+)/.exec(daemon.output)?.[1]))
   client = connect({ socket: daemon.socket })
   await isWell()
   before = daemon.fds()
-  const via = `${daemon.directory}/recorder.sock`
-  recorded = await record(daemon.socket, via, async () => {
-    const recording = connect({ socket: via })
-    await recording.memory.allocateMemory({ memoryId: 'fuzz', length: '4096' })
-    await recording.memory.listMemory()
-    recording.close()
-  })
+  recorded = await recordedAt(daemon)
   await client.memory.releaseMemory({ memoryId: 'fuzz' })
 })
 afterAll(async () => {
@@ -109,26 +89,11 @@ afterAll(async () => {
   authority?.remove()
 })
 
-/** Write junk in pieces; the other side may hang up whenever it likes. */
-const throwAt = async (socket: Socket, random: Random, junk: Buffer): Promise<void> => {
-  socket.on('error', () => undefined)
-  socket.resume()
-  for (let at = 0; at < junk.length; ) {
-    const size = 1 + random.below(600)
-    socket.write(junk.subarray(at, at + size))
-    at += size
-    if (random.below(3) === 0) await new Promise((resolve) => setImmediate(resolve))
-  }
-  if (random.below(2) === 0) socket.end()
-  await isWell()
-  socket.destroy()
-}
-
 describe('junk on the Unix socket', () => {
   test('of HTTP/2, and of nothing at all, costs its connection and no other', async () => {
     const random = new Random(seed)
     for (let round = 0; round < 120 * FACTOR; round += 1)
-      await throwAt(connectSocket(daemon.socket), random, http2Junk(random, recorded))
+      await throwAt(connectSocket(daemon.socket), random, http2Junk(random, recorded), isWell)
     await nothingIsKept()
   })
 })
@@ -137,12 +102,8 @@ describe.skipIf(lacksOpenssl)('junk on the TLS port (skipped: it needs openssl)'
   test('instead of a handshake is not a client: the connection is closed', async () => {
     const random = new Random(seed + 1)
     for (let round = 0; round < 40 * FACTOR; round += 1) {
-      const hello = Buffer.concat([
-        Buffer.from([22, 3, 1, 1, random.below(256)]),
-        random.bytes(300),
-      ])
-      const junk = random.below(2) === 0 ? hello : random.bytes(1 + random.below(1000))
-      await throwAt(connectSocket(port, '127.0.0.1'), random, junk)
+      const junk = handshakeJunk(random)
+      await throwAt(connectSocket(port, '127.0.0.1'), random, junk, isWell)
     }
     await nothingIsKept()
   })
@@ -152,7 +113,7 @@ describe.skipIf(lacksOpenssl)('junk on the TLS port (skipped: it needs openssl)'
     for (let round = 0; round < 40 * FACTOR; round += 1) {
       const options = { host: '127.0.0.1', port, servername: 'localhost', ALPNProtocols: ['h2'] }
       const socket = connectTls({ ...options, ...certificates })
-      await throwAt(socket, random, http2Junk(random, recorded))
+      await throwAt(socket, random, http2Junk(random, recorded), isWell)
     }
     await nothingIsKept()
   })

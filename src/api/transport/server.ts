@@ -28,6 +28,7 @@ import type { ConnectionPeer, Payer } from '../identity/connection-peer.ts'
 import type { Log } from '../identity/log.ts'
 import type { Peers } from '../identity/peers.ts'
 import { type Admission, REFUSED_MS } from './admission.ts'
+import { keepBehind, keepOpen, type NativeOwner } from './native-session.ts'
 import type { Binder } from './socket-file.ts'
 import { transportRefusals } from './transport-refusal.ts'
 
@@ -48,7 +49,7 @@ const OPTIONS: ServerOptions = {
 }
 
 /** What of an HTTP/2 session is used here; grpc-js hands none of them out. */
-interface HttpSession {
+interface HttpSession extends NativeOwner {
   readonly socket: { readonly remoteAddress?: string }
   setLocalWindowSize(bytes: number): void
   /** GOAWAY; the calls that are under way are still answered. */
@@ -57,7 +58,7 @@ interface HttpSession {
   destroy(code: number): void
 }
 
-interface HttpStream {
+interface HttpStream extends NativeOwner {
   /** Undefined once the session is destroyed. */
   readonly session: HttpSession | undefined
   on(event: 'error', listener: () => void): void
@@ -114,6 +115,7 @@ class WideServer extends GrpcServer {
     // biome-ignore lint/complexity/useLiteralKeys: private in the types of grpc-js.
     for (const http2Server of this['http2Servers'].keys()) {
       http2Server.on('session', (session: HttpSession) => {
+        keepOpen(session)
         session.setLocalWindowSize(UPLOAD_WINDOW)
         this.#hooks.onSession(session)
       })
@@ -122,18 +124,26 @@ class WideServer extends GrpcServer {
     return injector
   }
 
-  /** Whether a stream is served is asked before grpc-js makes a call of it. */
+  /**
+   * Whether a stream is served is asked before grpc-js makes a call of it. A session ends in a later
+   * turn: Node aborts when it is destroyed while frames for its streams are being read (nodejs/node
+   * issue 64850).
+   */
   #guardStreams(http2Server: EventEmitter): void {
     const serve = http2Server.listeners('stream') as ((...args: unknown[]) => void)[]
+    const ending = new WeakSet<HttpSession>()
     http2Server.removeAllListeners('stream')
     http2Server.on('stream', (stream: HttpStream, ...rest) => {
       const { session } = stream
-      if (session === undefined || this.#hooks.isServed(session))
+      if (session !== undefined) keepBehind(stream, session)
+      if (session === undefined || (!ending.has(session) && this.#hooks.isServed(session))) {
         for (const listener of serve) listener(stream, ...rest)
-      else {
-        stream.on('error', () => {})
-        session.destroy(constants.NGHTTP2_ENHANCE_YOUR_CALM)
+        return
       }
+      stream.on('error', () => {})
+      if (ending.has(session)) return
+      ending.add(session)
+      setImmediate(() => session.destroy(constants.NGHTTP2_ENHANCE_YOUR_CALM))
     })
   }
 
