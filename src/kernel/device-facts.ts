@@ -20,11 +20,8 @@ const targetOf = async (kernel: Kernel, path: string): Promise<string | undefine
 }
 
 export async function deviceFacts(kernel: Kernel, name: string): Promise<DeviceFacts> {
-  const [device, physical, virtual] = await Promise.all([
-    hostDevice(kernel, name),
-    targetOf(kernel, `${PCI}/${name}/physfn`),
-    targetOf(kernel, `${PCI}/${name}/virtfn0`),
-  ])
+  const device = await hostDevice(kernel, name)
+  const physical = device?.physicalFunction
   const driver = physical && (await targetOf(kernel, `${PCI}/${physical}/driver`))
   return {
     name,
@@ -32,7 +29,7 @@ export async function deviceFacts(kernel: Kernel, name: string): Promise<DeviceF
     driver: device?.driver,
     isVfio: device !== undefined && isVfioDriver(device),
     physical: physical === undefined ? undefined : { name: physical, driver },
-    hasVirtual: virtual !== undefined,
+    hasVirtual: (device?.virtualFunctions.length ?? 0) > 0,
   }
 }
 

@@ -1,6 +1,7 @@
-/** Facts about a group, read through the port; what cannot be read is undefined. */
+/** Facts about containers and groups, read through the port; what cannot be read is undefined. */
 
 import { iova } from '../base/units.ts'
+import type { ContainerFacts } from '../rules/causes/judge-container.ts'
 import type { GroupFacts, HostReservedRegion } from '../rules/causes/judge-group.ts'
 import { blockersOf, isVfioDriver } from '../rules/viability.ts'
 import type { Kernel } from './port.ts'
@@ -17,6 +18,14 @@ const textOf = async (kernel: Kernel, path: string): Promise<string | undefined>
 const namesIn = async (kernel: Kernel, path: string): Promise<readonly string[] | undefined> => {
   const names = await kernel.readDir(path)
   return typeof names === 'number' ? undefined : names
+}
+
+export async function containerFacts(kernel: Kernel): Promise<ContainerFacts> {
+  const [offered, modules] = await Promise.all([
+    namesIn(kernel, '/sys/class/misc'),
+    namesIn(kernel, MODULES),
+  ])
+  return { isOffered: offered?.includes('vfio'), hasVfio: modules?.includes('vfio') }
 }
 
 /** What takes groups into a container: type1, or iommufd where it stands in for that. */

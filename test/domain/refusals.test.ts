@@ -121,6 +121,23 @@ const groupSpec = (id: number, changes: Partial<MachineSpec['groups'][number]>) 
   ],
 })
 
+describe('an address space on a host whose /dev/vfio/vfio is not there', () => {
+  const create = (tree: Tree) => {
+    const at = worldWith(tree)
+    refuse(at, { path: '/dev/vfio/vfio' }, 'ENOENT')
+    return refusedBy(at.domain.spaces.create(alice, 'space'))
+  }
+
+  test.each([
+    ['NODE_MISSING', { '/sys/class/misc': ['vfio', 'kvm'] }],
+    ['NO_SUCH_DRIVER', { '/sys/class/misc': ['kvm'], '/sys/module': ['kvm'] }],
+    ['UNSUPPORTED', { '/sys/class/misc': ['kvm'], '/sys/module': ['vfio'] }],
+    ['KERNEL_REFUSED', {}],
+  ] as const)('is %s by what the kernel has: %o', async (reason, tree) => {
+    expect((await create(tree)).reason).toBe(reason)
+  })
+})
+
 describe('a group that the kernel does not open', () => {
   const NODE = { path: `/dev/vfio/${EDU_GROUP}` }
 

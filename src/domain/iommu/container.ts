@@ -107,7 +107,7 @@ export class HostContainer {
     if (isViable) return
     throw new VfiodError(
       'GROUP_NOT_VIABLE',
-      `Cannot add group ${group}: the kernel says that it is not viable; a driver outside PCI may hold one of its devices`,
+      `Cannot add group ${group}: the kernel says that it is not viable: a driver that does DMA has taken a device of it meanwhile, or its IOMMU has another user; list the group, and see the kernel log`,
     )
   }
 

@@ -5,7 +5,10 @@
 
 import type { ContainerFd, IovaRange } from '../../base/units.ts'
 import { isIommufd, openContainer } from '../../kernel/container-calls.ts'
+import { explained } from '../../kernel/diagnosis.ts'
+import { containerFacts } from '../../kernel/group-facts.ts'
 import type { Kernel } from '../../kernel/port.ts'
+import { judgeContainer } from '../../rules/causes/judge-container.ts'
 import type { BackendKind, IommuBackend } from './backend.ts'
 import { CompatBackend } from './compat.ts'
 import { Type1Backend } from './type1.ts'
@@ -17,7 +20,8 @@ const MODES: Readonly<Record<BackendKind, (kernel: Kernel, fd: ContainerFd) => I
 
 /** Open /dev/vfio/vfio, and ask whose container that is. */
 export async function openBackend(kernel: Kernel): Promise<IommuBackend> {
-  const fd = await openContainer(kernel)
+  const judge = async () => judgeContainer(await containerFacts(kernel))
+  const fd = await explained(openContainer(kernel), judge)
   const kind = (await isIommufd(kernel, fd)) ? 'iommufd-compat' : 'type1'
   return MODES[kind](kernel, fd)
 }

@@ -154,8 +154,7 @@ function judgeDrivers({ members }: JoinFacts): Verdict<CauseId>[] {
       fix: 'bind it to vfio-pci or leave it without a driver',
     }))
   if (blockers.length === 0) {
-    const isWhole = members.length > 0 && members.every(({ bus }) => bus !== 'other')
-    return isWhole ? ruledOut('kernel-driver-owns') : []
+    return members.length > 0 ? ruledOut('kernel-driver-owns') : []
   }
   const found = blockers.map((blocker) => `${blocker.subject} is ${blocker.found}`).join(' and ')
   return [{ cause: 'kernel-driver-owns', isSo: true, found, blockers }]

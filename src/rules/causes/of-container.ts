@@ -31,7 +31,7 @@ const LOST = { EINVAL: ['container-lost-iommu'], ENODEV: ['container-lost-iommu'
 export const CONTAINER_ROWS = {
   'open /dev/vfio/vfio': {
     ...NODE,
-    ENOENT: ['container-node-missing', 'no-container-interface'],
+    ENOENT: ['container-node-missing', 'vfio-not-loaded', 'no-container-interface'],
     ENODEV: ['vfio-not-loaded'],
     ENXIO: ['vfio-not-loaded'],
   },
