@@ -17,6 +17,7 @@ import { remoteOptionsOf } from './remote-options.ts'
 import { isSupported, OLDEST_NODE } from './runtime.ts'
 import { onSignals, shutDown } from './shutdown.ts'
 import { socketGid, socketsOf } from './sockets.ts'
+import { feedWatchdog } from './watchdog.ts'
 
 /** sysexits.h. */
 const EX_SOFTWARE = 70
@@ -132,8 +133,10 @@ const serve = async (config: Config, logging: Logging): Promise<number> => {
   log.info({ socket, backend, ...versions, ...(port && { remotePort: port }) }, 'ready')
   notify(`READY=1\nSTATUS=serving ${socket}`)
   process.stdout.write(`vfiod: ready on ${socket}\n`)
+  const restWatchdog = feedWatchdog(process.env)
 
   await shutDown(await stopped, { api, domain, log, drainMs })
+  restWatchdog()
   return 0
 }
 

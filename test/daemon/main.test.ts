@@ -10,7 +10,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { connect, type VfiodClient } from '../../src/client/client.ts'
 import { exportMemory } from '../../src/client/verbs.ts'
 import { sys } from '../../src/os/libc.ts'
-import { watch } from '../../src/os/poller.ts'
+import { unwatch, watch } from '../../src/os/poller.ts'
 import { listenUnix, receiveMessage, SOCK_DGRAM, SOCK_SEQPACKET } from '../../src/os/unix-socket.ts'
 
 const MAIN = fileURLToPath(new URL('../../dist/daemon/main.js', import.meta.url))
@@ -121,6 +121,26 @@ describe('a start', () => {
     await until(() => told.length === 2)
     expect(told[0]).toBe(`READY=1\nSTATUS=serving ${socketPath()}`)
     expect(told[1]).toMatch(/^STOPPING=1\nSTATUS=/)
+    unwatch(manager)
+    sys.closeSync(manager)
+  })
+
+  test('is followed by a sign of life to the service manager, again and again', async () => {
+    const manager = listenUnix(SOCK_DGRAM, join(directory, 'notify'))
+    const told: string[] = []
+    watch(manager, () => {
+      const message = receiveMessage(manager)
+      if (typeof message !== 'number') told.push(Buffer.from(message.bytes).toString())
+    })
+    const signs = () => told.filter((each) => each === 'WATCHDOG=1').length
+    const env = { NOTIFY_SOCKET: join(directory, 'notify'), WATCHDOG_USEC: '30000' }
+
+    const daemon = await startSim([], env)
+    await until(() => signs() >= 3)
+    daemon.child.kill('SIGTERM')
+
+    expect(await daemon.exit).toBe(0)
+    unwatch(manager)
     sys.closeSync(manager)
   })
 
