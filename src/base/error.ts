@@ -29,7 +29,8 @@ export const REASONS = {
   ID_IN_USE: 'Choose another id, or repeat the call with the arguments of the existing object.',
   TRACKING_STARTED:
     'Stop the tracking first, or repeat the call with the arguments it was started with.',
-  UNKNOWN_PEER: 'Connect through the Unix socket from a live process.',
+  UNKNOWN_PEER:
+    'Call from a live process that the daemon can see and look at; the message says what is in the way.',
   PEER_NOT_CHECKED:
     'Repeat the call: the daemon could not check the calling process, and released nothing.',
   RELEASING: 'Repeat the call in a moment: what the caller owned before is still being released.',
