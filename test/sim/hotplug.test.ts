@@ -30,7 +30,9 @@ plugged = false
 const worlds: { readonly sim: Sim; readonly machine: Machine }[] = []
 
 const world = (more = '') => {
-  const sim = createSim(parseMachine(FILE + more, 'machine'), { time: 'poked' })
+  const sim = createSim(parseMachine(more.startsWith('[') ? FILE + more : more + FILE, 'machine'), {
+    time: 'poked',
+  })
   const machine = new Machine('sim', sim.kernel, async () => void sim.step())
   worlds.push({ sim, machine })
   /** Injects a fault, and makes the call that it strikes. */
@@ -153,23 +155,26 @@ describe('a process that holds', () => {
     expect(await commandOf(sim.kernel, 812)).toBe('qemu')
   })
 
-  test('a group: an unbind of its device waits until it lets go', async () => {
-    const { sim, machine, strike } = world()
-    await strike(held('/dev/vfio/3'))
-    let isDone = false
-    const unbound = sim.kernel.writeFile(`${PCI}/drivers/vfio-pci/unbind`, EDU).then((answer) => {
-      isDone = true
-      return answer
-    })
-    sim.step()
-    await new Promise(setImmediate)
-    expect(isDone).toBe(false)
+  test.each(['type1', 'iommufd'])(
+    'a group of %s: an unbind of its device waits until it lets go',
+    async (container) => {
+      const { sim, machine, strike } = world(`vfio_container = "${container}"\n`)
+      await strike(held('/dev/vfio/3'))
+      let isDone = false
+      const unbound = sim.kernel.writeFile(`${PCI}/drivers/vfio-pci/unbind`, EDU).then((answer) => {
+        isDone = true
+        return answer
+      })
+      sim.step()
+      await new Promise(setImmediate)
+      expect(isDone).toBe(false)
 
-    sim.faults.clear('hold')
+      sim.faults.clear('hold')
 
-    expect(await unbound).toBe(EDU.length)
-    expect(await machine.names('/proc')).not.toContain('812')
-  })
+      expect(await unbound).toBe(EDU.length)
+      expect(await machine.names('/proc')).not.toContain('812')
+    },
+  )
 
   test('a cdev: the group cannot be opened, and the device cannot be bound', async () => {
     const { sim, machine, strike } = world()

@@ -48,6 +48,9 @@ export const attribute = (
 
 export const link = (target: string): Link => ({ kind: 'link', target })
 
+/** The text that a write gives an attribute: one newline at its end does not count (sysfs_streq). */
+export const line = (data: string): string => (data.endsWith('\n') ? data.slice(0, -1) : data)
+
 /** A link of /proc/PID/fd. */
 export const openFileLink = (target: string): Link => ({ kind: 'link', target, isOpenFile: true })
 

@@ -1,12 +1,10 @@
 /** Mediated devices in sysfs: /sys/class/mdev_bus for their parents, /sys/bus/mdev for them. */
 
-import { attribute, type Directory, directory, link, type Node } from '../file/vfs.ts'
+import { attribute, type Directory, directory, line, link, type Node } from '../file/vfs.ts'
 import type { Machine } from '../machine/machine.ts'
 import type { Mdev } from '../machine/mdev-bus.ts'
 import type { MdevParentSpec, MdevTypeSpec } from '../spec/machine-spec.ts'
 import { vfioDev } from './vfio-dev.ts'
-
-const line = (data: string): string => (data.endsWith('\n') ? data.slice(0, -1) : data)
 
 const parentPath = ({ kind, name }: MdevParentSpec): string =>
   `/sys/devices/virtual/${kind}/${name}`

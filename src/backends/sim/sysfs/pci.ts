@@ -2,16 +2,13 @@
 
 import { ERRNO } from '../../../base/errno.ts'
 import type { PciFunction } from '../devices/pci/pci-function.ts'
-import { attribute, type Directory, directory, link, type Node } from '../file/vfs.ts'
+import { attribute, type Directory, directory, line, link, type Node } from '../file/vfs.ts'
 import type { Machine } from '../machine/machine.ts'
 import { vfioDev } from './vfio-dev.ts'
 
 const DRIVERS = '/sys/bus/pci/drivers'
 /** An attribute holds at most a page, with the newline and the end. */
 const OVERRIDE_MAX = 4096 - 1
-
-/** sysfs_streq() and friends: one newline at the end does not count. */
-const line = (data: string): string => (data.endsWith('\n') ? data.slice(0, -1) : data)
 
 export const pciBus = (machine: Machine): Directory =>
   directory(() => ({

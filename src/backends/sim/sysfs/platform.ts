@@ -1,12 +1,10 @@
 /** /sys/bus/platform: devices besides those of PCI that are in groups, and their drivers. */
 
-import { attribute, type Directory, directory, link, type Node } from '../file/vfs.ts'
+import { attribute, type Directory, directory, line, link, type Node } from '../file/vfs.ts'
 import type { Machine } from '../machine/machine.ts'
 import type { PlatformDevice } from '../machine/platform-bus.ts'
 
 const BUS = '/sys/bus/platform'
-
-const line = (data: string): string => (data.endsWith('\n') ? data.slice(0, -1) : data)
 
 const links = (devices: Iterable<PlatformDevice>): Record<string, () => Node> =>
   Object.fromEntries([...devices].map(({ name, sysfsPath }) => [name, () => link(sysfsPath)]))
