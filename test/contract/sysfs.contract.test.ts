@@ -66,6 +66,29 @@ describeType1('it opens no container')('sysfs', (machine) => {
     })
   })
 
+  describe('of groups', () => {
+    test('lists those that have a node, by number', async () => {
+      const group = `${await machine.groupOf(edu)}`
+
+      expect(await machine.names('/sys/class/vfio')).toContain(group)
+      expect(await machine.text(`/sys/class/vfio/${group}/dev`)).toMatch(/^\d+:\d+$/)
+    })
+
+    test('names the group of a mediated device as one without an IOMMU, and no other', async () => {
+      const uuid = await machine.mtty('mtty-2')
+      const groups = '/sys/kernel/iommu_groups'
+
+      expect(await machine.text(`${groups}/${await machine.groupOf(uuid)}/name`)).toBe(
+        'vfio-noiommu',
+      )
+      expect(await machine.names(`${groups}/${await machine.groupOf(edu)}`)).not.toContain('name')
+    })
+
+    test('tells the release of the kernel beside', async () => {
+      expect(await machine.text('/proc/sys/kernel/osrelease')).toMatch(/^\d+\.\d+/)
+    })
+  })
+
   describe.each(['vfio_iommu_type1', 'iommufd'])('allow_unsafe_interrupts of %s', (module) => {
     const file = `/sys/module/${module}/parameters/allow_unsafe_interrupts`
 

@@ -158,7 +158,8 @@ describe('a group that the kernel does not open', () => {
 
   test('by its name alone is one too, for the groups of mediated devices have that name as well', async () => {
     const at = worldWith({ [`/sys/kernel/iommu_groups/${EDU_GROUP}/name`]: 'vfio-noiommu\n' })
-    refuse(at, NODE, 'ENOENT')
+    const hidden = ['/sys/class/vfio', NODE.path]
+    at.sim.fault = ({ path }) => (hidden.includes(path ?? '') ? -ERRNO.ENOENT : undefined)
 
     expect((await addGroup(at)).details.causes).toEqual(['no-iommu-group'])
   })

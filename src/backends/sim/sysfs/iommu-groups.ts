@@ -34,6 +34,8 @@ const one = (group: IommuGroup): Directory =>
           [...group.members].map(({ name, sysfsPath }) => [name, () => link(sysfsPath)]),
         ),
       ),
+    // vfio makes the groups of mediated devices itself, and names them as it does without an IOMMU.
+    ...(!group.iommu && { name: () => attribute(() => 'vfio-noiommu\n') }),
     type: () => attribute(() => (group.iommu ? 'DMA\n' : 'unknown\n')),
     reserved_regions: () =>
       attribute(() =>

@@ -1,14 +1,19 @@
-/** /proc: the processes of the machine, and which files of it each has open. */
+/** /proc: the processes of the machine, which files of it each has open, and its release. */
 
 import type { OpenFile } from '../file/open-file.ts'
 import type { Process } from '../file/process.ts'
 import { attribute, type Directory, directory, openFileLink } from '../file/vfs.ts'
 import type { Machine } from '../machine/machine.ts'
 
-export const proc = ({ processes }: Machine): Directory =>
-  directory(() =>
-    Object.fromEntries([...processes].map((process) => [process.pid, () => one(process)])),
-  )
+export const proc = ({ processes, spec }: Machine): Directory =>
+  directory(() => ({
+    ...Object.fromEntries([...processes].map((process) => [process.pid, () => one(process)])),
+    sys: () =>
+      directory(() => ({
+        kernel: () =>
+          directory(() => ({ osrelease: () => attribute(() => `${spec.kernelVersion}\n`) })),
+      })),
+  }))
 
 const one = ({ command, files }: Process): Directory =>
   directory(() => ({

@@ -15,6 +15,7 @@ import { mdevBus, mdevClass, mdevDevices } from './mdev.ts'
 import { pciBus, pciDevices } from './pci.ts'
 import { platformBus, platformDevices } from './platform.ts'
 import { proc } from './proc.ts'
+import { vfioClass, vfioGroups } from './vfio-class.ts'
 
 export const fileTree = (machine: Machine): Directory => {
   const sys = directory(() => ({
@@ -24,12 +25,14 @@ export const fileTree = (machine: Machine): Directory => {
         mdev: () => mdevBus(machine),
         platform: () => platformBus(machine),
       })),
-    class: () => directory(() => ({ mdev_bus: () => mdevClass(machine) })),
+    class: () =>
+      directory(() => ({ mdev_bus: () => mdevClass(machine), vfio: () => vfioClass(machine) })),
     devices: () =>
       directory(() => ({
         ...pciDevices(machine),
         platform: () => platformDevices(machine),
-        virtual: () => directory(() => mdevDevices(machine)),
+        virtual: () =>
+          directory(() => ({ ...mdevDevices(machine), vfio: () => vfioGroups(machine) })),
       })),
     kernel: () => directory(() => ({ iommu_groups: () => iommuGroups(machine) })),
     module: () => directory(() => modules(machine)),

@@ -1,0 +1,24 @@
+/** /sys/class/vfio: the groups that vfio has a node for, whether or not /dev shows it. */
+
+import { attribute, type Directory, directory, link } from '../file/vfs.ts'
+import type { Machine } from '../machine/machine.ts'
+
+/** The major number of /dev/vfio/N; the kernel takes any that is free. */
+const MAJOR = 243
+const DEVICES = '/sys/devices/virtual/vfio'
+
+export const vfioClass = ({ vfio }: Machine): Directory =>
+  directory(() =>
+    Object.fromEntries([...vfio.groups.keys()].map((id) => [id, () => link(`${DEVICES}/${id}`)])),
+  )
+
+/** /sys/devices/virtual/vfio. */
+export const vfioGroups = ({ vfio }: Machine): Directory =>
+  directory(() =>
+    Object.fromEntries(
+      [...vfio.groups.keys()].map((id, minor) => [
+        id,
+        () => directory(() => ({ dev: () => attribute(() => `${MAJOR}:${minor}\n`) })),
+      ]),
+    ),
+  )
