@@ -101,6 +101,14 @@ describe('vfiod.service', () => {
     expect(service).toContain(line)
   })
 
+  test.each(['vfio', 'vfio_pci', 'vfio_iommu_type1', 'iommufd'])(
+    'loads %s first: what DeviceAllow names is there only then',
+    (module) => {
+      for (const key of ['Wants', 'After'])
+        expect(service).toMatch(new RegExp(`^${key}=.*\\bmodprobe@${module}\\.service\\b`, 'm'))
+    },
+  )
+
   test('does not have MemoryDenyWriteExecute, which ends V8', () => {
     expect(service).not.toMatch(/^MemoryDenyWriteExecute=yes/m)
   })
