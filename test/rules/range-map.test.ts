@@ -121,5 +121,5 @@ describe('RangeMap', () => {
       if (map.remove(start)?.value !== at || map.find(start) !== undefined) wrong += 1
     }
     expect(wrong).toBe(0)
-  }, 30_000)
+  })
 })
