@@ -25,10 +25,12 @@ export const loadState = async (borrowed: BorrowedDevice, file: string): Promise
   const input = await openInput(file)
   const progress = new Progress({ label: 'loading', total: BigInt(input.size) })
   const hash = createHash('sha256')
+  let written = 0n
   const kept = new KeptInput(
     (into) => input.read(into),
     (data) => {
       hash.update(data)
+      written += BigInt(data.length)
       progress.add(data.length)
     },
   )
@@ -50,7 +52,7 @@ export const loadState = async (borrowed: BorrowedDevice, file: string): Promise
       return await client.migration.writeSession(requests(session), { signal })
     })
     const { state } = await client.migration.setMigrationState(
-      { name, state: 'MIGRATION_STATE_RUNNING' },
+      { name, state: 'MIGRATION_STATE_RUNNING', writtenBytes: String(written) },
       { signal },
     )
     return { device: name, file, bytes: totalBytes, sha256: hash.digest('hex'), state }

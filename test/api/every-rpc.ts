@@ -153,6 +153,8 @@ export const EXPECTED: Readonly<Record<string, Outcomes>> = {
     empty: 'BAD_ARGUMENT',
     extreme: 'BAD_ARGUMENT',
     'own ids, unknown enum': 'BAD_ARGUMENT',
+    'own ids, huge numbers': 'BAD_ARGUMENT',
+    'own ids, unaligned numbers': 'BAD_ARGUMENT',
   },
   'migration.EstimateSize': OF_DEVICE,
   'migration.GetPrecopyInfo': OF_DEVICE,

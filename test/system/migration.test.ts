@@ -205,6 +205,29 @@ describe('migration through gRPC', () => {
     expect(await scratch(target)).toBe(0x5b)
   })
 
+  test('loads nothing where the writer counts other bytes than have arrived: ARC_BLOCKED', async () => {
+    await setScratch(source, 0x5c)
+    const bytes = await save()
+    await setState(target, { state: 'MIGRATION_STATE_RESUMING' })
+    await client.migration.writeSession([
+      { name: target, offset: '0', data: bytes.subarray(0, 40) },
+    ])
+    const state = 'MIGRATION_STATE_RUNNING'
+    const running = (writtenBytes: number) =>
+      client.migration.setMigrationState({
+        name: target,
+        state,
+        writtenBytes: String(writtenBytes),
+      })
+
+    await expect(running(STATE_BYTES)).rejects.toMatchObject({ reason: 'ARC_BLOCKED' })
+    await expect(running(STATE_BYTES)).rejects.toThrow('its session has 40 bytes')
+    await client.migration.writeSession([{ name: target, offset: '40', data: bytes.subarray(40) }])
+    await running(STATE_BYTES)
+
+    expect(await scratch(target)).toBe(0x5c)
+  })
+
   test('loads nothing while a writer is at work: SESSION_BUSY', async () => {
     const bytes = await save()
     await setState(target, { state: 'MIGRATION_STATE_RESUMING' })

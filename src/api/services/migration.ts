@@ -68,9 +68,10 @@ export const migrationHandlers = ({ migration }: Domain): Handlers<MigrationServ
   GetMigrationState: async ({ name }, { client }) =>
     viewToProto(await migration.state(client, name)),
 
-  SetMigrationState: async ({ name, state }, { client }) => {
+  SetMigrationState: async ({ name, state, writtenBytes }, { client }) => {
     const wanted = enumOf<State>('state', STATE, state)
-    return viewToProto(await migration.setState(client, name, wanted))
+    const written = writtenBytes === '0' ? undefined : BigInt(writtenBytes)
+    return viewToProto(await migration.setState(client, name, wanted, written))
   },
 
   EstimateSize: async ({ name }, { client }) => ({

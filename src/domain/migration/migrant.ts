@@ -48,10 +48,16 @@ export class Migrant implements SessionHolder {
   }
 
   /** Move the device to a state for a client, or refuse. Runs in the lane of the device. */
-  async move(client: Client, quotas: Quotas, target: MigState): Promise<void> {
+  async move(
+    client: Client,
+    quotas: Quotas,
+    to: { readonly target: MigState; readonly writtenBytes?: bigint | undefined },
+  ): Promise<void> {
+    const { target } = to
     const current = await this.driver.state()
     requireWay(this, current, target)
-    if (current === 'RESUMING' && target !== 'RESUMING') requireWhole(this, target)
+    if (to.writtenBytes !== undefined && current !== 'RESUMING') throw nothingWritten(this, current)
+    if (current === 'RESUMING' && target !== 'RESUMING') requireWhole(this, to)
     const opens = opensSession(this.driver, current, target)
     const charge = opens ? quotas.charge(client, SESSION_PRICE) : undefined
     try {
@@ -128,14 +134,35 @@ function requireWay({ name, driver }: Migrant, current: MigState, target: MigSta
   )
 }
 
+const nothingWritten = ({ name }: Migrant, current: MigState): VfiodError =>
+  new VfiodError(
+    'BAD_ARGUMENT',
+    `Cannot compare written_bytes on ${name}: it is in ${current}, where nothing is written to it; leave it 0`,
+    { field: 'written_bytes' },
+  )
+
 /** Leaving RESUMING loads the written state, so it must be complete. */
-function requireWhole(migrant: Migrant, target: MigState): void {
+function requireWhole(
+  migrant: Migrant,
+  {
+    target,
+    writtenBytes,
+  }: { readonly target: MigState; readonly writtenBytes?: bigint | undefined },
+): void {
   const { session, name } = migrant
   if (session?.broken !== undefined) throw brokenSession(migrant, session.broken)
   if (session?.isBusy) {
     throw new VfiodError(
       'SESSION_BUSY',
       `Cannot set ${target} on ${name}: a writer of session ${session.id} is still writing after ${session.bytes} bytes; wait for it or cancel it`,
+      { resource: { type: 'session', name } },
+    )
+  }
+  const given = session?.bytes ?? 0n
+  if (writtenBytes !== undefined && writtenBytes !== given) {
+    throw new VfiodError(
+      'ARC_BLOCKED',
+      `Cannot set ${target} on ${name}: its session has ${given} bytes, and the caller says that it has written ${writtenBytes}; ${given < writtenBytes ? 'continue writing there' : 'another client has written to it'}, or reset the device`,
       { resource: { type: 'session', name } },
     )
   }

@@ -86,11 +86,16 @@ export class Migration {
     }))
   }
 
-  /** Move the device to a state; answers when it is there. */
-  async setState(client: Client, name: string, target: MigState): Promise<StateView> {
+  /** Move the device to a state; answers when it is there. Bytes written are compared where given. */
+  async setState(
+    client: Client,
+    name: string,
+    target: MigState,
+    writtenBytes?: bigint,
+  ): Promise<StateView> {
     const migrant = await this.#migrantOf(client, name)
     return migrant.device.run(client, async () => {
-      await migrant.move(client, this.#quotas, target)
+      await migrant.move(client, this.#quotas, { target, writtenBytes })
       return { state: target, session: migrant.session }
     })
   }
