@@ -8,6 +8,8 @@ import { connect, type VfiodClient } from '../../../src/client/client.ts'
 const CHECKOUT = fileURLToPath(new URL('../../..', import.meta.url))
 /** Where the unit can see it, wherever the checkout is: not in /home, not in /tmp. */
 const INSTALLED = '/run/vfiod-checkout'
+/** The Node of the packages is in the checkout, so it is found there too. */
+const NODE = process.execPath.replace(CHECKOUT, `${INSTALLED}/`)
 const UNITS = '/run/systemd/system'
 /** Where tests put what the daemon reads. */
 export const FILES = '/run/vfiod-files'
@@ -78,7 +80,7 @@ export const inSandbox = (script: string): string => {
   const unit = shipped('vfiod.service')
     .replace('Type=notify', 'Type=oneshot')
     .replace('Restart=on-failure', 'Restart=no')
-    .replace('ExecStart=/usr/bin/vfiod', `ExecStart=${process.execPath} ${program}`)
+    .replace('ExecStart=/usr/bin/vfiod', `ExecStart=${NODE} ${program}`)
   installAs('vfiod-probe.service', `${unit}\n[Service]\nStandardOutput=truncate:${FILES}/printed\n`)
   systemctl('start', 'vfiod-probe.service')
   return readFileSync(`${FILES}/printed`, 'utf8')
