@@ -82,13 +82,17 @@ const requireServing = async (
 /** How often a daemon that does not serve yet is asked. */
 const WAIT_STEP_MS = 100
 
+/** What one question may take, however short the rest of the time is: a busy machine needs it to find
+ * out that there is no daemon, which is another answer than silence. */
+const QUESTION_MS = 2000
+
 /** Asks until the daemon serves; the last refusal is thrown when the time is over. */
 const waitUntilServing = async (session: CommandSession, waitMs: number): Promise<void> => {
   const end = performance.now() + waitMs
   for (;;) {
     const leftMs = Math.max(1, Math.round(end - performance.now()))
     try {
-      return await requireServing(session, leftMs)
+      return await requireServing(session, Math.max(QUESTION_MS, leftMs))
     } catch (error) {
       if (session.signal.aborted || performance.now() >= end) throw error
     }

@@ -25,7 +25,8 @@ export const DEVICE_CAUSES = {
   },
   'region-claimed': {
     reason: 'REGION_CLAIMED',
-    found: 'another driver of the kernel has claimed the region, as a boot framebuffer does (/proc/iomem has its name)',
+    found:
+      'another driver of the kernel has claimed the region, as a boot framebuffer does (/proc/iomem has its name)',
     fix: 'make that driver let go (for a boot framebuffer: video=efifb:off, or unbind it)',
   },
   'region-not-mapped': {
