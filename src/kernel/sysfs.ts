@@ -90,6 +90,10 @@ async function linked(kernel: Kernel, path: string): Promise<string | undefined>
   return link?.slice(link.lastIndexOf('/') + 1)
 }
 
+/** sysfs-kernel-iommu_groups: the name that the maker of the group gave it; undefined without one. */
+export const groupName = (kernel: Kernel, group: number): Promise<string | undefined> =>
+  readText(kernel, `${GROUPS}/${group}/name`)
+
 async function readText(kernel: Kernel, path: string): Promise<string | undefined> {
   const bytes = await kernel.readFile(path)
   return typeof bytes === 'number' ? undefined : new TextDecoder().decode(bytes).trim()

@@ -31,6 +31,16 @@ export const isVfioDriver = ({ bus, driver }: Member): boolean =>
 const blocksViability = (member: Member): boolean =>
   member.driver !== undefined && !isVfioDriver(member) && !DRIVER_MANAGED_DMA.has(member.driver)
 
+/** A group that vfio made for devices without an IOMMU; those of mediated devices have the name too. */
+export const isNoIommuGroup = (name: string | undefined, members: readonly Member[]): boolean =>
+  name === 'vfio-noiommu' && members.length > 0 && members.every(({ bus }) => bus !== 'mdev')
+
+export const noIommuBlocker = (group: number): Blocker => ({
+  subject: `group ${group}`,
+  found: 'a no-IOMMU group: no IOMMU keeps its devices inside the memory given to them',
+  fix: 'switch on the IOMMU of the host; vfiod does not use such groups',
+})
+
 /** What is in the way of owning the group; empty for a viable one. */
 export const blockersOf = (members: readonly Member[]): Blocker[] =>
   members.filter(blocksViability).map(({ name, bus, driver }) => ({

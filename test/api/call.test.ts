@@ -69,6 +69,19 @@ describe('a call', () => {
     })
   })
 
+  test('of a no-IOMMU group says that it is not viable, and why', async () => {
+    const group = { group: 3, isNoIommu: true, viability: 'viable', blockers: [], holders: [] }
+    const groups = async () => [{ ...group, devices: [], spaceId: undefined }]
+    server = await startServer({ inventory: { groups } })
+
+    expect((await server.client().inventory.listGroups()).groups).toMatchObject([
+      {
+        viability: 'VIABILITY_NOT_VIABLE',
+        blockers: [{ subject: 'group 3', fix: expect.stringContaining('switch on the IOMMU') }],
+      },
+    ])
+  })
+
   test('that fails with a value that is not an Error is INTERNAL as well', async () => {
     server = await startServer({ inventory: { groups: () => Promise.reject(7) } })
 

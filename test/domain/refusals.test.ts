@@ -156,6 +156,14 @@ describe('a group that the kernel does not open', () => {
     })
   })
 
+  test('as a no-IOMMU group is listed as one, and the group of a mediated device is not', async () => {
+    const at = worldWith({ [`/sys/kernel/iommu_groups/${EDU_GROUP}/name`]: 'vfio-noiommu\n' })
+    const mtty = await at.domain.inventory.device(MTTY)
+
+    expect((await at.domain.inventory.group(EDU_GROUP)).isNoIommu).toBe(true)
+    expect((await at.domain.inventory.group(mtty.group)).isNoIommu).toBe(false)
+  })
+
   test('by its name alone is one too, for the groups of mediated devices have that name as well', async () => {
     const at = worldWith({ [`/sys/kernel/iommu_groups/${EDU_GROUP}/name`]: 'vfio-noiommu\n' })
     const hidden = ['/sys/class/vfio', NODE.path]

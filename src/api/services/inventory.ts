@@ -7,6 +7,7 @@ import type { Group } from '../../proto/vfiod/v1/Group.ts'
 import type { InventoryServiceHandlers } from '../../proto/vfiod/v1/InventoryService.ts'
 import type { Viability } from '../../proto/vfiod/v1/Viability.ts'
 import type { WatchGroupsResponse } from '../../proto/vfiod/v1/WatchGroupsResponse.ts'
+import { noIommuBlocker } from '../../rules/viability.ts'
 import type { Handlers } from '../call/call.ts'
 import { blockerToProto, conditionsToProto } from './convert.ts'
 
@@ -40,8 +41,10 @@ const deviceToProto = (device: DeviceView): Device => ({
 
 const groupToProto = (group: GroupView): Group => ({
   groupId: group.group,
-  viability: VIABILITY[group.viability],
-  blockers: group.blockers.map(blockerToProto),
+  viability: VIABILITY[group.isNoIommu ? 'not-viable' : group.viability],
+  blockers: [...(group.isNoIommu ? [noIommuBlocker(group.group)] : []), ...group.blockers].map(
+    blockerToProto,
+  ),
   devices: group.devices.map(deviceToProto),
   spaceId: group.spaceId ?? '',
   holders: [...group.holders],

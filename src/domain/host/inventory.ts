@@ -8,6 +8,7 @@ import type { Kernel } from '../../kernel/port.ts'
 import {
   busOf,
   groupDevices,
+  groupName,
   groupNumbers,
   type HostDevice,
   hostDevice,
@@ -15,7 +16,13 @@ import {
   whyNoGroups,
 } from '../../kernel/sysfs.ts'
 import { canonicalName } from '../../rules/device-name.ts'
-import { blockersOf, isVfioDriver, type Viability, viabilityOf } from '../../rules/viability.ts'
+import {
+  blockersOf,
+  isNoIommuGroup,
+  isVfioDriver,
+  type Viability,
+  viabilityOf,
+} from '../../rules/viability.ts'
 import type { Client } from '../identity/clients.ts'
 import type { Quotas } from '../identity/quotas.ts'
 import type { Change } from '../state/changes.ts'
@@ -43,6 +50,9 @@ export interface DeviceView extends HostDevice {
 
 export interface GroupView {
   readonly group: number
+  /** No IOMMU is behind it, so that nothing the daemon is for can be done with it. */
+  readonly isNoIommu: boolean
+  /** By the drivers of its devices. */
   readonly viability: Viability
   /** What keeps the group from being used: devices with other drivers, and processes that have it open. */
   readonly blockers: readonly Blocker[]
@@ -180,9 +190,13 @@ export class Inventory {
     if (names === undefined) return undefined
     const found = await Promise.all(names.map((name) => memberDevice(this.#kernel, group, name)))
     const devices = found.filter((device) => device !== undefined)
-    const holders = await this.#holdersOf(group, devices)
+    const [holders, name] = await Promise.all([
+      this.#holdersOf(group, devices),
+      groupName(this.#kernel, group),
+    ])
     return {
       group,
+      isNoIommu: isNoIommuGroup(name, devices),
       viability: viabilityOf(devices),
       blockers: [...blockersOf(devices), ...holders.map((holder) => heldBy(group, holder))],
       holders,
