@@ -2,6 +2,8 @@
  * Resources that pass from one command to the next: a command hands over everything it owns, and the
  * next command adopts it by the token.
  */
+
+import { allOf } from '../client/verbs.ts'
 import type { AddressSpace__Output as AddressSpace } from '../proto/vfiod/v1/AddressSpace.ts'
 import type { CommandSession } from './session.ts'
 
@@ -12,7 +14,7 @@ export const adopt = async (
 ): Promise<readonly AddressSpace[]> => {
   await client.ownership.adopt({ token }, { signal })
   const { clientId } = await client.ownership.whoAmI({}, { signal })
-  const { spaces } = await client.addressSpace.listSpaces({}, { signal })
+  const spaces = await allOf('spaces', (page) => client.addressSpace.listSpaces(page, { signal }))
   return spaces.filter(({ owner }) => owner?.clientId === clientId)
 }
 

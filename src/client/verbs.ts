@@ -76,3 +76,23 @@ export const mapAll = async (
   const { results } = await client.addressSpace.map({ spaceId, items }, options)
   requireItems('vfiod.v1.AddressSpaceService/Map', results)
 }
+
+/** What a list answers: a page of it. */
+type Paged<Key extends string, Element> = Readonly<Record<Key, readonly Element[]>> & {
+  readonly nextPageToken: string
+}
+
+/** Every element of a list that comes in pages: `allOf('spaces', (page) => listSpaces(page))`. */
+export const allOf = async <Key extends string, Element>(
+  key: Key,
+  list: (page: { readonly pageToken: string }) => Promise<Paged<Key, Element>>,
+): Promise<Element[]> => {
+  const all: Element[] = []
+  let pageToken = ''
+  do {
+    const page = await list({ pageToken })
+    all.push(...page[key])
+    pageToken = page.nextPageToken
+  } while (pageToken !== '')
+  return all
+}

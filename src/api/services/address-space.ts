@@ -6,6 +6,7 @@ import type { AddressSpace as ProtoSpace } from '../../proto/vfiod/v1/AddressSpa
 import type { AddressSpaceServiceHandlers } from '../../proto/vfiod/v1/AddressSpaceService.ts'
 import type { Handlers } from '../call/call.ts'
 import { u64 } from './convert.ts'
+import { pageOf } from './page.ts'
 import {
   itemsOrAll,
   mapItemOf,
@@ -37,7 +38,10 @@ export const addressSpaceHandlers = ({
     space: withOffer(state, await spaces.get(spaceId)),
   }),
 
-  ListSpaces: async () => ({ spaces: spaces.list().map((space) => withOffer(state, space)) }),
+  ListSpaces: async (request) => {
+    const { elements, nextPageToken } = pageOf(spaces.list(), ({ id }) => id, request)
+    return { spaces: elements.map((space) => withOffer(state, space)), nextPageToken }
+  },
 
   DestroySpace: async ({ spaceId }, { client }) => {
     await destroySpace(client, spaceId)

@@ -9,6 +9,7 @@ import type { ClientInfo } from '../../proto/vfiod/v1/ClientInfo.ts'
 import type { Handlers } from '../call/call.ts'
 import { absenceToProto, processOf } from './convert.ts'
 import { roleToProto, usageToProto } from './ownership.ts'
+import { pageOf } from './page.ts'
 
 /** The configuration of the daemon and its shutdown, for administrators. */
 export interface Administration {
@@ -59,12 +60,17 @@ export const adminHandlers = ({
   administration,
   clients,
 }: AdminParts): Handlers<AdminServiceHandlers> => ({
-  ListClients: () => ({
-    clients: [
-      ...clients().map((client) => presentInfo(domain, client)),
-      ...waitingOffers(domain.state).map((offer) => absentInfo(domain, offer)),
-    ],
-  }),
+  ListClients: (request) => {
+    const known = [
+      ...clients().map((client) => ({ id: client.id, info: () => presentInfo(domain, client) })),
+      ...waitingOffers(domain.state).map((offer) => ({
+        id: offer.owner.id,
+        info: () => absentInfo(domain, offer),
+      })),
+    ]
+    const { elements, nextPageToken } = pageOf(known, ({ id }) => id, request)
+    return { clients: elements.map(({ info }) => info()), nextPageToken }
+  },
 
   ReleaseClient: async ({ clientId }, { client: admin }) => {
     const absent = waitingOffers(domain.state).map(({ owner }) => owner)

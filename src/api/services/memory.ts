@@ -5,6 +5,7 @@ import type { Memory as ProtoMemory } from '../../proto/vfiod/v1/Memory.ts'
 import type { MemoryServiceHandlers } from '../../proto/vfiod/v1/MemoryService.ts'
 import type { Handlers } from '../call/call.ts'
 import { enumOf, ownerToProto, ticketToProto, u64 } from './convert.ts'
+import { pageOf } from './page.ts'
 
 const HUGE_PAGE: Readonly<Record<string, HugePage | 'none'>> = {
   HUGE_PAGE_UNSPECIFIED: 'none',
@@ -48,11 +49,11 @@ export const memoryHandlers = (
     ticket: ticketToProto(memories.export(client, memoryId), fdSocketPath),
   }),
 
-  ListMemory: async (_request, { client }) => ({
-    memories: memories
-      .list(client)
-      .map((memory) => memoryToProto(memory, state.mappingsOfMemory(memory.id))),
-  }),
+  ListMemory: async (request, { client }) => {
+    const { elements, nextPageToken } = pageOf(memories.list(client), ({ id }) => id, request)
+    const listed = elements.map((each) => memoryToProto(each, state.mappingsOfMemory(each.id)))
+    return { memories: listed, nextPageToken }
+  },
 
   ReleaseMemory: async ({ memoryId }, { client }) => {
     memories.release(client, memoryId)

@@ -2,6 +2,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Command } from 'commander'
 import { unaryCall } from '../../client/calls.ts'
+import { allOf } from '../../client/verbs.ts'
 import type { ClientInfo__Output as ClientInfo } from '../../proto/vfiod/v1/ClientInfo.ts'
 import { healthCheck } from '../../wire/health.ts'
 import { CliError } from '../failure.ts'
@@ -29,8 +30,8 @@ const clientText = (client: ClientInfo): string => {
 }
 
 const listClients = async ({ client, output, signal }: CommandSession): Promise<void> => {
-  const response = await client.admin.listClients({}, { signal })
-  output.answer(response, () => response.clients.map(clientText).join('\n'))
+  const clients = await allOf('clients', (page) => client.admin.listClients(page, { signal }))
+  output.answer({ clients }, () => clients.map(clientText).join('\n'))
 }
 
 const release = async (

@@ -2,7 +2,7 @@
 import { type Command, Option } from 'commander'
 import { hex, rangeText } from '../../base/units.ts'
 import { requireItems } from '../../client/item-status.ts'
-import { mapAll } from '../../client/verbs.ts'
+import { allOf, mapAll } from '../../client/verbs.ts'
 import type { Access } from '../../proto/vfiod/v1/Access.ts'
 import type { AddressSpace__Output as AddressSpace } from '../../proto/vfiod/v1/AddressSpace.ts'
 import type { HugePage } from '../../proto/vfiod/v1/HugePage.ts'
@@ -69,11 +69,9 @@ const spacesText = (spaces: readonly AddressSpace[]): string =>
   )
 
 const listSpaces = async ({ client, output, signal }: CommandSession): Promise<void> => {
-  const response = await client.addressSpace.listSpaces({}, { signal })
-  output.answer(response, () =>
-    response.spaces.length === 0
-      ? 'no address spaces'
-      : withConditions(spacesText(response.spaces), response.spaces),
+  const spaces = await allOf('spaces', (page) => client.addressSpace.listSpaces(page, { signal }))
+  output.answer({ spaces }, () =>
+    spaces.length === 0 ? 'no address spaces' : withConditions(spacesText(spaces), spaces),
   )
 }
 
