@@ -106,7 +106,7 @@ describe('the processes of an identity', () => {
     await child.kill()
     await until(() => processesInUse() === 0n)
 
-    expect((await second.call('memory', 'listMemory')).result).toEqual({ memories: [] })
+    expect((await second.call('memory', 'listMemory')).result).toMatchObject({ memories: [] })
     expect(processesInUse()).toBe(1n)
   })
 
@@ -131,7 +131,7 @@ describe('the processes of an identity', () => {
     expect(refused.error).toMatchObject({ reason: 'ROLE_NEEDED' })
     expect(who.result).toMatchObject({ pid: child.pid, role: 'ROLE_NONE' })
     expect(before ?? 0n).toBe(0n)
-    expect(granted.result).toEqual({ memories: [] })
+    expect(granted.result).toMatchObject({ memories: [] })
     expect(processesInUse()).toBe(1n)
   })
 })

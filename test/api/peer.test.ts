@@ -60,7 +60,7 @@ describe('a client', () => {
     const listed = await other.call('memory', 'listMemory')
     const released = await other.call('memory', 'releaseMemory', { memoryId: 'm' })
 
-    expect(listed.result).toEqual({ memories: [] })
+    expect(listed.result).toMatchObject({ memories: [] })
     expect(released.error).toMatchObject({ status: 'PERMISSION_DENIED', reason: 'NOT_MM_OWNER' })
     expect(memories()).toHaveLength(1)
   })

@@ -60,7 +60,7 @@ describe.skipIf(needsCompiler || !isRoot)(`a pid that is used again${suffix} (ro
     const second = await relay.connect('pid', first.pid)
 
     await expect(use(second)).rejects.toMatchObject(STRANGER)
-    expect(await second.client.memory.listMemory()).toEqual({ memories: [] })
+    expect(await second.client.memory.listMemory()).toMatchObject({ memories: [] })
     await second.client.ownership.adopt({ token })
     await expect(use(second)).resolves.toMatchObject({ mappings: [] })
   })

@@ -122,7 +122,7 @@ describe.skipIf(needsCompiler)(`what has an mm of its own${suffix}`, () => {
     await expect(child.client.memory.releaseMemory({ memoryId: 'owned' })).rejects.toMatchObject(
       STRANGER,
     )
-    expect(await child.client.memory.listMemory()).toEqual({ memories: [] })
+    expect(await child.client.memory.listMemory()).toMatchObject({ memories: [] })
     const stranger = await who(child)
     expect(stranger.pid).toBe(child.pid)
     expect(stranger.clientId).not.toBe(id)
