@@ -44,8 +44,6 @@ export const LIMITS = {
   eventBacklog: 1024,
   /** How long the offer of a handover is valid. */
   handoverMs: 600_000,
-  /** Watches of the inventory by all clients together: each reads sysfs once a second. */
-  watches: 64,
   /** How long a vaddr may stay invalid before the daemon restores it. */
   vaddrInvalidMs: 60_000,
   /** Bytes one Allocate may ask for: what an x86-64 guest can address at most. */

@@ -82,7 +82,6 @@ describe('a comment', () => {
     ['common.proto', `A client holds at most ${LIMITS.ticketsPerClient}`],
     ['device.proto', `(more than ${LIMITS.regionBytes / MIB} MiB)`],
     ['dirty.proto', `(more than ${LIMITS.batchItems} items)`],
-    ['inventory.proto', `(the daemon serves ${LIMITS.watches} of these watches at once)`],
     ['memory.proto', `A client has at most ${LIMITS.objectsPerClient} memory objects`],
     ['memory.proto', `at most 2^${LIMITS.allocateBytes.toString(2).length - 1}.`],
     ['migration.proto', `the last ${LIMITS.sessionWindowBytes / MIB} MiB`],

@@ -1,7 +1,6 @@
 /** The inventory of the host: groups, their devices, the blockers of a group, and changes. */
 
 import { type Blocker, VfiodError } from '../../base/error.ts'
-import { LIMITS } from '../../base/limits.ts'
 import { Mailbox } from '../../base/mailbox.ts'
 import { type Holder, holderText } from '../../kernel/holders.ts'
 import type { Kernel } from '../../kernel/port.ts'
@@ -25,21 +24,10 @@ import {
 } from '../../rules/viability.ts'
 import type { Client } from '../identity/clients.ts'
 import type { Quotas } from '../identity/quotas.ts'
-import type { Change } from '../state/changes.ts'
 import type { DeviceCondition } from '../state/records.ts'
 import type { State } from '../state/state.ts'
+import { GroupLooks, type Look } from './group-looks.ts'
 import { nodesOf, OutsideHolders } from './outside.ts'
-
-/** The changes after which a group or a device may look different. */
-const CHANGES_OF_GROUPS: ReadonlySet<Change['kind']> = new Set([
-  'member-set',
-  'member-removed',
-  'device-opened',
-  'device-closed',
-  'condition-set',
-  'condition-cleared',
-  'drivers-changed',
-])
 
 export interface DeviceView extends HostDevice {
   /** The address space the device is open in. */
@@ -72,9 +60,8 @@ export class Inventory {
   readonly #kernel: Kernel
   readonly #state: State
   readonly #quotas: Quotas
-  readonly #watchMs: number
   readonly #outside: OutsideHolders
-  #watchers = 0
+  readonly #looks: GroupLooks<GroupView>
 
   constructor(parts: {
     readonly kernel: Kernel
@@ -86,7 +73,11 @@ export class Inventory {
     this.#outside = new OutsideHolders(parts.kernel)
     this.#state = parts.state
     this.#quotas = parts.quotas
-    this.#watchMs = parts.watchMs
+    this.#looks = new GroupLooks({
+      views: () => this.groups(),
+      state: parts.state,
+      everyMs: parts.watchMs,
+    })
   }
 
   /** Every group, by number. */
@@ -131,30 +122,21 @@ export class Inventory {
     )
   }
 
-  /**
-   * Every group as it is, then each group again when it changes, until the signal. sysfs has no
-   * change notification for groups, so it is read again every `watchMs`, and at once after a change
-   * that the daemon made itself.
-   */
+  /** Every group as it is, then each group again when it changes, until the signal. */
   async *watch(client: Client, signal: AbortSignal): AsyncGenerator<InventoryEvent, void> {
-    if (this.#watchers >= LIMITS.watches) throw tooManyWatches(this.#watchers)
     const charge = this.#quotas.charge(client, { watches: 1n })
-    this.#watchers += 1
-    const looks = new Mailbox<'look'>()
-    const look = () => looks.push('look', 'look')
-    const unlisten = this.#state.listen((change) => {
-      if (CHANGES_OF_GROUPS.has(change.kind)) look()
-    })
-    const timer = setInterval(look, this.#watchMs)
+    const looks = new Mailbox<Look<GroupView>>()
+    const leave = this.#looks.join((look) => looks.push(look, 'look'))
     const known = new Map<number, string>()
     try {
-      yield* this.#changes(known)
+      yield* changesOf(known, await this.groups())
       yield { kind: 'present-sent' }
-      for await (const _ of looks.read(signal)) yield* this.#changes(known)
+      for await (const look of looks.read(signal)) {
+        if ('error' in look) throw look.error
+        yield* changesOf(known, look.views)
+      }
     } finally {
-      clearInterval(timer)
-      unlisten()
-      this.#watchers -= 1
+      leave()
       charge.release()
     }
   }
@@ -167,22 +149,6 @@ export class Inventory {
       if (names?.includes(name)) return memberDevice(this.#kernel, group, name)
     }
     return undefined
-  }
-
-  async *#changes(known: Map<number, string>): AsyncGenerator<InventoryEvent, void> {
-    const views = await this.groups()
-    const present = new Set(views.map((view) => view.group))
-    for (const group of known.keys()) {
-      if (present.has(group)) continue
-      known.delete(group)
-      yield { kind: 'removed', group }
-    }
-    for (const view of views) {
-      const seen = JSON.stringify(view)
-      if (known.get(view.group) === seen) continue
-      known.set(view.group, seen)
-      yield { kind: 'group', group: view }
-    }
   }
 
   async #groupView(group: number): Promise<GroupView | undefined> {
@@ -219,6 +185,25 @@ export class Inventory {
   }
 }
 
+/** What is new against what is known, which is brought up to date. */
+function* changesOf(
+  known: Map<number, string>,
+  views: readonly GroupView[],
+): Generator<InventoryEvent, void> {
+  const present = new Set(views.map((view) => view.group))
+  for (const group of known.keys()) {
+    if (present.has(group)) continue
+    known.delete(group)
+    yield { kind: 'removed', group }
+  }
+  for (const view of views) {
+    const seen = JSON.stringify(view)
+    if (known.get(view.group) === seen) continue
+    known.set(view.group, seen)
+    yield { kind: 'group', group: view }
+  }
+}
+
 const heldBy = (group: number, holder: Holder): Blocker => ({
   subject: `group ${group}`,
   found: `open in ${holderText(holder)} by ${holder.path}`,
@@ -234,17 +219,3 @@ export function requireServedBus({ name, bus, busName }: HostDevice, act: string
     { resource: { type: 'device', name } },
   )
 }
-
-const tooManyWatches = (current: number): VfiodError =>
-  new VfiodError(
-    'LIMIT_REACHED',
-    `Cannot watch the groups: ${current} of ${LIMITS.watches} watches are open; close one first`,
-    {
-      quota: {
-        limit: 'watches of the daemon',
-        max: BigInt(LIMITS.watches),
-        current: BigInt(current),
-        needed: 1n,
-      },
-    },
-  )
