@@ -39,6 +39,13 @@ export const eventfdSignal = (fd: number): number => {
   return Math.min(answer, 0)
 }
 
+/**
+ * The same for a counter that a client shares, which can fill it between the look and the write: the
+ * write sleeps on the thread pool then, until the counter is read.
+ */
+export const eventfdAdd = (fd: number, count: bigint): Promise<number> =>
+  sys.write(fd, new Uint8Array(new BigUint64Array([count]).buffer))
+
 /** Whether an fd is an event counter. */
 export const isEventfd = (fd: number): boolean => {
   try {

@@ -145,12 +145,12 @@ describeModes('of an open device', (mode) => {
       await at.domain.tickets.redeem(calm, ticket, [sys.dup(client)])
 
       await at.domain.irqs.trigger(calm, { name: NIC, index: REQ, vector: 0 })
-      expect(eventfdRead(client)).toBe(1n)
+      await expect.poll(() => eventfdRead(client)).toBe(1n)
       expect(kinds()).toEqual([])
 
       await at.domain.irqs.disable(calm, { ...vector, count: 0 })
       closeSync(client)
-      expect(readdirSync('/proc/self/fd').length).toBe(fds)
+      await expect.poll(() => readdirSync('/proc/self/fd').length).toBe(fds)
       const gone = unbindOutside()
       await expect.poll(kinds).toEqual(['device-requested'])
       await at.domain.devices.close(calm, NIC)
