@@ -90,6 +90,6 @@ describe.skipIf(needsCompiler || !isRoot)(`a pid that is used again${suffix} (ro
     daemon.process.kill('SIGCONT')
 
     expect((await asked).pid).toBe(first.pid)
-    expect(daemon.output()).toContain('connection closed: its client has hung up')
+    await until(() => daemon.output().includes('connection closed: its client has hung up'))
   })
 })

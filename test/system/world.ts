@@ -18,7 +18,7 @@ export const backend = (process.env.VFIOD_BACKENDS ?? 'sim') as 'sim' | 'linux'
 export interface Daemon {
   readonly socket: string
   readonly process: ChildProcess
-  /** What it wrote so far, for failures. */
+  /** What has arrived so far of what it writes: a line may come later than the answer to its call. */
   output(): string
   /** A connection of this process; closed with the daemon. */
   client(): VfiodClient
