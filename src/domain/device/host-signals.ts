@@ -11,7 +11,7 @@ import type { DeviceFd } from '../../base/units.ts'
 import { armIrqs, ERROR_IRQ, type IrqIndex, REQUEST_IRQ } from '../../kernel/device-calls.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import { refusal, wasErrno } from '../../kernel/refusal.ts'
-import { eventfdAdd, eventfdCreate, eventfdRead } from '../../os/eventfd.ts'
+import { eventfdCreate, eventfdRead, eventfdSignal } from '../../os/eventfd.ts'
 import { sys } from '../../os/libc.ts'
 import { unwatch, watch } from '../../os/poller.ts'
 
@@ -27,50 +27,11 @@ interface Line {
   /** What the kernel signals. */
   readonly eventfd: number
   /** What the daemon signals in its turn, for the client: a separate fd of the client's eventfd. */
-  client: ClientCounter | undefined
+  client: number | undefined
 }
 
-/** How often a counter is read that keeps a write from ending after the client wants it no more. */
-const DRAIN_MS = 100
-
-/** The eventfd of a client. One write at a time: what comes meanwhile is added up for the next. */
-class ClientCounter {
-  readonly #fd: number
-  #owed = 0n
-  #writing: Promise<void> | undefined
-
-  constructor(fd: number) {
-    this.#fd = fd
-  }
-
-  signal(): void {
-    this.#owed += 1n
-    this.#writing ??= this.#write()
-  }
-
-  /** Closes the fd, which belongs to a write for as long as that sleeps. */
-  close(): void {
-    this.#owed = 0n
-    if (this.#writing === undefined) {
-      sys.closeSync(this.#fd)
-      return
-    }
-    const drain = setInterval(() => eventfdRead(this.#fd), DRAIN_MS)
-    drain.unref()
-    void this.#writing.finally(() => {
-      clearInterval(drain)
-      sys.closeSync(this.#fd)
-    })
-  }
-
-  async #write(): Promise<void> {
-    while (this.#owed > 0n) {
-      const count = this.#owed
-      this.#owed = 0n
-      await eventfdAdd(this.#fd, count)
-    }
-    this.#writing = undefined
-  }
+const signal = (client: number | undefined): void => {
+  if (client !== undefined) eventfdSignal(client)
 }
 
 export class HostSignals {
@@ -110,7 +71,7 @@ export class HostSignals {
     for (const line of this.#lines.values()) {
       watch(line.eventfd, () => {
         if (typeof eventfdRead(line.eventfd) !== 'bigint') return
-        line.client?.signal()
+        signal(line.client)
         onSignal(line.signal)
       })
     }
@@ -122,19 +83,19 @@ export class HostSignals {
     const copy = sys.dup(eventfd)
     if (copy < 0) throw refusal('dup', copy, `arm IRQ index ${index}`)
     this.unshare(index)
-    line.client = new ClientCounter(copy)
+    line.client = copy
   }
 
   /** The client wants to hear no more; the daemon does. */
   unshare(index: number): void {
     const line = this.#require(index)
-    line.client?.close()
+    if (line.client !== undefined) sys.closeSync(line.client)
     line.client = undefined
   }
 
   /** What a client raises by software is heard by the client alone. */
   trigger(index: number): void {
-    this.#require(index).client?.signal()
+    signal(this.#require(index).client)
   }
 
   /** The kernel disarms them as the device is closed. */
