@@ -41,7 +41,7 @@ export const REASONS = {
   NODE_MISSING:
     'Make the named node visible to the daemon: pass it into its container, or see to udev.',
   VF_TOKEN_NEEDED:
-    'Give the physical function the driver of its vendor: with vfio-pci there, its virtual functions open with a VF token only.',
+    'Open it with the vf_token with which the physical function was opened; the message says which function that is.',
   BAD_TICKET:
     'Ask for a new ticket; each one works once, for the process that asked, until it expires.',
   GROUP_NOT_VIABLE: 'Bind every named device to vfio-pci, or leave it without a driver.',

@@ -41,12 +41,12 @@ export const withDevice = async <Result>(
   name: string,
   act: (borrowed: BorrowedDevice) => Promise<Result>,
 ): Promise<Result> => {
-  const { client, signal } = session
+  const { client, vfToken, signal } = session
   const { device } = await client.inventory.getDevice({ name }, { signal })
   if (device === null) throw new Error('the daemon answered without a device')
   return withSpace(session, async (spaceId) => {
     await client.addressSpace.addGroup({ spaceId, groupId: device.groupId }, { signal })
-    const opened = await client.device.openDevice({ spaceId, name }, { signal })
+    const opened = await client.device.openDevice({ spaceId, name, vfToken }, { signal })
     if (opened.device === null) throw new Error('the daemon answered without a device')
     return act({ ...session, name, device, info: opened.device })
   })

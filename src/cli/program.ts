@@ -40,6 +40,10 @@ export const buildProgram = (): Command => {
       'how long to wait for an answer (default: 10s; 0 waits without end)',
       parseDuration,
     )
+    .option(
+      '--vf-token <uuid>',
+      'opens a virtual function whose physical one has vfio-pci, or that one (better: $VFIOD_VF_TOKEN)',
+    )
     .option('--json', "print the API's messages; errors are JSON on stderr as well")
     .version(version(), '--version', 'print the version')
     .addHelpText('after', ABOUT)

@@ -10,6 +10,7 @@ export interface GlobalOptions extends ConnectionOptions {
   readonly json?: boolean
   /** Milliseconds; 0 for no limit. */
   readonly timeout?: number
+  readonly vfToken?: string
 }
 
 export interface CommandSession {
@@ -17,6 +18,8 @@ export interface CommandSession {
   /** What the client has as well, for calls on its channel that are not vfiod's. */
   readonly patience: Patience
   readonly output: Output
+  /** With which devices are opened; empty for none. */
+  readonly vfToken: string
   /** Aborted by Ctrl-C, SIGTERM or the end of the terminal: calls end, and resources are released. */
   readonly signal: AbortSignal
 }
@@ -49,7 +52,8 @@ export const action = <Args extends unknown[]>(
     try {
       const own = args.slice(0, -1) as unknown as Args
       if (options.address !== undefined) keepLease(client, done.signal).catch(() => {})
-      await work({ client, patience: deadline, output, signal }, ...own)
+      const { vfToken = process.env.VFIOD_VF_TOKEN ?? '' } = options
+      await work({ client, patience: deadline, output, vfToken, signal }, ...own)
     } catch (error) {
       throw deadline.explained(error, placeOf(options))
     } finally {

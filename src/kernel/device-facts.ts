@@ -30,6 +30,7 @@ export async function deviceFacts(kernel: Kernel, name: string): Promise<DeviceF
     isVfio: device !== undefined && isVfioDriver(device),
     physical: physical === undefined ? undefined : { name: physical, driver },
     hasVirtual: (device?.virtualFunctions.length ?? 0) > 0,
+    isSriov: (await textOf(kernel, `${PCI}/${name}/sriov_totalvfs`)) !== undefined,
   }
 }
 

@@ -9,6 +9,7 @@ import {
   VFIO_GROUP_UNSET_CONTAINER,
 } from '../abi/group.ts'
 import type { ContainerFd, DeviceFd, GroupFd } from '../base/units.ts'
+import { nameWithToken } from '../rules/vf-token.ts'
 import type { Kernel } from './port.ts'
 import { accept } from './refusal.ts'
 import { request } from './request.ts'
@@ -49,6 +50,12 @@ export async function unsetContainer(kernel: Kernel, groupFd: GroupFd): Promise<
   await request(kernel, groupFd, VFIO_GROUP_UNSET_CONTAINER, undefined, 'remove the group')
 }
 
-/** The fd of a device of the group: a PCI address or an mdev UUID. */
-export const getDeviceFd = (kernel: Kernel, groupFd: GroupFd, name: string): Promise<DeviceFd> =>
-  request(kernel, groupFd, VFIO_GROUP_GET_DEVICE_FD, name, `open device ${name}`)
+/** The fd of a device of the group: a PCI address, with a VF token or without, or an mdev UUID. */
+export const getDeviceFd = (
+  kernel: Kernel,
+  groupFd: GroupFd,
+  { name, vfToken }: { readonly name: string; readonly vfToken?: string | undefined },
+): Promise<DeviceFd> => {
+  const argument = nameWithToken(name, vfToken)
+  return request(kernel, groupFd, VFIO_GROUP_GET_DEVICE_FD, argument, `open device ${name}`)
+}

@@ -148,6 +148,8 @@ describe('a device that does not open', () => {
     isVfio: true,
     physical: undefined,
     hasVirtual: false,
+    isSriov: false,
+    hasToken: false,
   }
 
   test('needs no token where its physical function has the driver of its vendor', () => {
@@ -158,13 +160,33 @@ describe('a device that does not open', () => {
 
   test('needs one as a physical function with virtual ones', () => {
     expect(judgeEnable({ ...facts, hasVirtual: true })[0]).toMatchObject({
-      cause: 'vf-token',
-      found: expect.stringContaining('virtual functions are on'),
+      cause: 'vf-token-missing',
+      found: expect.stringContaining('virtual functions are in use'),
     })
   })
 
+  test('does not take the token that is given: it is wrong, or the device has no use for one', () => {
+    const given = { ...facts, hasToken: true }
+    const physical = { name: '0000:01:00.1', driver: 'vfio-pci' }
+    const proved = (changes: object) =>
+      judgeEnable({ ...given, ...changes }).find(({ isSo }) => isSo)
+
+    expect(proved({ physical })).toMatchObject({
+      cause: 'vf-token-wrong',
+      found: 'the VF token that was given is not that of 0000:01:00.1',
+    })
+    expect(proved({ isSriov: true, hasVirtual: true })?.cause).toBe('vf-token-wrong')
+    expect(proved({})?.cause).toBe('vf-token-unused')
+    expect(proved({ physical: { ...physical, driver: 'igb' } })).toMatchObject({
+      cause: 'vf-token-unused',
+      found: `0000:01:00.1, of which ${NAME} is a virtual function, is not bound to vfio-pci, and then ${NAME} takes no VF token`,
+    })
+    expect(proved({ isSriov: true })).toBeUndefined()
+  })
+
   test('has another driver by now, none, or is not there', () => {
-    const found = (changes: object) => judgeEnable({ ...facts, ...changes })[0]
+    const found = (changes: object) =>
+      judgeEnable({ ...facts, ...changes }).find(({ isSo }) => isSo)
 
     expect(found({ driver: 'nvme', isVfio: false })).toMatchObject({
       cause: 'device-not-in-group',

@@ -38,6 +38,16 @@ const devices = [
   'e1000e,bus=port0,addr=00.1,multifunction=on,netdev=net2,romfile=',
 ]
 
+// Devices of one machine alone, by the name that it has for them.
+const moreDevices = {
+  // No driver of the guest takes it; it is there for its virtual functions. On a bus that can be reset
+  // they would go when that is.
+  sriov: [
+    'nvme-subsys,id=subsys0',
+    'nvme,addr=09.0,serial=1,subsys=subsys0,sriov_max_vfs=2,sriov_vq_flexible=4,sriov_vi_flexible=2,max_ioqpairs=6,msix_qsize=7',
+  ],
+}
+
 // Cards without a network make QEMU complain; this one leads nowhere.
 const networks = ['net0', 'net1', 'net2'].map((id) => `user,id=${id},restrict=on`)
 
@@ -56,7 +66,7 @@ function makeInitrd(folder) {
   return join(folder, 'initrd.gz')
 }
 
-function qemuArguments({ kernel, initrd, job, iommu, append, processors }) {
+function qemuArguments({ kernel, initrd, job, iommu, append, processors, devices: more }) {
   return [
     ...[
       '-machine',
@@ -73,7 +83,10 @@ function qemuArguments({ kernel, initrd, job, iommu, append, processors }) {
     ...['-serial', `file:${join(job, 'console')}`, '-serial', 'stdio'],
     ...iommus[iommu],
     ...networks.flatMap((network) => ['-netdev', network]),
-    ...devices.flatMap((device) => ['-device', device]),
+    ...[...devices, ...more.flatMap((name) => moreDevices[name])].flatMap((device) => [
+      '-device',
+      device,
+    ]),
     ...['-virtfs', share('/', 'hostroot', ',readonly=on,multidevs=remap')],
     ...['-virtfs', share(job, 'job')],
     ...['-kernel', kernel, '-initrd', initrd],
@@ -116,7 +129,16 @@ function runQemu(args, { silenceMs, onLine }) {
  * when there is none: the machine hung, crashed or did not come up. Output goes to our stdout as
  * it comes, or line by line to `onLine`.
  */
-export async function boot({ kernel, command, environment, iommu, append, processors, ...watch }) {
+export async function boot({
+  kernel,
+  command,
+  environment,
+  iommu,
+  append,
+  processors,
+  devices,
+  ...watch
+}) {
   const folder = mkdtempSync(join(tmpdir(), 'vfiod-vm-'))
   try {
     const job = join(folder, 'job')
@@ -132,6 +154,7 @@ export async function boot({ kernel, command, environment, iommu, append, proces
       iommu,
       append,
       processors,
+      devices,
     })
     const killedBy = await runQemu(args, watch)
     const status = fileIn(job, 'status')

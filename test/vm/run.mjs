@@ -8,6 +8,7 @@
 //                      files proved until then counts (default 600; a test has 300 at most)
 //   --iommu KIND       for CMD: intel (default), amd or none; iommufd's mock domain wants none
 //   --vfio-container KIND  for CMD: who stands behind /dev/vfio/vfio: type1 (default), or iommufd
+//   --devices NAMES    for CMD: devices that not every machine has, by commas: sriov
 //   --init KIND        for CMD: job (default), or systemd to run it under systemd as PID 1
 //   --processors N   how many processors the machine has (default 2); QEMU 7.2 may send one of
 //                    two to a wrong device while the other changes what memory is where
@@ -35,14 +36,22 @@ function parse(argv) {
       silence: { type: 'string', default: '600' },
       iommu: { type: 'string', default: 'intel' },
       init: { type: 'string', default: 'job' },
+      devices: { type: 'string', default: '' },
       'vfio-container': { type: 'string', default: 'type1' },
       append: { type: 'string', default: '' },
       processors: { type: 'string', default: '2' },
     },
   })
   const command = split < 0 ? null : argv.slice(split + 1)
-  const { 'vfio-container': vfioContainer, ...wanted } = values
-  return { ...wanted, vfioContainer, node: resolve(wanted.node), filters: positionals, command }
+  const { 'vfio-container': vfioContainer, devices, ...wanted } = values
+  return {
+    ...wanted,
+    vfioContainer,
+    devices: devices.split(',').filter((name) => name !== ''),
+    node: resolve(wanted.node),
+    filters: positionals,
+    command,
+  }
 }
 
 // The guest starts with an empty environment: only what is named here reaches the job.
@@ -80,6 +89,7 @@ function run(kernel, wanted, words, onLine) {
     iommu: wanted.iommu,
     append: wanted.append,
     processors: wanted.processors,
+    devices: wanted.devices,
     silenceMs: Number(wanted.silence) * 1000,
     onLine,
   })

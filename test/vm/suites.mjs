@@ -17,6 +17,14 @@ const special = [
     init: 'job',
     vfioContainer: 'iommufd',
   },
+  // A device with virtual functions, which would be one more group for all the others.
+  {
+    name: 'sriov',
+    folder: 'test/kernel/sriov/',
+    iommu: 'intel',
+    init: 'job',
+    devices: ['sriov'],
+  },
 ]
 const common = { name: 'common', iommu: 'intel', init: 'job' }
 

@@ -67,9 +67,10 @@ export const deviceHandlers = (
   fdSocketPath: string,
   writes: RegisterWrites,
 ): Handlers<DeviceServiceHandlers> => ({
-  OpenDevice: async ({ spaceId, name }, { client }) => ({
-    device: deviceToProto(await devices.open(client, spaceId, name), devices),
-  }),
+  OpenDevice: async ({ spaceId, name, vfToken }, { client }) => {
+    const options = { vfToken: vfToken === '' ? undefined : vfToken }
+    return { device: deviceToProto(await devices.open(client, spaceId, name, options), devices) }
+  },
 
   CloseDevice: async ({ name }, { client }) => {
     await devices.close(client, name)

@@ -54,9 +54,10 @@ interface StartOptions extends KeepOptions {
 
 const start = (session: CommandSession, token: string, options: StartOptions): Promise<void> =>
   withAdopted(session, { token, keepMs: options.keep }, async (spaceId) => {
-    const { client, output, signal } = session
+    const { client, output, vfToken, signal } = session
     const { iommu = false, device: devices, pageSize = 0n } = options
-    for (const name of devices) await client.device.openDevice({ spaceId, name }, { signal })
+    for (const name of devices)
+      await client.device.openDevice({ spaceId, name, vfToken }, { signal })
     const request = { spaceId, iommu, devices, pageSize: String(pageSize) }
     const { tracking } = await client.dirty.startTracking(request, { signal })
     output.answer({ tracking }, () => (tracking === null ? '' : trackingText(tracking)))

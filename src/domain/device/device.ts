@@ -19,6 +19,7 @@ import { explained } from '../../kernel/diagnosis.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import { ruledOut } from '../../rules/causes/cause.ts'
 import type { Client } from '../identity/clients.ts'
+import type { DeviceToOpen } from '../iommu/backend.ts'
 import type { AddressSpace } from '../space/space.ts'
 import { requireOwner } from '../state/owner.ts'
 import { ArmedIrqs } from './armed-irqs.ts'
@@ -74,9 +75,9 @@ export class OpenDevice {
 
   static async open(
     kernel: Kernel,
-    at: { readonly name: string; readonly group: number; readonly space: AddressSpace },
+    at: DeviceToOpen & { readonly group: number; readonly space: AddressSpace },
   ): Promise<OpenDevice> {
-    const fd = await at.space.openDevice(at.group, at.name)
+    const fd = await at.space.openDevice(at.group, at)
     try {
       const flags = await deviceInfo(kernel, fd)
       // A driver may keep state from its last user, a half-done migration included.

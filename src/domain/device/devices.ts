@@ -11,11 +11,13 @@ import { refusal } from '../../kernel/refusal.ts'
 import { sys } from '../../os/libc.ts'
 import { judgeRegion } from '../../rules/causes/judge-device.ts'
 import { canonicalName } from '../../rules/device-name.ts'
-import { type Inventory, requireServedBus } from '../host/inventory.ts'
+import { isVfToken } from '../../rules/vf-token.ts'
+import { type DeviceView, type Inventory, requireServedBus } from '../host/inventory.ts'
 import type { Client } from '../identity/clients.ts'
 import { requireAllowed } from '../identity/permission.ts'
 import type { Quotas } from '../identity/quotas.ts'
 import { requireNoFds, type Ticket, type Tickets } from '../identity/tickets.ts'
+import type { DeviceToOpen } from '../iommu/backend.ts'
 import type { AddressSpace } from '../space/space.ts'
 import type { Change } from '../state/changes.ts'
 import { holderOf, ownerText } from '../state/owner.ts'
@@ -55,13 +57,19 @@ export class Devices {
     this.#conditions = new DeviceConditions({ kernel: parts.kernel, state: parts.state, take })
   }
 
-  /** Open a device of a member group. */
-  async open(client: Client, spaceId: string, wanted: string): Promise<OpenDevice> {
+  /** Open a device of a member group; a token is looked at only where the device is not open yet. */
+  async open(
+    client: Client,
+    spaceId: string,
+    wanted: string,
+    { vfToken }: { readonly vfToken?: string | undefined } = {},
+  ): Promise<OpenDevice> {
     const space = this.#spaceOf(client, spaceId)
     const view = await this.#inventory.device(wanted)
     const { group, name } = view
     requireServedBus(view, 'open')
     requireAllowed(client, view, `open ${name}`)
+    if (vfToken !== undefined) requireToken(view, vfToken)
     return space.lane.run(async () => {
       // It may have been destroyed while the call waited in the lane.
       this.#spaceOf(client, spaceId)
@@ -81,7 +89,7 @@ export class Devices {
       }
       await space.reconcile()
       await space.requireReady(`open ${name} in`)
-      return this.#open(client, { name, group, space })
+      return this.#open(client, { name, group, space, vfToken })
     })
   }
 
@@ -197,7 +205,7 @@ export class Devices {
 
   async #open(
     client: Client,
-    at: { name: string; group: number; space: AddressSpace },
+    at: DeviceToOpen & { readonly group: number; readonly space: AddressSpace },
   ): Promise<OpenDevice> {
     const { name, group, space } = at
     const charge = this.#quotas.charge(client, DEVICE_PRICE)
@@ -263,6 +271,13 @@ export class Devices {
     this.#devices.delete(device.name)
     this.#state.apply({ kind: 'device-closed', name: device.name })
   }
+}
+
+function requireToken({ name, bus }: DeviceView, token: string): void {
+  const wrong = (found: string) =>
+    new VfiodError('BAD_ARGUMENT', `Cannot open ${name}: ${found}`, { field: 'vf_token' })
+  if (!isVfToken(token)) throw wrong('the VF token is not a UUID')
+  if (bus !== 'pci') throw wrong('only PCI functions have VF tokens; leave it away')
 }
 
 const inUse = (state: State, device: OpenDevice): VfiodError => {

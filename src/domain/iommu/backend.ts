@@ -26,6 +26,13 @@ export interface Limits {
   readonly mappingsAvailable: number | undefined
 }
 
+/** A device of a member: a PCI address or an mdev UUID. */
+export interface DeviceToOpen {
+  readonly name: string
+  /** The VF token, a secret; undefined for none. */
+  readonly vfToken?: string | undefined
+}
+
 /** New vaddrs for mapped ranges, while devices go on with DMA. */
 export interface Remap {
   /** Answers the bytes of the ranges whose vaddr is invalid from now on. */
@@ -65,7 +72,7 @@ export interface IommuBackend {
   /** Undefined while there is no member. Asked again after each change of members. */
   limits(): Promise<Limits | undefined>
   /** Open a device of a member; the caller closes it. */
-  openDevice(group: number, name: string): Promise<DeviceFd>
+  openDevice(group: number, device: DeviceToOpen): Promise<DeviceFd>
   /** Map all of the range or nothing. */
   map(range: IovaRange, to: { readonly vaddr: Vaddr; readonly access: Access }): Promise<void>
   /** Unmap the mappings inside the range, or all there are; answers the bytes unmapped. */

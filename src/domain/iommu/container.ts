@@ -16,7 +16,7 @@ import {
 } from '../../kernel/group-calls.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import { wasErrno } from '../../kernel/refusal.ts'
-import type { Limits } from './backend.ts'
+import type { DeviceToOpen, Limits } from './backend.ts'
 import { unlessLost } from './lost.ts'
 
 export class HostContainer {
@@ -68,8 +68,8 @@ export class HostContainer {
     return this.isEmpty ? undefined : iommuInfo(this.kernel, this.fd)
   }
 
-  openDevice(group: number, name: string): Promise<DeviceFd> {
-    return this.unlessLost(getDeviceFd(this.kernel, this.#fdOf(group), name))
+  openDevice(group: number, device: DeviceToOpen): Promise<DeviceFd> {
+    return this.unlessLost(getDeviceFd(this.kernel, this.#fdOf(group), device))
   }
 
   map(range: IovaRange, to: { readonly vaddr: Vaddr; readonly access: Access }): Promise<void> {

@@ -6,7 +6,7 @@ import { groupFacts } from '../../kernel/group-facts.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import { judgeEnable, judgeOpenOfType1 } from '../../rules/causes/judge-device.ts'
 import { type JoinFacts, judgeJoin, judgeOpen } from '../../rules/causes/judge-group.ts'
-import type { IommuBackend } from '../iommu/backend.ts'
+import type { DeviceToOpen, IommuBackend } from '../iommu/backend.ts'
 import { reachOf } from '../iommu/modes.ts'
 import type { Mappings } from '../state/mapping-table.ts'
 import { mappingText } from './ranges.ts'
@@ -43,9 +43,10 @@ export const judgeAttach =
 
 /** For IommuBackend.openDevice: iommufd attaches a device as it is opened. */
 export const judgeOpenDevice =
-  (kernel: Kernel, space: Joined, at: { readonly group: number; readonly name: string }): Judge =>
+  (kernel: Kernel, space: Joined, at: DeviceToOpen & { readonly group: number }): Judge =>
   async ({ errno }) => {
-    const device = judgeEnable(await deviceFacts(kernel, at.name))
+    const hasToken = at.vfToken !== undefined
+    const device = judgeEnable({ ...(await deviceFacts(kernel, at.name)), hasToken })
     if (space.iommu.kind === 'type1') return [...device, ...judgeOpenOfType1()]
     const facts = await groupFacts(kernel, at.group, moduleOf(space))
     const mappings = mappedRanges(space)

@@ -20,7 +20,7 @@ import { groupDevices } from '../../kernel/sysfs.ts'
 import type { GroupView, Inventory } from '../host/inventory.ts'
 import { nodesOf } from '../host/outside.ts'
 import type { Client } from '../identity/clients.ts'
-import type { IommuBackend, Limits } from '../iommu/backend.ts'
+import type { DeviceToOpen, IommuBackend, Limits } from '../iommu/backend.ts'
 import type { Mappings } from '../state/mapping-table.ts'
 import { holderOf, ownerText } from '../state/owner.ts'
 import type { DeviceRecord, MemberRecord, OwnerRecord } from '../state/records.ts'
@@ -141,9 +141,10 @@ export class AddressSpace {
   }
 
   /** Open a device of a member group; the caller closes the fd, while the space is open. */
-  async openDevice(group: number, name: string): Promise<DeviceFd> {
-    const opened = this.iommu.openDevice(group, name)
-    const fd = await explained(opened, judgeOpenDevice(this.#parts.kernel, this, { group, name }))
+  async openDevice(group: number, device: DeviceToOpen): Promise<DeviceFd> {
+    const opened = this.iommu.openDevice(group, device)
+    const judge = judgeOpenDevice(this.#parts.kernel, this, { group, ...device })
+    const fd = await explained(opened, judge)
     if (this.iommu.limitedBy === 'group') return fd
     try {
       await this.#refresh()

@@ -15,36 +15,59 @@ export interface DeviceFacts {
   readonly physical: { readonly name: string; readonly driver: string | undefined } | undefined
   /** Whether virtual functions of it are on. */
   readonly hasVirtual: boolean
+  /** Whether it has the capability SR-IOV. */
+  readonly isSriov: boolean
 }
 
 const isVfioPci = (driver: string | undefined): boolean => driver?.includes('vfio') ?? false
 
-/** For VFIO_GROUP_GET_DEVICE_FD. */
-export function judgeEnable(facts: DeviceFacts): Verdict<CauseId>[] {
-  const { name, exists, driver, isVfio, physical, hasVirtual } = facts
-  const verdicts: Verdict<CauseId>[] = []
-  if (physical !== undefined && isVfioPci(physical.driver)) {
-    verdicts.push({
-      cause: 'vf-token',
-      isSo: true,
-      found: `${name} is a virtual function of ${physical.name}, which is bound to ${physical.driver}, and then it opens with the VF token of ${physical.name} only`,
-      fix: `bind ${physical.name} to the driver of its vendor; vfiod has no VF tokens`,
-      blockers: [
-        {
-          subject: physical.name,
-          found: `bound to ${physical.driver}`,
-          fix: 'bind it to the driver of its vendor',
-        },
-      ],
-    })
-  } else if (hasVirtual) {
-    verdicts.push({
-      cause: 'vf-token',
-      isSo: true,
-      found: `${name} is a physical function whose virtual functions are on, and then it opens with the VF token only`,
-      fix: 'write 0 to its sriov_numvfs first; vfiod has no VF tokens',
-    })
+export interface EnableFacts extends DeviceFacts {
+  /** Whether the caller gave a VF token. */
+  readonly hasToken: boolean
+}
+
+/** Whose token opens the function; undefined for a function that opens without one. */
+const tokenOwner = ({ name, physical, hasVirtual }: DeviceFacts): string | undefined => {
+  if (physical !== undefined) return isVfioPci(physical.driver) ? physical.name : undefined
+  return hasVirtual ? name : undefined
+}
+
+/** vfio_pci_validate_vf_token() */
+function judgeToken(facts: EnableFacts): Verdict<CauseId>[] {
+  const { name, physical, hasToken, isSriov } = facts
+  const owner = tokenOwner(facts)
+  if (!hasToken) {
+    const others = ruledOut<CauseId>('vf-token-wrong', 'vf-token-unused')
+    if (owner === undefined) return others
+    const found =
+      physical === undefined
+        ? `${name} is a physical function whose virtual functions are in use, and then it opens with the VF token only`
+        : `${name} is a virtual function of ${owner}, which is bound to ${physical.driver}, and then it opens with the VF token of ${owner} only`
+    const fix = `pass vf_token: the token with which the user of ${owner} has opened it`
+    const blockers =
+      physical === undefined ? [] : [{ subject: owner, found: `bound to ${physical.driver}`, fix }]
+    return [{ cause: 'vf-token-missing', isSo: true, found, fix, blockers }, ...others]
   }
+  if (owner !== undefined) {
+    const found = `the VF token that was given is not that of ${owner}`
+    const fix = `pass the token with which the user of ${owner} has opened it`
+    return [
+      { cause: 'vf-token-wrong', isSo: true, found, fix },
+      ...ruledOut<CauseId>('vf-token-missing', 'vf-token-unused'),
+    ]
+  }
+  if (physical === undefined && isSriov) return ruledOut('vf-token-missing', 'vf-token-unused')
+  const found =
+    physical === undefined
+      ? `${name} does not have SR-IOV, and takes no VF token`
+      : `${physical.name}, of which ${name} is a virtual function, is not bound to vfio-pci, and then ${name} takes no VF token`
+  return [{ cause: 'vf-token-unused', isSo: true, found }, ...ruledOut<CauseId>('vf-token-missing')]
+}
+
+/** For VFIO_GROUP_GET_DEVICE_FD. */
+export function judgeEnable(facts: EnableFacts): Verdict<CauseId>[] {
+  const { name, exists, driver, isVfio } = facts
+  const verdicts = judgeToken(facts)
   if (exists === false) {
     const found = `${name} is not there any more`
     verdicts.push({ cause: 'device-not-in-group', isSo: true, found })

@@ -183,10 +183,21 @@ export const GROUP_CAUSES = {
     found: 'the driver lets no second user have the device',
     fix: 'close it where it is open',
   },
-  'vf-token': {
+  'vf-token-missing': {
     reason: 'VF_TOKEN_NEEDED',
     found:
       'a virtual function whose physical function is bound to vfio-pci, or a physical function with virtual functions in use, is opened with the VF token only',
-    fix: 'let the physical function have the driver of its vendor; vfiod has no VF tokens',
+    fix: 'pass vf_token: the token with which the physical function was opened',
+  },
+  'vf-token-wrong': {
+    reason: 'VF_TOKEN_NEEDED',
+    found: 'the VF token is not the one that the physical function has',
+    fix: 'pass the token with which the physical function was opened',
+  },
+  'vf-token-unused': {
+    reason: 'BAD_ARGUMENT',
+    found:
+      'a VF token is given, and the device is neither a physical function of vfio-pci nor a virtual function of one',
+    fix: 'leave vf_token away',
   },
 } as const satisfies Record<string, Cause>

@@ -69,10 +69,9 @@ export class Hotplug {
     const count = Number(data)
     if (count > (fn.spec.sriov?.totalVfs ?? 0)) return -ERRNO.ERANGE
     return this.#bus.locked(fn, () => {
-      const { virtualFunctions: present, driver } = fn
+      const { virtualFunctions: present } = fn
       if (count === present.length) return 0
-      // A vfio driver makes none unless its parameter enable_sriov is set, which it is not here.
-      if (driver === undefined || isVfioDriver(driver)) return -ERRNO.ENOENT
+      if (!this.#bus.canEnableVfs(fn)) return -ERRNO.ENOENT
       if (count === 0) return this.#bus.disableVfs(fn).then(() => 0)
       if (present.length > 0) return -ERRNO.EBUSY
       this.#bus.enableVfs(fn, count)
@@ -141,7 +140,7 @@ export class Hotplug {
     if (isForVfio) this.#bus.giveToVfio(fn, boundDriver)
     else if (boundDriver === undefined)
       for (const driver of this.#bus.drivers) this.#bus.takeById(fn, driver)
-    else if (spec.sriov) this.#addVfsAtStart(fn, spec.sriov)
+    if (spec.sriov && this.#bus.canEnableVfs(fn)) this.#addVfsAtStart(fn, spec.sriov)
   }
 
   #addVfsAtStart(fn: PciFunction, { numVfs, vf: { boundDriver } }: SriovSpec): void {

@@ -10,7 +10,7 @@ import { VfioRegistry } from '../vfio/vfio-registry.ts'
 import { Virqfds } from '../vfio/virqfds.ts'
 import { Hotplug } from './hotplug.ts'
 import { MdevBus } from './mdev-bus.ts'
-import { PciBus } from './pci-bus.ts'
+import { PciBus, type VfioPciParameters } from './pci-bus.ts'
 import { PlatformBus } from './platform-bus.ts'
 
 export class Machine {
@@ -21,6 +21,7 @@ export class Machine {
   readonly vfio: VfioRegistry
   readonly type1: Type1Parameters
   readonly iommufd: IommufdParameters
+  readonly vfioPci: VfioPciParameters
   /** Those that run. */
   readonly processes = new Set<Process>()
   readonly pci: PciBus
@@ -42,6 +43,7 @@ export class Machine {
     const { dmaEntryLimit, allowsUnsafeInterrupts = false } = spec
     this.type1 = { dmaEntryLimit, allowsUnsafeInterrupts }
     this.iommufd = { allowsUnsafeInterrupts }
+    this.vfioPci = { enablesSriov: spec.enablesSriov ?? false }
     this.platform = new PlatformBus(spec.platformDevices ?? [], this.groups)
     this.pci = new PciBus(spec, this)
     this.hotplug = new Hotplug(spec.functions, this.pci)

@@ -17,12 +17,19 @@ import type { VfioRegistry } from '../vfio/vfio-registry.ts'
 import type { Virqfds } from '../vfio/virqfds.ts'
 import { DynamicIds } from './dynamic-ids.ts'
 
+/** The parameters of the module vfio_pci, which root may change at any time. */
+export interface VfioPciParameters {
+  /** Whether it makes virtual functions of a physical one that it has. */
+  enablesSriov: boolean
+}
+
 /** What a bus needs of the machine that it is in. */
 export interface BusParts {
   readonly groups: ReadonlyMap<number, IommuGroup>
   readonly vfio: VfioRegistry
   readonly pending: Pending
   readonly virqfds: Virqfds
+  readonly vfioPci: VfioPciParameters
 }
 
 export class PciBus {
@@ -144,11 +151,19 @@ export class PciBus {
     return done.then(() => answer)
   }
 
+  /** Whether the driver of a physical function makes virtual ones. */
+  canEnableVfs({ driver }: PciFunction): boolean {
+    if (driver === undefined) return false
+    return !isVfioDriver(driver) || this.#parts.vfioPci.enablesSriov
+  }
+
   /** Makes the first virtual functions of a physical one, and finds drivers for them. */
   enableVfs(fn: PciFunction, count: number): void {
     for (const spec of virtualFunctions(fn.spec).slice(0, count)) {
       const vf = this.add(spec, fn)
       fn.virtualFunctions.push(vf)
+      // vfio_pci_bus_notifier(): a physical function of user space has no virtual ones of the kernel.
+      if (fn.driver !== undefined && isVfioDriver(fn.driver)) vf.driverOverride = fn.driver
       void this.probe(vf.name)
     }
   }
@@ -177,6 +192,7 @@ export class PciBus {
   }
 
   async #leaveVfio(fn: PciFunction, device: PciDevice): Promise<void> {
+    if (fn.virtualFunctions.length > 0) await this.disableVfs(fn)
     await this.#parts.vfio.unregister(device)
     this.#devices.delete(fn)
     fn.vfio = undefined

@@ -222,6 +222,8 @@ export interface MachineSpec {
   readonly dmaEntryLimit: number
   /** Whether groups whose interrupts are not isolated are taken; false where nothing is said. */
   readonly allowsUnsafeInterrupts?: boolean
+  /** Whether vfio-pci makes virtual functions; false where nothing is said. */
+  readonly enablesSriov?: boolean
   /** PCI drivers that are loaded. */
   readonly drivers: readonly string[]
   readonly groups: readonly GroupSpec[]

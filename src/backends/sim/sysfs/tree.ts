@@ -4,6 +4,7 @@ import { ERRNO } from '../../../base/errno.ts'
 import { type Attribute, attribute, type Directory, directory, type Node } from '../file/vfs.ts'
 import { IommufdFile } from '../iommufd/iommufd-file.ts'
 import type { Machine } from '../machine/machine.ts'
+import { VFIO_PCI } from '../spec/drivers.ts'
 import type { VfioContainer } from '../spec/machine-spec.ts'
 import type { Type1Parameters } from '../type1/parameters.ts'
 import { CdevFile } from '../vfio/cdev-file.ts'
@@ -48,16 +49,17 @@ export const fileTree = (machine: Machine): Directory => {
 const modules = (machine: Machine): Record<string, () => Node> => ({
   iommufd: () => iommufdModule(machine),
   ...(containerOf(machine) === 'type1' && { vfio_iommu_type1: () => type1Module(machine) }),
+  ...(machine.spec.drivers.includes(VFIO_PCI) && { vfio_pci: () => vfioPciModule(machine) }),
 })
 
-/** The parameter that both modules have. */
-const unsafeInterrupts = (module: { allowsUnsafeInterrupts: boolean }): Attribute =>
+/** A parameter that is a boolean, by its name in `module`. */
+const toggle = <Key extends string>(module: Record<Key, boolean>, key: Key): Attribute =>
   attribute(
-    () => (module.allowsUnsafeInterrupts ? 'Y\n' : 'N\n'),
+    () => (module[key] ? 'Y\n' : 'N\n'),
     (data) => {
       const value = kernelBoolean(data)
       if (value === undefined) return -ERRNO.EINVAL
-      module.allowsUnsafeInterrupts = value
+      module[key] = value
       return 0
     },
   )
@@ -71,14 +73,21 @@ const kernelBoolean = (text: string): boolean | undefined => {
 const iommufdModule = ({ iommufd }: Machine): Directory =>
   directory(() => ({
     parameters: () =>
-      directory(() => ({ allow_unsafe_interrupts: () => unsafeInterrupts(iommufd) })),
+      directory(() => ({
+        allow_unsafe_interrupts: () => toggle(iommufd, 'allowsUnsafeInterrupts'),
+      })),
+  }))
+
+const vfioPciModule = ({ vfioPci }: Machine): Directory =>
+  directory(() => ({
+    parameters: () => directory(() => ({ enable_sriov: () => toggle(vfioPci, 'enablesSriov') })),
   }))
 
 const type1Module = ({ type1 }: Machine): Directory =>
   directory(() => ({
     parameters: () =>
       directory(() => ({
-        allow_unsafe_interrupts: () => unsafeInterrupts(type1),
+        allow_unsafe_interrupts: () => toggle(type1, 'allowsUnsafeInterrupts'),
         dma_entry_limit: () =>
           attribute(
             () => `${type1.dmaEntryLimit}\n`,

@@ -1,10 +1,14 @@
-/** The features of vfio-pci itself: runtime power management, without anything to show for it. */
+/**
+ * The features of vfio-pci itself: the VF token, and runtime power management without anything to show
+ * for it.
+ */
 
 import {
   VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY,
   VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP,
   VFIO_DEVICE_FEATURE_LOW_POWER_EXIT,
   VFIO_DEVICE_FEATURE_MASK,
+  VFIO_DEVICE_FEATURE_PCI_VF_TOKEN,
   VFIO_DEVICE_FEATURE_SET,
   vfio_device_low_power_entry_with_wakeup,
 } from '../../../../abi/feature.ts'
@@ -13,8 +17,15 @@ import { Eventfd } from '../../core/eventfd.ts'
 import { copyIn } from '../../core/user-memory.ts'
 import { checkFeature, type FeatureCall } from '../../vfio/feature-call.ts'
 import type { PciFunction } from './pci-function.ts'
+import { setVfToken, type VfToken } from './vf-token.ts'
 
-export const pciFeature = (pci: PciFunction, call: FeatureCall): number => {
+/** A device as far as these features are about it. */
+interface FeaturedDevice {
+  readonly pci: PciFunction
+  readonly vfToken: VfToken | undefined
+}
+
+export const pciFeature = ({ pci, vfToken }: FeaturedDevice, call: FeatureCall): number => {
   switch (call.flags & VFIO_DEVICE_FEATURE_MASK) {
     case VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY: {
       const checked = checkFeature(call, VFIO_DEVICE_FEATURE_SET, 0)
@@ -27,6 +38,8 @@ export const pciFeature = (pci: PciFunction, call: FeatureCall): number => {
       if (checked === 1) pci.isLowPower = false
       return checked === 1 ? 0 : checked
     }
+    case VFIO_DEVICE_FEATURE_PCI_VF_TOKEN:
+      return setVfToken(vfToken, call)
     default:
       return -ERRNO.ENOTTY
   }

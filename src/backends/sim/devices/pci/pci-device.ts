@@ -28,10 +28,15 @@ import { deviceInfo, irqInfo, regionInfo } from './info.ts'
 import { Ioeventfds } from './ioeventfds.ts'
 import type { PciFunction } from './pci-function.ts'
 import { mapRegion, readRegion, writeRegion } from './regions.ts'
+import { matchFunction, VfToken } from './vf-token.ts'
 
 export class PciDevice extends VfioDevice {
   readonly pci: PciFunction
   readonly #ioeventfds: Ioeventfds
+  /** Present for a physical function. */
+  readonly vfToken: VfToken | undefined
+  /** Of its physical function, where vfio-pci had that when it took this one. */
+  readonly #physicalToken: VfToken | undefined
   override readonly migration: MigrationOps | undefined
   override readonly dmaLogging: DmaLoggingOps | undefined
 
@@ -42,22 +47,24 @@ export class PciDevice extends VfioDevice {
     this.#ioeventfds = new Ioeventfds(pci, virqfds)
     this.migration = pci.vendor?.migration
     this.dmaLogging = pci.vendor?.dmaLog
+    this.vfToken = pci.spec.sriov && new VfToken()
+    this.#physicalToken = pci.physicalFunction?.vfio?.vfToken
   }
 
-  /** Only functions of an SR-IOV device take options behind the name, and there are none here. */
+  /** Behind the name there may be a VF token. */
   override match(name: string): number {
-    if (name === this.name) return 1
-    if (!name.startsWith(`${this.name} `)) return 0
-    return name.slice(this.name.length).trim() === '' ? 1 : -ERRNO.EINVAL
+    return matchFunction(this.name, name, { own: this.vfToken, ofPhysical: this.#physicalToken })
   }
 
   protected override openDevice(): number {
     this.pci.config.enable(this.pci.spec)
     this.pci.vendor?.open()
+    if (this.#physicalToken) this.#physicalToken.users += 1
     return 0
   }
 
   protected override closeDevice(): void {
+    if (this.#physicalToken) this.#physicalToken.users -= 1
     this.pci.config.restore()
     this.pci.config.setBusMaster(false)
     this.pci.irqs.disable()
@@ -82,7 +89,7 @@ export class PciDevice extends VfioDevice {
   }
 
   override feature(call: FeatureCall): number {
-    return pciFeature(this.pci, call)
+    return pciFeature(this, call)
   }
 
   override ioctl(caller: Caller, request: number, arg: IoctlArg): number {

@@ -15,6 +15,7 @@ import { BarMemory } from './bar-memory.ts'
 import { ConfigSpace } from './config-space.ts'
 import { IntxLine } from './intx.ts'
 import { PciIrqs } from './irqs.ts'
+import type { VfToken } from './vf-token.ts'
 
 /** What the bus needs to know of the device that vfio-pci makes of a function. */
 interface DeviceInUse {
@@ -23,6 +24,7 @@ interface DeviceInUse {
   readonly binding: { readonly id: number } | undefined
   readonly iommufd: object | undefined
   readonly isCdevOpened: boolean
+  readonly vfToken: VfToken | undefined
 }
 
 export class PciFunction implements GroupMember, RegisterBus {
