@@ -58,9 +58,14 @@ export class Edu implements Registers {
   #destination = 0n
   #count = 0n
   #command = 0n
+  #isStopped = false
 
   constructor(bus: RegisterBus) {
     this.#bus = bus
+  }
+
+  stop(): void {
+    this.#isStopped = true
   }
 
   read(_bar: number, offset: number, into: Uint8Array): void {
@@ -138,7 +143,7 @@ export class Edu implements Registers {
     else if (offset === REG.dmaCount) this.#count = value
     else if (offset === REG.dmaCommand && (value & DMA_START) !== 0n) {
       this.#command = value
-      this.#bus.later(() => this.#transfer())
+      this.#later(() => this.#transfer())
     }
   }
 
@@ -146,10 +151,16 @@ export class Edu implements Registers {
     if ((this.#status & STATUS_COMPUTING) !== 0) return
     this.#factorial = value
     this.#status |= STATUS_COMPUTING
-    this.#bus.later(() => {
+    this.#later(() => {
       this.#factorial = factorialOf(this.#factorial)
       this.#status &= ~STATUS_COMPUTING
       if ((this.#status & STATUS_IRQ_WHEN_COMPUTED) !== 0) this.#raise(IRQ_FACTORIAL)
+    })
+  }
+
+  #later(action: () => void): void {
+    this.#bus.later(() => {
+      if (!this.#isStopped) action()
     })
   }
 

@@ -7,6 +7,8 @@ export interface Registers {
   /** Fills `into` from a BAR: one access of 1, 2, 4 or 8 bytes, aligned to its width. */
   read(bar: number, offset: number, into: Uint8Array): void
   write(bar: number, offset: number, from: Uint8Array): void
+  /** They are replaced by those of a reset function: nothing that they began goes on. */
+  stop?(): void
   /** Maps whole pages of a BAR; absent where memory cannot show what the registers do. */
   map?(bar: number, request: MapRequest): Promise<Segment | number> | number
 }

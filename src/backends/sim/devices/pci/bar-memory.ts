@@ -26,6 +26,14 @@ export class BarMemory implements Registers {
     this.#touch(bar)?.view(offset, from.length).set(from)
   }
 
+  /** All of it is zeros again; mappings see that too. */
+  reset(): void {
+    for (const [bar, memory] of this.#touched) {
+      const size = this.#bars.find(({ index }) => index === bar)?.size ?? 0n
+      memory.view(0, Number(size)).fill(0)
+    }
+  }
+
   map(bar: number, request: MapRequest): Promise<Segment | number> | number {
     return this.#touch(bar)?.map(request) ?? -ERRNO.EINVAL
   }

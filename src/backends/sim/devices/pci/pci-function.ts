@@ -116,11 +116,18 @@ export class PciFunction implements GroupMember, RegisterBus {
     return this.spec.bars.findLast(({ kind }) => kind !== 'io')?.index
   }
 
-  /** The functions that a bus reset hits, or undefined where no bridge can reset the bus. */
+  /**
+   * The functions that a bus reset hits, those behind bridges on the bus among them; undefined where no
+   * bridge can reset the bus.
+   */
   siblings(): PciFunction[] | undefined {
     const { parent } = this.spec
     if (parent === undefined) return undefined
-    return [...this.#others()].filter(({ spec }) => spec.parent === parent)
+    const functions = [...this.#others()]
+    const isBelow = ({ spec }: PciFunction): boolean =>
+      spec.parent === parent ||
+      functions.some((above) => above.name === spec.parent && isBelow(above))
+    return functions.filter(isBelow)
   }
 
   /** VFIO_DEVICE_RESET. */
@@ -133,6 +140,8 @@ export class PciFunction implements GroupMember, RegisterBus {
   /** The registers are as after power on; the kernel restores the configuration space. */
   resetFunction(): void {
     this.vendor?.reset()
+    this.#memory.reset()
+    this.registers.stop?.()
     this.registers = this.#makeRegisters()
     this.irqs.intx.setLevel(false)
   }
