@@ -56,6 +56,8 @@ export const REASONS = {
   SPACE_IN_USE: 'Close the named devices first.',
   MEMORY_IN_USE: 'Unmap the named mappings first.',
   DEVICE_NOT_OPEN: 'Open the device in an address space first.',
+  RESET_BLOCKED:
+    'Free the named devices, or bind them to vfio-pci: the reset of the bus would hit them too.',
   KERNEL_NOT_DONE:
     'Check again later: the kernel is still working on the named step; other work is not delayed.',
   DEVICE_ASLEEP: 'Wake the device: write D0 to its PMCSR, reset it, or see power/control in sysfs.',

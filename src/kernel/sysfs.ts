@@ -38,7 +38,16 @@ export interface HostDevice {
   readonly physicalFunction: string | undefined
   /** SR-IOV: the VFs of a PF, in their order. */
   readonly virtualFunctions: readonly string[]
+  /** PCI only: the ways to reset it that there are. */
+  readonly resets: {
+    /** Of the function alone. */
+    readonly byItself: boolean
+    /** Of its bus, by the bridge above it. */
+    readonly byBus: boolean
+  }
 }
+
+const NO_RESETS: HostDevice['resets'] = { byItself: false, byBus: false }
 
 /** Which bus a device name belongs to, by its form. */
 export function busOf(name: string): Bus {
@@ -118,7 +127,9 @@ export async function hostDevice(kernel: Kernel, name: string): Promise<HostDevi
     pci: bus === 'pci' ? await pciIds(kernel, directory) : undefined,
     mdevType: bus === 'mdev' ? await linked(kernel, `${directory}/mdev_type`) : undefined,
     physicalFunction: bus === 'pci' ? await linked(kernel, `${directory}/physfn`) : undefined,
-    virtualFunctions: bus === 'pci' ? await virtualFunctions(kernel, directory) : [],
+    ...(bus === 'pci'
+      ? await listed(kernel, directory)
+      : { virtualFunctions: [], resets: NO_RESETS }),
   }
 }
 
@@ -140,13 +151,56 @@ export async function memberDevice(
     mdevType: undefined,
     physicalFunction: undefined,
     virtualFunctions: [],
+    resets: NO_RESETS,
   }
 }
 
-/** sysfs-bus-pci: virtfn0 and so on, each a link to a VF. */
-async function virtualFunctions(kernel: Kernel, directory: string): Promise<string[]> {
+/** What a look at the names in the directory of a PCI device tells. */
+async function listed(
+  kernel: Kernel,
+  directory: string,
+): Promise<Pick<HostDevice, 'virtualFunctions' | 'resets'>> {
   const names = await kernel.readDir(directory)
-  if (typeof names === 'number') return []
+  if (typeof names === 'number') return { virtualFunctions: [], resets: NO_RESETS }
+  const above = await bridgeAbove(kernel, directory)
+  return {
+    virtualFunctions: await virtualFunctions(kernel, directory, names),
+    // sysfs-bus-pci: the file is there where the kernel knows a way to reset the function.
+    resets: { byItself: names.includes('reset'), byBus: above !== undefined },
+  }
+}
+
+/** The link of a device in parts: the bridges above it, from the root down, and then the device. */
+async function wayTo(kernel: Kernel, directory: string): Promise<string[]> {
+  const link = await kernel.readLink(directory)
+  return typeof link === 'number' ? [] : link.split('/')
+}
+
+/** The bridge whose bus a device is on; undefined on a root bus, which nothing can reset. */
+async function bridgeAbove(kernel: Kernel, directory: string): Promise<string | undefined> {
+  const above = (await wayTo(kernel, directory)).at(-2)
+  return above !== undefined && PCI_ADDRESS.test(above) ? above : undefined
+}
+
+/**
+ * Every PCI device that a reset of the bus of a device hits: those on the bus, and what is behind
+ * bridges there. Undefined where no bridge is above it.
+ */
+export async function onBusOf(kernel: Kernel, name: string): Promise<string[] | undefined> {
+  const above = await bridgeAbove(kernel, `${PCI}/devices/${name}`)
+  if (above === undefined) return undefined
+  const names = await kernel.readDir(`${PCI}/devices`)
+  if (typeof names === 'number') return undefined
+  const ways = await Promise.all(names.map((each) => wayTo(kernel, `${PCI}/devices/${each}`)))
+  return names.filter((_name, n) => ways[n]?.slice(0, -1).includes(above)).sort()
+}
+
+/** sysfs-bus-pci: virtfn0 and so on, each a link to a VF. */
+async function virtualFunctions(
+  kernel: Kernel,
+  directory: string,
+  names: readonly string[],
+): Promise<string[]> {
   const links = names
     .filter((name) => /^virtfn\d+$/.test(name))
     .sort((a, b) => Number(a.slice(6)) - Number(b.slice(6)))

@@ -91,6 +91,33 @@ export const DEVICE_CAUSES = {
     found: 'the device did not come back from its reset in time',
     fix: 'close it, and see the kernel log',
   },
+  'no-bus-reset': {
+    reason: 'UNSUPPORTED',
+    found: 'the device has no bridge above it that could reset its bus',
+    fix: 'do without',
+  },
+  'bus-not-isolated': {
+    reason: 'UNSUPPORTED',
+    found: 'a device that the reset would hit is in no IOMMU group',
+    fix: 'do without',
+  },
+  'bus-not-owned': {
+    reason: 'RESET_BLOCKED',
+    found:
+      'a device that the reset would hit is not bound to a VFIO driver, or the daemon does not have its group',
+    fix: 'bind every device of the bus to vfio-pci',
+  },
+  'bus-in-reset': {
+    reason: 'DEVICE_IN_USE',
+    found:
+      'a device that the reset would hit is being reset, opened, closed, added or removed just now',
+    fix: 'repeat the call in a moment',
+  },
+  'bus-reset-timed-out': {
+    reason: 'DEVICE_GONE',
+    found: 'the bus was reset, and the device did not come back in time',
+    fix: 'close it and open it again; see the kernel log',
+  },
   'feature-missing': {
     reason: 'UNSUPPORTED',
     found: 'the device or its driver does not have this',
