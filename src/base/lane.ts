@@ -1,3 +1,7 @@
+/** Operations one after another: in a lane, in a lane for each key, in several lanes at once. */
+
+import { Gate } from './gate.ts'
+
 /**
  * One operation at a time. What runs in a lane starts when everything before it has ended, so
  * "what may happen between these two awaits?" is not a question inside one.
@@ -39,4 +43,19 @@ export class Lanes<Key> {
       if (!lane.isBusy) this.#lanes.delete(first)
     }
   }
+}
+
+/** Run `operation` alone in all of these lanes. They are taken in the order that is given: always the same. */
+export const runInAll = <T>(lanes: readonly Lane[], operation: () => Promise<T>): Promise<T> =>
+  lanes.reduceRight<() => Promise<T>>((inner, lane) => () => lane.run(inner), operation)()
+
+/** The same now, or undefined where one is busy. It waits for nothing, so a lane may be held meanwhile. */
+export function runIfIdle<T>(
+  lanes: readonly Lane[],
+  operation: () => Promise<T>,
+): Promise<T> | undefined {
+  if (lanes.some(({ isBusy }) => isBusy)) return undefined
+  const done = new Gate()
+  for (const lane of lanes) void lane.run(() => done.opened)
+  return operation().finally(() => done.open())
 }

@@ -78,6 +78,12 @@ export const ruleSchema = z
       .describe(
         'Milliseconds after which the daemon closes a device of it that the host wants back; 0 for never.',
       ),
+    opens_unreset: z
+      .boolean()
+      .default(true)
+      .describe(
+        'Whether it may open a device that another client may have used and that cannot be reset.',
+      ),
     quota: quotaSchema.describe('The quotas of each identity; the table below has the defaults.'),
     shares_quota: z
       .boolean()
@@ -105,9 +111,17 @@ const quotaOf = (table: Partial<Record<string, number | undefined>>): Quota =>
 
 function ruleOf(rule: z.infer<typeof ruleSchema>, index: number): Rule {
   const { user, group, remote, role, devices, adds_groups: addsGroups, quota } = rule
-  const { release_asked_after_ms: releaseAskedAfterMs } = rule
+  const { release_asked_after_ms: releaseAskedAfterMs, opens_unreset: opensUnreset } = rule
   const account = rule.shares_quota ? { account: `rule ${index + 1}` } : {}
-  const rest = { role, devices, addsGroups, releaseAskedAfterMs, quota: quotaOf(quota), ...account }
+  const rest = {
+    role,
+    devices,
+    addsGroups,
+    releaseAskedAfterMs,
+    opensUnreset,
+    quota: quotaOf(quota),
+    ...account,
+  }
   if (remote === '*') return { who: { kind: 'remote' }, ...rest }
   if (remote !== undefined) return { who: { kind: 'remote', name: remote }, ...rest }
   const uid = user === undefined ? undefined : userNumber(String(user))
@@ -205,7 +219,7 @@ const quotaTable = (quota: Quota): Record<string, number> =>
 
 function tableOf({ rules, total }: Policy): Record<string, unknown> {
   const rule = rules.map(
-    ({ who, role, devices, addsGroups, account, quota, releaseAskedAfterMs }) => ({
+    ({ who, role, devices, addsGroups, account, quota, releaseAskedAfterMs, opensUnreset }) => ({
       ...(who.kind === 'remote' ? { remote: who.name ?? '*' } : {}),
       ...(who.kind === 'local' && who.uid !== undefined ? { user: who.uid } : {}),
       ...(who.kind === 'local' && who.gid !== undefined ? { group: who.gid } : {}),
@@ -214,6 +228,7 @@ function tableOf({ rules, total }: Policy): Record<string, unknown> {
       adds_groups: addsGroups,
       shares_quota: account !== undefined,
       release_asked_after_ms: releaseAskedAfterMs ?? DEFAULT_RELEASE_ASKED_MS,
+      opens_unreset: opensUnreset ?? true,
       quota: quotaTable(quota),
     }),
   )

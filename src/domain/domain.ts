@@ -16,6 +16,7 @@ import { type Client, ownerOf } from './identity/clients.ts'
 import { Handovers } from './identity/handover.ts'
 import { Quotas } from './identity/quotas.ts'
 import { Tickets } from './identity/tickets.ts'
+import { GroupClaims } from './iommu/group-claims.ts'
 import { Memories } from './memory/memories.ts'
 import { Migration } from './migration/migration.ts'
 import { watchMembers } from './space/member-watch.ts'
@@ -95,7 +96,10 @@ export function createDomain(parts: {
   const inventory = new Inventory({ kernel, state, quotas, watchMs })
   const binding = new DriverBinding({ kernel, inventory, state, patienceMs })
   const memories = new Memories({ tickets, quotas, state })
-  const spaces = new Spaces({ kernel, inventory, state, quotas, memories, log })
+  const claims = new GroupClaims()
+  const spaces = new Spaces({
+    ...{ kernel, inventory, state, quotas, memories, log, claims, patienceMs },
+  })
   watchMembers({ state, spaces, everyMs: reconcileMs })
   const devices = new Devices({
     kernel,
@@ -104,6 +108,9 @@ export function createDomain(parts: {
     tickets,
     quotas,
     spaceOf: (client, id) => spaces.owned(client, id),
+    spacesOf: (client) => spaces.of(client),
+    claims,
+    patienceMs,
   })
   const irqs = new Irqs({ kernel, devices, tickets, quotas })
   const migration = new Migration({ kernel, devices, quotas, state })

@@ -89,6 +89,8 @@ export interface Rule {
   /** Whether it may add groups to its address spaces, or only use those an admin added. */
   readonly addsGroups: boolean
   readonly quota: Quota
+  /** Whether it may open a device that could not be reset since another client used it; true where it is not said. */
+  readonly opensUnreset?: boolean
   /** The account that its identities share one quota of; each has its own where it is not said. */
   readonly account?: string
   /**

@@ -124,6 +124,9 @@ export const EXPECTED: Readonly<Record<string, Outcomes>> = {
     'own ids, unaligned numbers': 'OK',
   },
   'device.ResetDevice': OF_DEVICE,
+  // Looking is free, at the devices of others too.
+  'device.GetHotReset': { ...noSuch('NO_SUCH_DEVICE'), 'foreign ids': 'OK' },
+  'device.HotResetDevice': OF_DEVICE,
   'device.WatchIrqs': OF_IRQS,
   'device.SetIrqEventfds': {
     ...OF_IRQS,

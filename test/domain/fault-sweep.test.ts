@@ -5,10 +5,12 @@
 
 import { readFileSync } from 'node:fs'
 import { afterEach, beforeAll, expect, test } from 'vitest'
+import type { MachineSpec } from '../../src/backends/sim/spec/machine-spec.ts'
 import { ERRNO } from '../../src/base/errno.ts'
 import { VfiodError } from '../../src/base/error.ts'
 import { vendorMachine } from '../contract/vendor-machine.ts'
 import { describeModes, MODES, type Mode, TYPE1 } from '../modes.ts'
+import { busMachine, FIRST, SECOND } from './bus-machine.ts'
 import { EDU, EDU_GROUP, type World, world } from './machine.ts'
 import { alice, bob } from './people.ts'
 import { requireRightBooks, WatchedKernel } from './watched-kernel.ts'
@@ -51,7 +53,7 @@ const map = (allOrNothing: boolean) => () =>
 
 interface Case {
   readonly name: string
-  readonly machine?: ReturnType<typeof vendorMachine>
+  readonly machine?: Partial<MachineSpec>
   /** Where it is offered; in every mode when missing. */
   readonly modes?: readonly Mode[]
   readonly before: () => Promise<unknown>
@@ -118,6 +120,35 @@ const CASES: readonly Case[] = [
       await at.domain.dirty.start(alice, 'space', track(true))
     },
     operation: readAndUnmap,
+  },
+  {
+    name: 'OpenDevice with a hot reset',
+    machine: busMachine,
+    before: () => space(FIRST.group),
+    operation: () => at.domain.devices.open(alice, 'space', FIRST.name, { mustReset: true }),
+  },
+  {
+    name: 'HotResetDevice of two that are open',
+    machine: busMachine,
+    before: async () => {
+      await space(FIRST.group)
+      await at.domain.devices.open(alice, 'space', FIRST.name)
+      await at.domain.spaces.create(alice, 'other')
+      await at.domain.spaces.addGroup(alice, 'other', SECOND.group)
+      await at.domain.devices.open(alice, 'other', SECOND.name)
+    },
+    operation: async () => {
+      await at.domain.devices.hotReset(alice, FIRST.name, true)
+    },
+  },
+  {
+    name: 'HotResetDevice of a bus of which nobody has the other device',
+    machine: busMachine,
+    before: async () => {
+      await space(FIRST.group)
+      await at.domain.devices.open(alice, 'space', FIRST.name)
+    },
+    operation: () => at.domain.devices.hotReset(alice, FIRST.name, false),
   },
   { name: 'BindDevices', before: async () => {}, operation: bindEdu },
   {

@@ -13,6 +13,8 @@ export class WatchedKernel {
   calls = 0
   /** What each of them was. */
   readonly names: string[] = []
+  /** What was opened. */
+  readonly paths: string[] = []
   readonly openFds = new Set<number>()
   #failing: ((call: number) => number | undefined) | undefined
 
@@ -20,6 +22,7 @@ export class WatchedKernel {
   arm(failing?: (call: number) => number | undefined): void {
     this.calls = 0
     this.names.length = 0
+    this.paths.length = 0
     this.#failing = failing
   }
 
@@ -36,6 +39,7 @@ export class WatchedKernel {
     const errno = this.#failing?.(this.calls)
     this.calls += 1
     this.names.push(name)
+    if (name === 'open') this.paths.push(args[0] as string)
     // An fd is closed whatever close(2) says.
     if (name === 'close') this.openFds.delete(args[0] as number)
     if (errno !== undefined && name !== 'close') return -errno

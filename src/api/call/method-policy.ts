@@ -83,6 +83,8 @@ export const METHOD_POLICIES: {
     // Counted, and audited once when the device is closed (register-writes.ts).
     WriteRegion: DATA_LARGE,
     ResetDevice: OPERATE,
+    GetHotReset: READ,
+    HotResetDevice: OPERATE,
     WatchIrqs: OPERATE,
     SetIrqEventfds: OPERATE,
     DisableIrqs: OPERATE,

@@ -2,14 +2,26 @@
 import type { OpenDevice } from '../../domain/device/device.ts'
 import type { Devices } from '../../domain/device/devices.ts'
 import type { EventfdRequest, IrqEvent } from '../../domain/device/irqs.ts'
+import type { AffectedDevice } from '../../domain/device/reset-scope.ts'
 import type { Domain } from '../../domain/domain.ts'
+import { ownerText } from '../../domain/state/owner.ts'
+import type { OpeningReset } from '../../domain/state/records.ts'
+import type { AffectedDevice as ProtoAffected } from '../../proto/vfiod/v1/AffectedDevice.ts'
 import type { DeviceInfo } from '../../proto/vfiod/v1/DeviceInfo.ts'
 import type { DeviceServiceHandlers } from '../../proto/vfiod/v1/DeviceService.ts'
 import type { IrqIndex } from '../../proto/vfiod/v1/IrqIndex.ts'
 import type { Region } from '../../proto/vfiod/v1/Region.ts'
+import type { ResetKind } from '../../proto/vfiod/v1/ResetKind.ts'
 import type { WatchIrqsResponse } from '../../proto/vfiod/v1/WatchIrqsResponse.ts'
 import type { Handlers } from '../call/call.ts'
-import { conditionsToProto, enumOf, ownerToProto, ticketToProto, u64 } from './convert.ts'
+import {
+  blockerToProto,
+  conditionsToProto,
+  enumOf,
+  ownerToProto,
+  ticketToProto,
+  u64,
+} from './convert.ts'
 import type { RegisterWrites } from './register-writes.ts'
 
 /** vfio.h: VFIO_PCI_BAR0_REGION_INDEX and the ones after it, in their order. */
@@ -55,6 +67,31 @@ const deviceToProto = (device: OpenDevice, devices: Devices): DeviceInfo => ({
   irqs: irqsToProto(device),
   owner: ownerToProto(device.space.owner),
   conditions: conditionsToProto(device.name, devices.conditionsOf(device)),
+  reset: openingResetToProto(device.reset),
+})
+
+const RESET_KIND: Readonly<Record<OpeningReset['kind'], ResetKind>> = {
+  none: 'RESET_KIND_NONE',
+  function: 'RESET_KIND_FUNCTION',
+  hot: 'RESET_KIND_HOT',
+}
+
+const openingResetToProto = ({ kind, why, blockers, lastUser }: OpeningReset) => ({
+  kind: RESET_KIND[kind],
+  why,
+  blockers: blockers.map(blockerToProto),
+  lastUser: lastUser === undefined ? '' : ownerText(lastUser),
+})
+
+const affectedToProto = (device: AffectedDevice): ProtoAffected => ({
+  name: device.name,
+  ...(device.group === undefined ? {} : { groupId: device.group }),
+  driver: device.driver ?? '',
+  bridge: device.isBridge,
+  spaceId: device.space?.id ?? '',
+  ...(device.space === undefined ? {} : { owner: ownerToProto(device.space.owner) }),
+  open: device.isOpen,
+  holders: [...device.holders],
 })
 
 const eventToProto = (event: IrqEvent): WatchIrqsResponse =>
@@ -67,8 +104,8 @@ export const deviceHandlers = (
   fdSocketPath: string,
   writes: RegisterWrites,
 ): Handlers<DeviceServiceHandlers> => ({
-  OpenDevice: async ({ spaceId, name, vfToken }, { client }) => {
-    const options = { vfToken: vfToken === '' ? undefined : vfToken }
+  OpenDevice: async ({ spaceId, name, vfToken, mustReset }, { client }) => {
+    const options = { vfToken: vfToken === '' ? undefined : vfToken, mustReset }
     return { device: deviceToProto(await devices.open(client, spaceId, name, options), devices) }
   },
 
@@ -95,6 +132,19 @@ export const deviceHandlers = (
     await devices.reset(client, name)
     return {}
   },
+
+  GetHotReset: async ({ name, withOpen }, { client }) => {
+    const { devices: hit, blockers } = await devices.hotResets.look(client, name, withOpen)
+    return {
+      devices: hit.map(affectedToProto),
+      possible: blockers.length === 0,
+      blockers: blockers.map(blockerToProto),
+    }
+  },
+
+  HotResetDevice: async ({ name, withOpen }, { client }) => ({
+    devices: (await devices.hotReset(client, name, withOpen)).map(affectedToProto),
+  }),
 
   WatchIrqs: async function* ({ name, index, start, count }, { client, signal }) {
     const events = irqs.watch(client, { name, index, start, count }, signal)

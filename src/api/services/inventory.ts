@@ -1,6 +1,7 @@
 /** InventoryService: groups, devices, and their drivers. */
 import type { Domain } from '../../domain/domain.ts'
 import type { DeviceView, GroupView, InventoryEvent } from '../../domain/host/inventory.ts'
+import { ownerText } from '../../domain/state/owner.ts'
 import type { Device } from '../../proto/vfiod/v1/Device.ts'
 import type { DeviceBus } from '../../proto/vfiod/v1/DeviceBus.ts'
 import type { Group } from '../../proto/vfiod/v1/Group.ts'
@@ -37,6 +38,12 @@ const deviceToProto = (device: DeviceView): Device => ({
   busName: device.busName,
   physicalFunction: device.physicalFunction ?? '',
   virtualFunctions: [...device.virtualFunctions],
+  resets: [
+    ...(device.resets.byItself ? ['RESET_KIND_FUNCTION' as const] : []),
+    ...(device.resets.byBus ? ['RESET_KIND_HOT' as const] : []),
+  ],
+  usedSinceReset: device.lastUser !== undefined,
+  lastUser: device.lastUser === undefined ? '' : ownerText(device.lastUser),
 })
 
 const groupToProto = (group: GroupView): Group => ({

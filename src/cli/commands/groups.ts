@@ -19,7 +19,7 @@ const column = (devices: readonly Device[], text: (device: Device) => string): s
   devices.map((device) => text(device) || '-').join('\n')
 
 /** `0000:00:1f.2 is bound to ahci; bind it to ...` for each. */
-const blockersText = (blockers: readonly Blocker[]): string =>
+export const blockersText = (blockers: readonly Blocker[]): string =>
   blockers.map(({ subject, found, fix }) => `${subject} is ${found}; ${fix}`).join('\n')
 
 const blockedText = ({ groupId, viability, blockers }: Group): string => {
@@ -88,7 +88,7 @@ const listGroups = async (session: CommandSession, options: { watch?: boolean })
 
 export const devicesText = (devices: readonly Device[]): string => {
   const table = tableText(
-    ['DEVICE', 'BUS', 'GROUP', 'KIND', 'CLASS', 'DRIVER', 'SPACE'],
+    ['DEVICE', 'BUS', 'GROUP', 'KIND', 'CLASS', 'DRIVER', 'SPACE', 'RESET'],
     devices.map((device) => [
       device.name,
       device.busName,
@@ -97,10 +97,24 @@ export const devicesText = (devices: readonly Device[]): string => {
       device.bus === 'DEVICE_BUS_PCI' ? hexId(device.classCode, 6) : '',
       device.driver,
       device.spaceId,
+      device.resets.map((kind) => RESET_TEXT[kind] ?? kind).join(', '),
     ]),
   )
-  return withConditions(table, devices)
+  const left = devices.flatMap(leftText)
+  return withConditions(
+    [table, left.join('\n')].filter((text) => text !== '').join('\n\n'),
+    devices,
+  )
 }
+
+const RESET_TEXT: Readonly<Record<string, string>> = {
+  RESET_KIND_FUNCTION: 'function',
+  RESET_KIND_HOT: 'bus',
+}
+
+/** Of a device that is not open, and that was not reset since it was. */
+const leftText = ({ name, spaceId, usedSinceReset, lastUser }: Device): string[] =>
+  spaceId === '' && usedSinceReset ? [`${name} has not been reset since ${lastUser} used it`] : []
 
 const listDevices = async ({ client, output, signal }: CommandSession): Promise<void> => {
   const response = await client.inventory.listDevices({}, { signal })

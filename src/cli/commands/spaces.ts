@@ -48,7 +48,7 @@ const parseGroups = (text: string, before: readonly number[] = []): number[] => 
 export const waitText = ({ waitsMs }: { readonly waitsMs: number }): string =>
   `gone; waits ${Math.ceil(waitsMs / 1000)} s for its token`
 
-const nameOf = ({ process, identity }: Owner): string =>
+export const nameOf = ({ process, identity }: Owner): string =>
   process === null ? identity : `pid ${process.pid} (${process.command}), uid ${process.uid}`
 
 const ownerText = ({ owner }: AddressSpace): string =>

@@ -22,6 +22,7 @@ import type { Client } from '../identity/clients.ts'
 import type { DeviceToOpen } from '../iommu/backend.ts'
 import type { AddressSpace } from '../space/space.ts'
 import { requireOwner } from '../state/owner.ts'
+import type { OpeningReset } from '../state/records.ts'
 import { ArmedIrqs } from './armed-irqs.ts'
 import { HostSignals } from './host-signals.ts'
 
@@ -41,6 +42,8 @@ export class OpenDevice {
   readonly flags: DeviceFlags
   readonly regions: readonly Region[]
   readonly irqs: readonly IrqIndex[]
+  /** How it was reset as it was opened. */
+  readonly reset: OpeningReset
   /** Operations on the device run one after another. */
   readonly lane = new Lane()
   readonly armed: ArmedIrqs
@@ -56,7 +59,7 @@ export class OpenDevice {
 
   private constructor(
     at: { readonly name: string; readonly group: number; readonly space: AddressSpace },
-    found: Pick<OpenDevice, 'fd' | 'flags' | 'regions' | 'irqs' | 'signals'>,
+    found: Pick<OpenDevice, 'fd' | 'flags' | 'regions' | 'irqs' | 'reset' | 'signals'>,
   ) {
     this.name = at.name
     this.group = at.group
@@ -65,6 +68,7 @@ export class OpenDevice {
     this.flags = found.flags
     this.regions = found.regions
     this.irqs = found.irqs
+    this.reset = found.reset
     this.signals = found.signals
     this.armed = new ArmedIrqs({ name: at.name, isPci: found.flags.isPci })
   }
@@ -76,12 +80,15 @@ export class OpenDevice {
   static async open(
     kernel: Kernel,
     at: DeviceToOpen & { readonly group: number; readonly space: AddressSpace },
+    /** Another way to reset it, for a device that cannot be reset by itself. */
+    otherwise: (fd: DeviceFd) => Promise<OpeningReset>,
   ): Promise<OpenDevice> {
     const fd = await at.space.openDevice(at.group, at)
     try {
       const flags = await deviceInfo(kernel, fd)
       // A driver may keep state from its last user, a half-done migration included.
-      await resetIfPossible(kernel, { fd, flags })
+      const isReset = await resetIfPossible(kernel, { fd, flags })
+      const reset = isReset ? BY_ITSELF : await otherwise(fd)
       const regions = await Promise.all(
         Array.from({ length: flags.regions }, (_, index) => regionInfo(kernel, fd, index)),
       )
@@ -94,6 +101,7 @@ export class OpenDevice {
         flags,
         regions: regions.filter((region) => region !== undefined),
         irqs,
+        reset,
         signals: await HostSignals.arm(kernel, fd, { isPci: flags.isPci, irqs }),
       })
     } catch (error) {
@@ -163,6 +171,8 @@ export const notOpen = (name: string): VfiodError =>
       resource: { type: 'device', name },
     },
   )
+
+const BY_ITSELF: OpeningReset = { kind: 'function', why: '', blockers: [] }
 
 type Resettable = Pick<OpenDevice, 'fd' | 'flags'>
 

@@ -2,7 +2,7 @@
 
 import { VfiodError } from '../../base/error.ts'
 import { LIMITS } from '../../base/limits.ts'
-import { hex } from '../../base/units.ts'
+import { type DeviceFd, hex } from '../../base/units.ts'
 import { disableIrqs, type Region, readRegion, writeRegion } from '../../kernel/device-calls.ts'
 import { regionFacts } from '../../kernel/device-facts.ts'
 import { explained, type Judge } from '../../kernel/diagnosis.ts'
@@ -13,19 +13,23 @@ import { judgeRegion } from '../../rules/causes/judge-device.ts'
 import { canonicalName } from '../../rules/device-name.ts'
 import { isVfToken } from '../../rules/vf-token.ts'
 import { type DeviceView, type Inventory, requireServedBus } from '../host/inventory.ts'
+import { patientlyIn, type Within } from '../host/patience.ts'
 import type { Client } from '../identity/clients.ts'
 import { requireAllowed } from '../identity/permission.ts'
 import type { Quotas } from '../identity/quotas.ts'
 import { requireNoFds, type Ticket, type Tickets } from '../identity/tickets.ts'
 import type { DeviceToOpen } from '../iommu/backend.ts'
+import type { GroupClaims } from '../iommu/group-claims.ts'
 import type { AddressSpace } from '../space/space.ts'
 import type { Change } from '../state/changes.ts'
 import { holderOf, ownerText } from '../state/owner.ts'
-import type { DeviceCondition } from '../state/records.ts'
+import type { DeviceCondition, OpeningReset, OwnerRecord } from '../state/records.ts'
 import type { State } from '../state/state.ts'
 import { DEVICE_PRICE } from '../state/usage.ts'
 import { DeviceConditions, lostError } from './conditions.ts'
 import { notOpen, OpenDevice, reset, resetIfPossible } from './device.ts'
+import { HotResets, requireReset } from './hot-resets.ts'
+import type { AffectedDevice } from './reset-scope.ts'
 
 export class Devices {
   readonly #kernel: Kernel
@@ -36,6 +40,8 @@ export class Devices {
   readonly #spaceOf: (client: Client, id: string) => AddressSpace
   readonly #devices = new Map<string, OpenDevice>()
   readonly #conditions: DeviceConditions
+  readonly #patienceMs: number
+  readonly hotResets: HotResets
 
   constructor(parts: {
     readonly kernel: Kernel
@@ -45,6 +51,11 @@ export class Devices {
     readonly quotas: Quotas
     /** The caller's address space of that id, or the refusal. */
     readonly spaceOf: (client: Client, id: string) => AddressSpace
+    /** Every address space of a client. */
+    readonly spacesOf: (client: OwnerRecord) => readonly AddressSpace[]
+    readonly claims: GroupClaims
+    /** How long a caller waits for the reset of a bus, in milliseconds. */
+    readonly patienceMs: number
   }) {
     this.#kernel = parts.kernel
     this.#inventory = parts.inventory
@@ -53,44 +64,55 @@ export class Devices {
     this.#tickets = parts.tickets
     this.#quotas = parts.quotas
     this.#spaceOf = parts.spaceOf
+    this.#patienceMs = parts.patienceMs
+    const openDevice = (name: string) => this.#devices.get(name)
+    this.hotResets = new HotResets({ ...parts, openDevice })
     const take = (device: OpenDevice, why: string) => this.#take(device, why)
     this.#conditions = new DeviceConditions({ kernel: parts.kernel, state: parts.state, take })
   }
 
-  /** Open a device of a member group; a token is looked at only where the device is not open yet. */
+  /**
+   * Open a device of a member group; with `mustReset`, not unless it is reset. A token is looked at only
+   * where the device is not open yet.
+   */
   async open(
     client: Client,
     spaceId: string,
     wanted: string,
-    { vfToken }: { readonly vfToken?: string | undefined } = {},
+    options: { readonly vfToken?: string | undefined; readonly mustReset?: boolean } = {},
   ): Promise<OpenDevice> {
     const space = this.#spaceOf(client, spaceId)
     const view = await this.#inventory.device(wanted)
     const { group, name } = view
     requireServedBus(view, 'open')
     requireAllowed(client, view, `open ${name}`)
+    const { vfToken, mustReset = false } = options
     if (vfToken !== undefined) requireToken(view, vfToken)
-    return space.lane.run(async () => {
-      // It may have been destroyed while the call waited in the lane.
-      this.#spaceOf(client, spaceId)
-      const already = this.#devices.get(name)
-      if (already?.space === space) return this.get(client, name)
-      if (already !== undefined) throw inUse(this.#state, already)
-      if (!space.has(group)) {
-        throw new VfiodError(
-          'SPACE_NOT_READY',
-          `Cannot open ${name} in "${space.id}": its group ${group} is not a member; add the group first`,
-          {
-            blockers: [
-              { subject: `group ${group}`, found: 'not a member', fix: 'add it with AddGroup' },
-            ],
-          },
-        )
-      }
-      await space.reconcile()
-      await space.requireReady(`open ${name} in`)
-      return this.#open(client, { name, group, space, vfToken })
-    })
+    const act = `open ${name} in "${spaceId}"`
+    const opening = (within: Within) =>
+      space.lane.run(async () => {
+        // It may have been destroyed while the call waited in the lane.
+        this.#spaceOf(client, spaceId)
+        const already = this.#devices.get(name)
+        if (already?.space === space) return this.get(client, name)
+        if (already !== undefined) throw inUse(this.#state, already)
+        if (!space.has(group)) {
+          throw new VfiodError(
+            'SPACE_NOT_READY',
+            `Cannot open ${name} in "${space.id}": its group ${group} is not a member; add the group first`,
+            {
+              blockers: [
+                { subject: `group ${group}`, found: 'not a member', fix: 'add it with AddGroup' },
+              ],
+            },
+          )
+        }
+        await space.reconcile()
+        await space.requireReady(`open ${name} in`)
+        const hasBridge = view.resets.byBus
+        return this.#open(client, { name, group, space, vfToken, hasBridge, mustReset, within })
+      })
+    return patientlyIn(this.#patienceMs, act, opening)
   }
 
   /** The caller's open device, or DEVICE_NOT_OPEN, NOT_MM_OWNER, or DEVICE_GONE where it is lost. */
@@ -183,6 +205,15 @@ export class Devices {
     })
   }
 
+  /** Reset the bus of the device, and with it every device there; answers which. */
+  async hotReset(
+    client: Client,
+    name: string,
+    withOpen: boolean,
+  ): Promise<readonly AffectedDevice[]> {
+    return this.hotResets.reset(client, this.get(client, name), withOpen)
+  }
+
   /** A ticket for which the fd channel hands out the device's fd. */
   async exportFd(client: Client, name: string): Promise<Ticket> {
     const duplicate = (device: OpenDevice) => device.run(client, () => this.#duplicate(device))
@@ -205,12 +236,23 @@ export class Devices {
 
   async #open(
     client: Client,
-    at: DeviceToOpen & { readonly group: number; readonly space: AddressSpace },
+    at: DeviceToOpen & {
+      readonly group: number
+      readonly space: AddressSpace
+      readonly hasBridge: boolean
+      readonly mustReset: boolean
+      readonly within: Within
+    },
   ): Promise<OpenDevice> {
     const { name, group, space } = at
+    const resetBus = async (fd: DeviceFd): Promise<OpeningReset> => {
+      const reset = await this.hotResets.atOpening({ ...at, fd }, space, at.within)
+      requireReset(client, name, { ...reset, isNeeded: at.mustReset })
+      return reset
+    }
     const charge = this.#quotas.charge(client, DEVICE_PRICE)
     try {
-      const device = await OpenDevice.open(this.#kernel, at)
+      const device = await OpenDevice.open(this.#kernel, at, resetBus)
       try {
         // The space may have been handed over while the device was opened.
         device.requireOwner(client)
@@ -220,7 +262,7 @@ export class Devices {
         throw error
       }
       this.#devices.set(name, device)
-      const record = { name, group, spaceId: space.id, conditions: [] }
+      const record = { name, group, spaceId: space.id, conditions: [], reset: device.reset }
       this.#state.apply({ kind: 'device-opened', device: record })
       this.#conditions.follow(device)
       return device
@@ -256,20 +298,21 @@ export class Devices {
 
   async #close(device: OpenDevice): Promise<void> {
     device.closing.abort()
+    let isReset = false
     await device.lane.run(async () => {
       for (const index of device.armed.indexes) {
         if (device.signals.has(index)) continue
         await disableIrqs(this.#kernel, device.fd, index).catch(() => undefined)
       }
       // The next user must find neither DMA under way nor a half-done migration.
-      await resetIfPossible(this.#kernel, device).catch(() => false)
+      isReset = await resetIfPossible(this.#kernel, device).catch(() => false)
       for (const { onClosing } of device.hooks) await onClosing?.()
       device.hooks.clear()
       device.signals.close()
       await this.#kernel.close(device.fd)
     })
     this.#devices.delete(device.name)
-    this.#state.apply({ kind: 'device-closed', name: device.name })
+    this.#state.apply({ kind: 'device-closed', name: device.name, isReset })
   }
 }
 

@@ -13,6 +13,7 @@ const CHANGES_OF_GROUPS: ReadonlySet<Change['kind']> = new Set([
   'member-removed',
   'device-opened',
   'device-closed',
+  'devices-reset',
   'condition-set',
   'condition-cleared',
   'drivers-changed',

@@ -24,7 +24,7 @@ import {
 } from '../../rules/viability.ts'
 import type { Client } from '../identity/clients.ts'
 import type { Quotas } from '../identity/quotas.ts'
-import type { DeviceCondition } from '../state/records.ts'
+import type { DeviceCondition, OwnerRecord } from '../state/records.ts'
 import type { State } from '../state/state.ts'
 import { GroupLooks, type Look } from './group-looks.ts'
 import { nodesOf, OutsideHolders } from './outside.ts'
@@ -34,6 +34,8 @@ export interface DeviceView extends HostDevice {
   readonly spaceId: string | undefined
   /** What the host says of it while it is open. */
   readonly conditions: readonly DeviceCondition[]
+  /** Who has used it since it was last reset, as far as the daemon knows. */
+  readonly lastUser: OwnerRecord | undefined
 }
 
 export interface GroupView {
@@ -181,7 +183,12 @@ export class Inventory {
 
   #deviceView(device: HostDevice): DeviceView {
     const open = this.#state.device(device.name)
-    return { ...device, spaceId: open?.spaceId, conditions: open?.conditions ?? [] }
+    return {
+      ...device,
+      spaceId: open?.spaceId,
+      conditions: open?.conditions ?? [],
+      lastUser: this.#state.lastUserOf(device.name),
+    }
   }
 }
 

@@ -18,6 +18,28 @@ export function patiently<T>(
   })
 }
 
+/** Runs one step of the work, for which a caller waits so long and no longer. */
+export type Within = <R>(step: string, slow: Promise<R>) => Promise<R>
+
+/** The same where certain steps of the work may never end, and the others do. */
+export function patientlyIn<T>(
+  ms: number,
+  act: string,
+  work: (within: Within) => Promise<T>,
+): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const within: Within = async (step, slow) => {
+      const deadline = new Deadline(ms, () => reject(notDone(act, step, ms)))
+      try {
+        return await slow
+      } finally {
+        deadline.cancel()
+      }
+    }
+    work(within).then(resolve, reject)
+  })
+}
+
 export const notDone = (act: string, step: string, ms: number): VfiodError =>
   new VfiodError(
     'KERNEL_NOT_DONE',

@@ -11,7 +11,7 @@
  * caller has checked its arguments against its own records; a backend adds no policy.
  */
 
-import type { Access, DeviceFd, IovaRange, Vaddr } from '../../base/units.ts'
+import type { Access, DeviceFd, GroupFd, IovaRange, Vaddr } from '../../base/units.ts'
 import type { BitmapSpace } from '../../kernel/dirty-calls.ts'
 
 /** As the kernel selftests name their modes. */
@@ -69,6 +69,8 @@ export interface IommuBackend {
    * They are members no more, and with the last one every mapping is gone.
    */
   takeLost(): Promise<number[]>
+  /** The open file of a member, by which the kernel sees who owns its devices. */
+  groupFd(group: number): GroupFd
   /** Undefined while there is no member. Asked again after each change of members. */
   limits(): Promise<Limits | undefined>
   /** Open a device of a member; the caller closes it. */

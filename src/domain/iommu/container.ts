@@ -47,10 +47,16 @@ export class HostContainer {
   }
 
   async detach(group: number): Promise<void> {
-    const groupFd = this.#fdOf(group)
+    const groupFd = this.groupFd(group)
     await unsetContainer(this.kernel, groupFd)
     this.#groups.delete(group)
     await this.kernel.close(groupFd)
+  }
+
+  groupFd(group: number): GroupFd {
+    const fd = this.#groups.get(group)
+    if (fd === undefined) throw new Error(`group ${group} is not attached`)
+    return fd
   }
 
   async takeLost(): Promise<number[]> {
@@ -69,7 +75,7 @@ export class HostContainer {
   }
 
   openDevice(group: number, device: DeviceToOpen): Promise<DeviceFd> {
-    return this.unlessLost(getDeviceFd(this.kernel, this.#fdOf(group), device))
+    return this.unlessLost(getDeviceFd(this.kernel, this.groupFd(group), device))
   }
 
   map(range: IovaRange, to: { readonly vaddr: Vaddr; readonly access: Access }): Promise<void> {
@@ -109,12 +115,6 @@ export class HostContainer {
       'GROUP_NOT_VIABLE',
       `Cannot add group ${group}: the kernel says that it is not viable: a driver that does DMA has taken a device of it meanwhile, or its IOMMU has another user; list the group, and see the kernel log`,
     )
-  }
-
-  #fdOf(group: number): GroupFd {
-    const fd = this.#groups.get(group)
-    if (fd === undefined) throw new Error(`group ${group} is not attached`)
-    return fd
   }
 }
 

@@ -19,8 +19,10 @@ import { wasErrno } from '../../kernel/refusal.ts'
 import { groupDevices } from '../../kernel/sysfs.ts'
 import type { GroupView, Inventory } from '../host/inventory.ts'
 import { nodesOf } from '../host/outside.ts'
+import { patiently } from '../host/patience.ts'
 import type { Client } from '../identity/clients.ts'
 import type { DeviceToOpen, IommuBackend, Limits } from '../iommu/backend.ts'
+import type { GroupClaims } from '../iommu/group-claims.ts'
 import type { Mappings } from '../state/mapping-table.ts'
 import { holderOf, ownerText } from '../state/owner.ts'
 import type { DeviceRecord, MemberRecord, OwnerRecord } from '../state/records.ts'
@@ -43,6 +45,9 @@ export interface SpaceParts {
   readonly kernel: Kernel
   readonly inventory: Inventory
   readonly state: State
+  readonly claims: GroupClaims
+  /** How long an added group is waited for that the daemon has for a reset, in milliseconds. */
+  readonly patienceMs: number
 }
 
 /** The runtime of an address space; what is true of it is in its records. */
@@ -306,7 +311,8 @@ export class AddressSpace {
   /** Attach a group and learn the limits that it brings, or leave it out of the space again. */
   async #attach(group: number): Promise<void> {
     try {
-      await explained(this.iommu.attach(group), judgeAttach(this.#parts.kernel, this, group))
+      const attach = () => this.iommu.attach(group)
+      await explained(this.#claimed(group, attach), judgeAttach(this.#parts.kernel, this, group))
     } catch (error) {
       throw wasErrno(error, 'EBUSY') && error.details.op === 'open /dev/vfio/GROUP'
         ? await this.#groupInUse(group, error)
@@ -318,6 +324,15 @@ export class AddressSpace {
       await this.iommu.detach(group).catch(() => undefined)
       throw error
     }
+  }
+
+  /** Act on a group that the daemon has for nothing else meanwhile. */
+  #claimed<T>(group: number, operation: () => Promise<T>): Promise<T> {
+    const { claims, patienceMs } = this.#parts
+    const act = `add group ${group} to "${this.id}"`
+    return claims.use(group, `the attachment to "${this.id}"`, operation, ({ what, ended }) =>
+      patiently(ended, patienceMs, { act, step: () => what }),
+    )
   }
 
   /** The holder, or the refusal as it was where none can be seen. */

@@ -11,6 +11,7 @@ import { requireId } from '../identity/ids.ts'
 import { requireBelowLimit } from '../identity/limits.ts'
 import { requireAllowed } from '../identity/permission.ts'
 import type { Quotas } from '../identity/quotas.ts'
+import type { GroupClaims } from '../iommu/group-claims.ts'
 import { openBackend } from '../iommu/modes.ts'
 import type { Memories } from '../memory/memories.ts'
 import { requireOwner } from '../state/owner.ts'
@@ -30,6 +31,8 @@ interface Parts {
   readonly inventory: Inventory
   readonly memories: Memories
   readonly quotas: Quotas
+  readonly claims: GroupClaims
+  readonly patienceMs: number
   readonly log: (event: string, fields: Record<string, unknown>) => void
 }
 

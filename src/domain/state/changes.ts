@@ -62,7 +62,10 @@ export type Change =
   | { readonly kind: 'memory-added'; readonly memory: MemoryRecord }
   | { readonly kind: 'memory-released'; readonly memoryId: string }
   | { readonly kind: 'device-opened'; readonly device: DeviceRecord }
-  | { readonly kind: 'device-closed'; readonly name: string }
+  /** It was reset as it was closed, or else is as its user left it. */
+  | { readonly kind: 'device-closed'; readonly name: string; readonly isReset: boolean }
+  /** Devices were reset with their bus. Those that are open are in use again. */
+  | { readonly kind: 'devices-reset'; readonly devices: readonly string[] }
   /** The host wants an open device back, or it is in error, or lost. */
   | {
       readonly kind: 'condition-set'

@@ -19,3 +19,18 @@ export class Multimap<Key, Value> {
     if (values?.size === 0) this.#values.delete(key)
   }
 }
+
+/** How many there are of each. */
+export class Tallies<Key> {
+  readonly #counts = new Map<Key, number>()
+
+  of(key: Key): number {
+    return this.#counts.get(key) ?? 0
+  }
+
+  add(key: Key, by: 1 | -1): void {
+    const count = this.of(key) + by
+    if (count === 0) this.#counts.delete(key)
+    else this.#counts.set(key, count)
+  }
+}

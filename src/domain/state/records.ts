@@ -3,6 +3,7 @@
  * id and hold no live object; fds, mmaps and lanes live beside them, in maps by the same ids.
  */
 
+import type { Blocker } from '../../base/error.ts'
 import type { Access, IovaRange } from '../../base/units.ts'
 
 /** Where a client calls from: a process of this host, or another host by the name in its certificate. */
@@ -85,6 +86,18 @@ export interface DeviceCondition {
   readonly closesAt?: number
 }
 
+/** How a device was reset as it was opened. */
+export interface OpeningReset {
+  /** Not at all, by itself, or with its bus. */
+  readonly kind: 'none' | 'function' | 'hot'
+  /** Why not at all; empty where it was reset. */
+  readonly why: string
+  /** What kept its bus from being reset. */
+  readonly blockers: readonly Blocker[]
+  /** Who had used it since its last reset, as far as the daemon knows. */
+  readonly lastUser?: OwnerRecord
+}
+
 /** An open device. */
 export interface DeviceRecord {
   readonly name: string
@@ -92,6 +105,7 @@ export interface DeviceRecord {
   readonly spaceId: string
   /** At most one of a kind; they last until the device is closed, an error until it is reset. */
   readonly conditions: readonly DeviceCondition[]
+  readonly reset: OpeningReset
 }
 
 /** The data transfer session of a device. */

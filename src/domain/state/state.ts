@@ -12,12 +12,13 @@
 import type { Change } from './changes.ts'
 import { DeviceTable } from './device-table.ts'
 import { type Mappings, MappingTable } from './mapping-table.ts'
-import { Multimap } from './multimap.ts'
+import { Multimap, Tallies } from './multimap.ts'
 import type {
   DeviceRecord,
   MemberRecord,
   MemoryRecord,
   OfferRecord,
+  OwnerRecord,
   SessionRecord,
   SpaceRecord,
   TrackingRecord,
@@ -46,7 +47,7 @@ export class State {
   readonly #membersOf = new Multimap<string, number>()
   readonly #memories = new Map<string, MemoryRecord>()
   /** Mappings that refer to a memory. */
-  readonly #mappingsOfMemory = new Map<string, number>()
+  readonly #mappingsOfMemory = new Tallies<string>()
   readonly #devices = new DeviceTable()
   /** By device, by space, and by the id of the owner. */
   readonly #sessions = new Map<string, SessionRecord>()
@@ -108,7 +109,7 @@ export class State {
 
   /** How many mappings refer to a memory. */
   mappingsOfMemory(memoryId: string): number {
-    return this.#mappingsOfMemory.get(memoryId) ?? 0
+    return this.#mappingsOfMemory.of(memoryId)
   }
 
   device(name: string): DeviceRecord | undefined {
@@ -118,6 +119,11 @@ export class State {
   /** The open devices of a space, in the order of their opening. */
   devicesOf(spaceId: string): DeviceRecord[] {
     return this.#devices.of(spaceId)
+  }
+
+  /** Who has used a device since it was last reset, as far as is known. */
+  lastUserOf(name: string): OwnerRecord | undefined {
+    return this.#devices.lastUserOf(name)
   }
 
   session(device: string): SessionRecord | undefined {
@@ -173,6 +179,7 @@ export class State {
       })),
       memories: this.memories(),
       devices: this.#devices.all(),
+      lastUsers: this.#devices.lastUsers(),
       sessions: [...this.#sessions.values()],
       trackings: [...this.#trackings.values()],
       offers: [...this.#offers.values()],
@@ -184,19 +191,13 @@ export class State {
   /** What the records cost, added up anew: it equals the running sums. */
   recount(): Books {
     const books = new Books()
-    for (const { id, owner } of this.#spaces.values()) {
-      books.add(owner.account, SPACE_PRICE)
-      books.add(owner.account, mappingsPrice(this.mappings(id).all()))
-    }
-    for (const memory of this.#memories.values()) {
+    for (const { id, owner } of this.#spaces.values())
+      books.add(owner.account, sum([SPACE_PRICE, mappingsPrice(this.mappings(id).all())]))
+    for (const memory of this.#memories.values())
       books.add(memory.owner.account, memoryPrice(memory))
-    }
-    for (const { spaceId } of this.#devices.all()) {
-      books.add(this.#payerOf(spaceId), DEVICE_PRICE)
-    }
-    for (const { device } of this.#sessions.values()) {
+    for (const { spaceId } of this.#devices.all()) books.add(this.#payerOf(spaceId), DEVICE_PRICE)
+    for (const { device } of this.#sessions.values())
       books.add(this.#payerOfDevice(device), SESSION_PRICE)
-    }
     return books
   }
 
@@ -220,14 +221,14 @@ export class State {
       case 'mapped':
         for (const mapping of change.mappings) {
           this.#tableOf(change.spaceId).add(mapping)
-          this.#countMapping(mapping.memoryId, 1)
+          this.#mappingsOfMemory.add(mapping.memoryId, 1)
         }
         this.#books.add(this.#payerOf(change.spaceId), mappingsPrice(change.mappings))
         return
       case 'unmapped':
         for (const { start, memoryId } of change.mappings) {
           this.#tableOf(change.spaceId).remove(start)
-          this.#countMapping(memoryId, -1)
+          this.#mappingsOfMemory.add(memoryId, -1)
         }
         this.#books.add(this.#payerOf(change.spaceId), mappingsPrice(change.mappings), -1n)
         return
@@ -236,8 +237,8 @@ export class State {
           const table = this.#tableOf(change.spaceId)
           table.remove(before.start)
           table.add(after)
-          this.#countMapping(before.memoryId, -1)
-          this.#countMapping(after.memoryId, 1)
+          this.#mappingsOfMemory.add(before.memoryId, -1)
+          this.#mappingsOfMemory.add(after.memoryId, 1)
         }
         return
       case 'memory-added':
@@ -247,11 +248,14 @@ export class State {
         this.#removeMemory(change.memoryId)
         return
       case 'device-opened':
-        this.#devices.add(change.device)
+        this.#devices.add(change.device, this.#require(this.#spaces, change.device.spaceId).owner)
         this.#books.add(this.#payerOf(change.device.spaceId), DEVICE_PRICE)
         return
       case 'device-closed':
-        this.#removeDevice(change.name)
+        this.#removeDevice(change)
+        return
+      case 'devices-reset':
+        this.#devices.markReset(change.devices)
         return
       case 'condition-set':
         this.#devices.setCondition(change.device.name, change.condition)
@@ -331,11 +335,11 @@ export class State {
     this.#books.add(memory.owner.account, memoryPrice(memory), -1n)
   }
 
-  #removeDevice(name: string): void {
+  #removeDevice({ name, isReset }: Extract<Change, { kind: 'device-closed' }>): void {
     const device = this.#devices.require(name)
     this.#endSession(name)
     this.#books.add(this.#payerOf(device.spaceId), DEVICE_PRICE, -1n)
-    this.#devices.remove(device)
+    this.#devices.remove(device, isReset)
   }
 
   #endSession(device: string): void {
@@ -352,6 +356,7 @@ export class State {
       this.#spaces.set(id, { ...this.#require(this.#spaces, id), owner: to })
       this.#spacesOf.delete(from.id, id)
       this.#spacesOf.add(to.id, id)
+      this.#devices.handOn(id, to)
     }
     for (const id of memoryIds) {
       this.#memories.set(id, { ...this.#require(this.#memories, id), owner: to })
@@ -370,12 +375,6 @@ export class State {
       ...devices.map(() => DEVICE_PRICE),
       ...sessions.map(() => SESSION_PRICE),
     ])
-  }
-
-  #countMapping(memoryId: string, by: 1 | -1): void {
-    const count = this.mappingsOfMemory(memoryId) + by
-    if (count === 0) this.#mappingsOfMemory.delete(memoryId)
-    else this.#mappingsOfMemory.set(memoryId, count)
   }
 
   #payerOf(spaceId: string): string {
