@@ -64,6 +64,8 @@ export const REASONS = {
   DECODING_OFF: 'Switch decoding on in the COMMAND register of the device, then repeat the call.',
   REGION_CLAIMED: 'Make the named driver of the kernel let go of the region.',
   DEVICE_IN_USE: 'Close the device first; the message names the holder.',
+  HOST_USES_DEVICE:
+    'Make the host let go of the device as the blockers say, or repeat the call with force.',
   MAPPING_STRADDLES: 'Unmap whole mappings: widen or narrow the range to their edges.',
   TRACKING_STOPPED: 'Start tracking first, and treat every page as written until then.',
   REMAP_BLOCKED:

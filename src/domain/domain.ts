@@ -10,6 +10,7 @@ import { Devices } from './device/devices.ts'
 import { Irqs } from './device/irqs.ts'
 import { Dirty } from './dirty/dirty.ts'
 import { DriverBinding } from './host/binding.ts'
+import { DeviceUsers } from './host/device-users.ts'
 import { Inventory } from './host/inventory.ts'
 import { patiently } from './host/patience.ts'
 import { type Client, ownerOf } from './identity/clients.ts'
@@ -22,16 +23,10 @@ import { Migration } from './migration/migration.ts'
 import { watchMembers } from './space/member-watch.ts'
 import { Spaces } from './space/spaces.ts'
 import type { Counts } from './state/changes.ts'
-import { type Event, eventOf, isWarning, watchEvents } from './state/events.ts'
+import { type Event, type EventLog, eventOf, isWarning, watchEvents } from './state/events.ts'
 import type { OwnerRecord } from './state/records.ts'
 import { State } from './state/state.ts'
 import { Teardown } from './teardown.ts'
-
-export type EventLog = (
-  event: string,
-  fields: Record<string, unknown>,
-  level?: 'info' | 'warn',
-) => void
 
 export interface Domain {
   /** The records, and the stream of their changes. */
@@ -93,8 +88,9 @@ export function createDomain(parts: {
   const state = new State()
   const quotas = new Quotas(state, totalQuota)
   const tickets = new Tickets()
-  const inventory = new Inventory({ kernel, state, quotas, watchMs })
-  const binding = new DriverBinding({ kernel, inventory, state, patienceMs })
+  const users = new DeviceUsers({ kernel, state })
+  const inventory = new Inventory({ kernel, state, quotas, users, watchMs })
+  const binding = new DriverBinding({ kernel, inventory, state, users, log, patienceMs })
   const memories = new Memories({ tickets, quotas, state })
   const claims = new GroupClaims()
   const spaces = new Spaces({

@@ -1,4 +1,4 @@
-/** Which processes have a file of /dev/vfio open, from /proc: those that this process may see. */
+/** Which processes have certain files of /dev open, from /proc: those that this process may see. */
 
 import type { HolderDetail } from '../base/error.ts'
 import type { Kernel } from './port.ts'
@@ -8,7 +8,7 @@ export interface Holder {
   readonly pid: number
   /** Its command name; `gone` where it has ended since. */
   readonly command: string
-  /** What it has open: `/dev/vfio/N` or `/dev/vfio/devices/vfioN`. */
+  /** What it has open: `/dev/vfio/N`, `/dev/vfio/devices/vfioN`, or another node. */
   readonly path: string
 }
 
@@ -29,13 +29,20 @@ const NODES = '/dev/vfio/'
 /** The container: every process may have it open, and it belongs to none of the groups. */
 const CONTAINER = '/dev/vfio/vfio'
 
-/** Every file of a group or a device that a process has open. One pass over /proc. */
-export async function vfioHolders(kernel: Kernel): Promise<Holder[]> {
+/** Every file of a group or a device that a process has open. */
+export const vfioHolders = (kernel: Kernel): Promise<Holder[]> =>
+  holdersAmong(kernel, (path) => path.startsWith(NODES) && path !== CONTAINER)
+
+/** The processes that have a wanted file open, once for each file. One pass over /proc. */
+export async function holdersAmong(
+  kernel: Kernel,
+  isWanted: (path: string) => boolean,
+): Promise<Holder[]> {
   const names = await kernel.readDir('/proc')
   if (typeof names === 'number') return []
   const holders: Holder[] = []
   for (const pid of names.filter((name) => /^\d+$/.test(name))) {
-    const paths = await openNodes(kernel, pid)
+    const paths = await openFiles(kernel, pid, isWanted)
     if (paths.length === 0) continue
     const command = (await commandOf(kernel, Number(pid))) ?? 'gone'
     for (const path of paths) holders.push({ pid: Number(pid), command, path })
@@ -47,11 +54,14 @@ export async function vfioHolders(kernel: Kernel): Promise<Holder[]> {
 export const holdersOf = async (kernel: Kernel, paths: readonly string[]): Promise<Holder[]> =>
   (await vfioHolders(kernel)).filter(({ path }) => paths.includes(path))
 
-async function openNodes(kernel: Kernel, pid: string): Promise<string[]> {
+async function openFiles(
+  kernel: Kernel,
+  pid: string,
+  isWanted: (path: string) => boolean,
+): Promise<string[]> {
   const fds = await kernel.readDir(`/proc/${pid}/fd`)
   if (typeof fds === 'number') return []
   const links = await Promise.all(fds.map((fd) => kernel.readLink(`/proc/${pid}/fd/${fd}`)))
-  const isNode = (link: string | number): link is string =>
-    typeof link === 'string' && link.startsWith(NODES) && link !== CONTAINER
-  return [...new Set(links.filter(isNode))]
+  const paths = links.filter((link) => typeof link === 'string')
+  return [...new Set(paths.filter(isWanted))]
 }

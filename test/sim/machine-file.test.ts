@@ -101,6 +101,33 @@ describe('the example of docs/machine-file.md', () => {
   })
 })
 
+describe('what the host uses in a machine file', () => {
+  const disk = `${edu('disks = [{ name = "sda", partitions = ["sda1"] }]\n')}`
+
+  test('is on disks, partitions and volumes that the machine has', () => {
+    const host = '[host]\nvolumes = [{ name = "md0", on = ["sda1"] }]\nswaps = ["md0"]\n'
+
+    expect(parseMachine(host + disk, 'm').host?.swaps).toEqual(['md0'])
+  })
+
+  test.each([
+    ['mounts = [{ device = "sdb", point = "/" }]', 'host.mounts[0].device'],
+    ['swaps = ["sda2"]', 'host.swaps[0]'],
+    ['volumes = [{ name = "md0", on = ["sdb"] }]', 'host.volumes[0].on'],
+  ])('is refused on others: %s', (table, path) => {
+    expect(refusalOf(`[host]\n${table}\n${disk}`)).toContain(path)
+  })
+
+  test('has the example of the document', () => {
+    const [, text = ''] = /```toml\n(\[host\].*?)```/s.exec(document) ?? []
+    const { functions, host } = parseMachine(`drivers = ["nvme", "igb"]\n${text}`, 'm')
+
+    expect(host?.mounts[0]).toEqual({ device: 'dm-0', point: '/', type: 'ext4' })
+    expect(functions[0]?.disks?.[0]?.partitions).toHaveLength(3)
+    expect(functions[1]?.interfaces?.[0]).toMatchObject({ isUp: true, hasDefaultRoute: true })
+  })
+})
+
 describe('the IOMMU of a machine file', () => {
   const iommuOf = (table: string) => parseMachine(`[iommu]\n${table}`, 'm').iommu
 

@@ -64,8 +64,9 @@ export const objectOf = (request: object): Fields => {
   )
   const items = itemsOf(request)
   const all = fields.all === true ? { all: true } : {}
+  const force = fields.force === true ? { force: true } : {}
   return items.length === 0
-    ? { ...named, ...all }
+    ? { ...named, ...all, ...force }
     : { ...named, ...shortened('items', items, rangeText) }
 }
 

@@ -5,9 +5,11 @@ import { ownerText } from '../../domain/state/owner.ts'
 import type { Device } from '../../proto/vfiod/v1/Device.ts'
 import type { DeviceBus } from '../../proto/vfiod/v1/DeviceBus.ts'
 import type { Group } from '../../proto/vfiod/v1/Group.ts'
+import type { HostUseKind as ProtoHostUseKind } from '../../proto/vfiod/v1/HostUseKind.ts'
 import type { InventoryServiceHandlers } from '../../proto/vfiod/v1/InventoryService.ts'
 import type { Viability } from '../../proto/vfiod/v1/Viability.ts'
 import type { WatchGroupsResponse } from '../../proto/vfiod/v1/WatchGroupsResponse.ts'
+import type { HostUseKind } from '../../rules/host-use.ts'
 import { noIommuBlocker } from '../../rules/viability.ts'
 import type { Handlers } from '../call/call.ts'
 import { blockerToProto, conditionsToProto } from './convert.ts'
@@ -22,6 +24,16 @@ const VIABILITY: Readonly<Record<GroupView['viability'], Viability>> = {
   viable: 'VIABILITY_VIABLE',
   'not-viable': 'VIABILITY_NOT_VIABLE',
   'not-bound': 'VIABILITY_NOT_BOUND',
+}
+
+const HOST_USE: Readonly<Record<HostUseKind, ProtoHostUseKind>> = {
+  mount: 'HOST_USE_KIND_MOUNT',
+  swap: 'HOST_USE_KIND_SWAP',
+  holder: 'HOST_USE_KIND_HOLDER',
+  network: 'HOST_USE_KIND_NETWORK',
+  console: 'HOST_USE_KIND_CONSOLE',
+  process: 'HOST_USE_KIND_PROCESS',
+  'not-seen': 'HOST_USE_KIND_NOT_SEEN',
 }
 
 const deviceToProto = (device: DeviceView): Device => ({
@@ -44,6 +56,12 @@ const deviceToProto = (device: DeviceView): Device => ({
   ],
   usedSinceReset: device.lastUser !== undefined,
   lastUser: device.lastUser === undefined ? '' : ownerText(device.lastUser),
+  hostUses: (device.hostUses ?? []).map(({ kind, part, found, fix }) => ({
+    kind: HOST_USE[kind],
+    part,
+    found,
+    fix,
+  })),
 })
 
 const groupToProto = (group: GroupView): Group => ({
@@ -68,32 +86,36 @@ const eventToProto = (event: InventoryEvent): WatchGroupsResponse => {
   }
 }
 
+/** What lists and single answers show. */
+const WHOLE = { hostUses: true } as const
+
 export const inventoryHandlers = ({
   inventory,
   binding,
 }: Domain): Handlers<InventoryServiceHandlers> => ({
   ListGroups: async () => {
-    const groups = (await inventory.groups()).map(groupToProto)
+    const groups = (await inventory.groups(WHOLE)).map(groupToProto)
     return { groups, whyEmpty: groups.length > 0 ? '' : await inventory.whyEmpty() }
   },
 
-  GetGroup: async ({ groupId }) => ({ group: groupToProto(await inventory.group(groupId)) }),
+  GetGroup: async ({ groupId }) => ({ group: groupToProto(await inventory.group(groupId, WHOLE)) }),
 
-  ListDevices: async () => ({ devices: (await inventory.devices()).map(deviceToProto) }),
+  ListDevices: async () => ({ devices: (await inventory.devices(WHOLE)).map(deviceToProto) }),
 
-  GetDevice: async ({ name }) => ({ device: deviceToProto(await inventory.device(name)) }),
+  GetDevice: async ({ name }) => ({ device: deviceToProto(await inventory.device(name, WHOLE)) }),
 
-  BindDevices: async ({ devices, driver, wholeGroup }, { client }) => {
+  BindDevices: async ({ devices, driver, wholeGroup, force }, { client }) => {
     const bound = await binding.bind(client, {
       devices,
       driver: driver || undefined,
       wholeGroup,
+      force,
     })
     return { devices: bound.map(deviceToProto) }
   },
 
-  UnbindDevices: async ({ devices, wholeGroup }, { client }) => {
-    const unbound = await binding.unbind(client, { devices, wholeGroup })
+  UnbindDevices: async ({ devices, wholeGroup, force }, { client }) => {
+    const unbound = await binding.unbind(client, { devices, wholeGroup, force })
     return { devices: unbound.map(deviceToProto) }
   },
 

@@ -5,24 +5,25 @@ import { devicesText } from './groups.ts'
 
 const ABOUT = `
 One transaction: each step is verified, and when one fails every device has its former driver
-again. Devices that need no change are left alone.`
+again. Devices that need no change are left alone. vfioctl devices lists what the host uses each for.`
 
 const bind = async (
   { client, output, signal }: CommandSession,
   devices: string[],
-  options: { driver?: string; wholeGroup?: boolean },
+  options: { driver?: string; wholeGroup?: boolean; force?: boolean },
 ): Promise<void> => {
-  const { driver = '', wholeGroup = false } = options
-  const response = await client.inventory.bindDevices({ devices, driver, wholeGroup }, { signal })
+  const { driver = '', wholeGroup = false, force = false } = options
+  const request = { devices, driver, wholeGroup, force }
+  const response = await client.inventory.bindDevices(request, { signal })
   output.answer(response, () => devicesText(response.devices))
 }
 
 const unbind = async (
   { client, output, signal }: CommandSession,
   devices: string[],
-  { wholeGroup = false }: { wholeGroup?: boolean },
+  { wholeGroup = false, force = false }: { wholeGroup?: boolean; force?: boolean },
 ): Promise<void> => {
-  const response = await client.inventory.unbindDevices({ devices, wholeGroup }, { signal })
+  const response = await client.inventory.unbindDevices({ devices, wholeGroup, force }, { signal })
   output.answer(response, () => devicesText(response.devices))
 }
 
@@ -33,6 +34,7 @@ export const addBindCommands = (program: Command): void => {
     .argument('<device...>', 'PCI addresses, such as 0000:00:04.0')
     .option('--driver <name>', 'the driver (default: vfio-pci)')
     .option('--whole-group', 'the other devices of the groups as well, bridges excepted')
+    .option('--force', 'also what the host uses: mounted disks, network cards, consoles')
     .addHelpText('after', ABOUT)
     .action(action(bind))
   program
@@ -40,6 +42,7 @@ export const addBindCommands = (program: Command): void => {
     .description('give PCI devices back to the driver the kernel chooses')
     .argument('<device...>', 'PCI addresses')
     .option('--whole-group', 'the other VFIO-bound devices of the groups as well')
+    .option('--force', 'also virtual functions of them that the host uses')
     .addHelpText('after', ABOUT)
     .action(action(unbind))
 }

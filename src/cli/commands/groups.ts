@@ -4,6 +4,7 @@ import type { Blocker__Output as Blocker } from '../../proto/vfiod/v1/Blocker.ts
 import type { Device__Output as Device } from '../../proto/vfiod/v1/Device.ts'
 import type { Group__Output as Group } from '../../proto/vfiod/v1/Group.ts'
 import { withConditions } from '../conditions.ts'
+import { withHostUses } from '../host-uses.ts'
 import { action, type CommandSession } from '../session.ts'
 import { enumText, indented, tableText } from '../table.ts'
 
@@ -40,10 +41,8 @@ const groupsText = (groups: readonly Group[]): string => {
     ]),
   )
   const blocked = groups.filter(({ blockers }) => blockers.length > 0).map(blockedText)
-  return withConditions(
-    [table, ...blocked].join('\n\n'),
-    groups.flatMap(({ devices }) => devices),
-  )
+  const devices = groups.flatMap((group) => group.devices)
+  return withConditions(withHostUses([table, ...blocked].join('\n\n'), devices), devices)
 }
 
 /** One line for a group that changed. */
@@ -101,10 +100,8 @@ export const devicesText = (devices: readonly Device[]): string => {
     ]),
   )
   const left = devices.flatMap(leftText)
-  return withConditions(
-    [table, left.join('\n')].filter((text) => text !== '').join('\n\n'),
-    devices,
-  )
+  const text = [table, left.join('\n')].filter((each) => each !== '').join('\n\n')
+  return withConditions(withHostUses(text, devices), devices)
 }
 
 const RESET_TEXT: Readonly<Record<string, string>> = {

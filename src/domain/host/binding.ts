@@ -3,13 +3,13 @@
  * and when one fails every device gets its former driver and driver_override again.
  *
  * A device that has the wanted driver is left alone: rebinding it for nothing would reset it, and
- * can hang. driver_override is cleared on the way back, so that nothing of vfiod stays behind.
+ * can hang. driver_override is cleared on the way back, so that nothing of vfiod stays behind. What the
+ * host itself uses is taken only by force.
  */
 
-import { type HolderDetail, VfiodError } from '../../base/error.ts'
+import { VfiodError } from '../../base/error.ts'
 import { Lanes } from '../../base/lane.ts'
 import { undo, undone } from '../../base/undo.ts'
-import { holderDetail, holdersOf, holdersText } from '../../kernel/holders.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import {
   driverOverride,
@@ -24,10 +24,10 @@ import type { CauseId } from '../../rules/causes/catalog.ts'
 import { isBridge, isVfioDriver } from '../../rules/viability.ts'
 import type { Client } from '../identity/clients.ts'
 import { requireAllowed } from '../identity/permission.ts'
-import { holderOf, ownerText } from '../state/owner.ts'
+import type { EventLog } from '../state/events.ts'
 import type { State } from '../state/state.ts'
+import { type DeviceUsers, hostUses } from './device-users.ts'
 import { type DeviceView, type Inventory, requireServedBus } from './inventory.ts'
-import { nodesOf } from './outside.ts'
 import { notDone, patiently } from './patience.ts'
 
 const DEFAULT_DRIVER = 'vfio-pci'
@@ -38,7 +38,11 @@ export interface BindRequest {
   readonly driver: string | undefined
   /** The other PCI devices of the groups too, bridges excepted. */
   readonly wholeGroup: boolean
+  /** Also what the host uses: mounted disks, network interfaces, consoles. */
+  readonly force?: boolean
 }
+
+type UnbindRequest = Omit<BindRequest, 'driver'>
 
 /** A transaction under way, and what it is at. */
 interface Transaction {
@@ -55,6 +59,8 @@ export class DriverBinding {
   readonly #kernel: Kernel
   readonly #inventory: Inventory
   readonly #state: State
+  readonly #users: DeviceUsers
+  readonly #log: EventLog
   readonly #patienceMs: number
   /** By group: a device that the kernel holds back holds up its group, and no other. */
   readonly #lanes = new Lanes<number>()
@@ -65,12 +71,16 @@ export class DriverBinding {
     readonly kernel: Kernel
     readonly inventory: Inventory
     readonly state: State
+    readonly users: DeviceUsers
+    readonly log: EventLog
     /** How long a caller waits for the kernel. */
     readonly patienceMs: number
   }) {
     this.#kernel = parts.kernel
     this.#inventory = parts.inventory
     this.#state = parts.state
+    this.#users = parts.users
+    this.#log = parts.log
     this.#patienceMs = parts.patienceMs
   }
 
@@ -80,16 +90,22 @@ export class DriverBinding {
     return this.#move(client, request, async (transaction, devices) => {
       await this.#requireVfioDriver(driver)
       const moves = devices.filter((device) => device.driver !== driver)
+      await this.#requireSpared(transaction, client, moves, request)
       const move = (device: HostDevice) => this.#moveTo(transaction, device, driver)
       return this.#transact(moves, move, devices)
     })
   }
 
   /** Take the devices from their VFIO driver and let the kernel choose one. */
-  unbind(client: Client, request: Omit<BindRequest, 'driver'>): Promise<DeviceView[]> {
+  unbind(client: Client, request: UnbindRequest): Promise<DeviceView[]> {
     return this.#move(client, request, async (transaction, devices) => {
       const reserved = await Promise.all(devices.map((device) => this.#isReserved(device)))
       const moves = devices.filter((_device, n) => reserved[n])
+      await this.#requireSpared(transaction, client, moves, request)
+      for (const device of moves) {
+        const { devices: members } = await this.#inventory.group(device.group)
+        await this.#users.requireGroupFree(device, members)
+      }
       const move = (device: HostDevice) => this.#moveTo(transaction, device, undefined)
       return this.#transact(moves, move, devices)
     })
@@ -103,10 +119,29 @@ export class DriverBinding {
     return driver !== undefined && isVfioDriver({ ...device, driver })
   }
 
+  /** Nothing that the host uses is among them, or it is to be taken all the same. */
+  async #requireSpared(
+    transaction: Transaction,
+    client: Client,
+    devices: readonly HostDevice[],
+    { force = false }: UnbindRequest,
+  ): Promise<void> {
+    transaction.step = 'finding out what the host uses'
+    const used = await this.#users.usedByHost(devices)
+    if (used.length === 0) return
+    if (!force) throw hostUses(used)
+    for (const { name, uses } of used)
+      this.#log(
+        'taken from the host',
+        { client: client.id, device: name, uses: uses.map(({ found }) => found) },
+        'warn',
+      )
+  }
+
   /** Runs in the lanes of the groups; the caller waits no longer than its patience. */
   async #move(
     client: Client,
-    request: Omit<BindRequest, 'driver'>,
+    request: UnbindRequest,
     work: (transaction: Transaction, devices: readonly HostDevice[]) => Promise<DeviceView[]>,
   ): Promise<DeviceView[]> {
     const chosen = await this.#chosen(client, request)
@@ -120,7 +155,7 @@ export class DriverBinding {
     const moved = this.#lanes.run(groups, async () => {
       // They may have been moved, or come into use, while this waited.
       const devices = await this.#chosen(client, request)
-      for (const device of devices) await this.#requireUnused(device)
+      for (const device of devices) await this.#users.requireUnused(device)
       return work(transaction, devices)
     })
     try {
@@ -163,7 +198,7 @@ export class DriverBinding {
   }
 
   /** The devices a request is about, each free to be moved. */
-  async #chosen(client: Client, request: Omit<BindRequest, 'driver'>): Promise<HostDevice[]> {
+  async #chosen(client: Client, request: UnbindRequest): Promise<HostDevice[]> {
     if (request.devices.length === 0) {
       throw new VfiodError('BAD_ARGUMENT', 'Cannot move devices: none is named', {
         field: 'devices',
@@ -195,81 +230,9 @@ export class DriverBinding {
     }
     for (const device of chosen.values()) {
       requireAllowed(client, device, `move ${device.name} to another driver`)
-      this.#requireNoUser(device)
+      this.#users.requireNoClient(device)
     }
     return [...chosen.values()]
-  }
-
-  /** No address space of the daemon has the device open, or its group in the kernel. */
-  #requireNoUser(device: HostDevice): void {
-    const { name, group, driver } = device
-    const act = `Cannot move ${name} to another driver`
-    const opener = this.#state.userOfDevice(name)
-    if (opener !== undefined) {
-      const { holder, fix } = holderOf(this.#state, opener.owner, 'close it first')
-      throw inUse(
-        device,
-        `${act}: it is open in address space "${opener.id}" of ${holder}; ${fix}`,
-        ownerText(opener.owner),
-        { client: opener.owner.id, space: opener.id },
-      )
-    }
-    const member = this.#state.member(group)
-    const user = this.#state.userOfGroup(group)
-    if (user === undefined || !member?.isAttached || driver === undefined) return
-    const { holder, fix } = holderOf(this.#state, user.owner, 'remove the group there first')
-    throw new VfiodError(
-      'GROUP_IN_USE',
-      `${act}: its group ${group} is a member of address space "${user.id}" of ${holder}, which would lose its mappings; ${fix}`,
-      {
-        resource: { type: 'group', name: String(group), owner: ownerText(user.owner) },
-        holder: { client: user.owner.id, space: user.id },
-      },
-    )
-  }
-
-  /** No process outside the daemon has it open either: the kernel would wait for it without end. */
-  async #requireUnused(device: HostDevice): Promise<void> {
-    this.#requireNoUser(device)
-    await this.#requireNotHeld(device)
-    // The driver of a PF takes its VFs with it, and waits for those that use them.
-    if (device.driver === undefined) return
-    for (const name of device.virtualFunctions) {
-      const vf = await hostDevice(this.#kernel, name)
-      if (vf !== undefined) await this.#requireUnusedVf(device, vf)
-    }
-  }
-
-  async #requireUnusedVf(pf: HostDevice, vf: HostDevice): Promise<void> {
-    try {
-      this.#requireNoUser(vf)
-      await this.#requireNotHeld(vf)
-    } catch (error) {
-      if (!(error instanceof VfiodError)) throw error
-      const owner = error.details.resource?.owner ?? ''
-      const found = error.message.slice(error.message.indexOf(': ') + 2)
-      throw inUse(
-        pf,
-        `Cannot move ${pf.name} to another driver: its virtual function ${vf.name} would go with it, and ${found}`,
-        owner,
-        error.details.holder,
-      )
-    }
-  }
-
-  async #requireNotHeld(device: HostDevice): Promise<void> {
-    if (!isVfioDriver(device)) return
-    const { name, group } = device
-    const nodes = await nodesOf(this.#kernel, group, [name])
-    const holders = await holdersOf(this.#kernel, nodes)
-    if (holders.length === 0) return
-    const who = holdersText(holders)
-    throw inUse(
-      device,
-      `Cannot move ${name} to another driver: ${who} has ${nodes.join(' or ')} open, and the kernel would wait for that; close it there first`,
-      who,
-      holderDetail(holders),
-    )
   }
 
   /** Move devices, and answer how those that were asked for look afterwards; or undo it all. */
@@ -341,17 +304,6 @@ export class DriverBinding {
   #views(devices: readonly HostDevice[]): Promise<DeviceView[]> {
     return Promise.all(devices.map(({ name }) => this.#inventory.device(name)))
   }
-}
-
-function inUse(
-  { name }: HostDevice,
-  message: string,
-  owner: string,
-  holder: HolderDetail | undefined,
-): VfiodError {
-  const resource = { type: 'device', name, owner }
-  const details = holder === undefined ? { resource } : { resource, holder }
-  return new VfiodError('DEVICE_IN_USE', message, details)
 }
 
 /** The device has another driver than it was to have, although every write went well. */

@@ -15,6 +15,7 @@ import {
   whyNoGroups,
 } from '../../kernel/sysfs.ts'
 import { canonicalName } from '../../rules/device-name.ts'
+import type { HostUse } from '../../rules/host-use.ts'
 import {
   blockersOf,
   isNoIommuGroup,
@@ -26,7 +27,9 @@ import type { Client } from '../identity/clients.ts'
 import type { Quotas } from '../identity/quotas.ts'
 import type { DeviceCondition, OwnerRecord } from '../state/records.ts'
 import type { State } from '../state/state.ts'
+import type { DeviceUsers } from './device-users.ts'
 import { GroupLooks, type Look } from './group-looks.ts'
+import { OneLook } from './one-look.ts'
 import { nodesOf, OutsideHolders } from './outside.ts'
 
 export interface DeviceView extends HostDevice {
@@ -36,6 +39,8 @@ export interface DeviceView extends HostDevice {
   readonly conditions: readonly DeviceCondition[]
   /** Who has used it since it was last reset, as far as the daemon knows. */
   readonly lastUser: OwnerRecord | undefined
+  /** What the host uses it for; undefined where that was not looked at, for it takes a while. */
+  readonly hostUses?: readonly HostUse[]
 }
 
 export interface GroupView {
@@ -53,6 +58,12 @@ export interface GroupView {
   readonly spaceId: string | undefined
 }
 
+/** What a look at the inventory finds out besides what sysfs says of groups. */
+interface Scope {
+  /** What the host uses the devices for. */
+  readonly hostUses?: boolean
+}
+
 export type InventoryEvent =
   | { readonly kind: 'group'; readonly group: GroupView }
   | { readonly kind: 'removed'; readonly group: number }
@@ -62,6 +73,7 @@ export class Inventory {
   readonly #kernel: Kernel
   readonly #state: State
   readonly #quotas: Quotas
+  readonly #hostUses: OneLook<ReadonlyMap<string, readonly HostUse[]>>
   readonly #outside: OutsideHolders
   readonly #looks: GroupLooks<GroupView>
 
@@ -69,12 +81,17 @@ export class Inventory {
     readonly kernel: Kernel
     readonly state: State
     readonly quotas: Quotas
+    readonly users: DeviceUsers
     readonly watchMs: number
   }) {
     this.#kernel = parts.kernel
     this.#outside = new OutsideHolders(parts.kernel)
     this.#state = parts.state
     this.#quotas = parts.quotas
+    this.#hostUses = new OneLook(async () => {
+      const used = await parts.users.usedByHost(await this.devices())
+      return new Map(used.map(({ name, uses }) => [name, uses]))
+    })
     this.#looks = new GroupLooks({
       views: () => this.groups(),
       state: parts.state,
@@ -83,10 +100,18 @@ export class Inventory {
   }
 
   /** Every group, by number. */
-  async groups(): Promise<GroupView[]> {
+  async groups(scope: Scope = {}): Promise<GroupView[]> {
     const numbers = await groupNumbers(this.#kernel)
-    const views = await Promise.all(numbers.map((number) => this.#groupView(number)))
-    return views.filter((view) => view !== undefined)
+    const found = await Promise.all(numbers.map((number) => this.#groupView(number)))
+    const views = found.filter((view) => view !== undefined)
+    const devices = await this.#inScope(
+      views.flatMap((view) => view.devices),
+      scope,
+    )
+    return views.map((view) => ({
+      ...view,
+      devices: devices.filter(({ group }) => group === view.group),
+    }))
   }
 
   /** Why `groups` answers none. */
@@ -95,9 +120,9 @@ export class Inventory {
   }
 
   /** One group; NO_SUCH_GROUP when the host has none of that number. */
-  async group(number: number): Promise<GroupView> {
+  async group(number: number, scope: Scope = {}): Promise<GroupView> {
     const view = await this.#groupView(number)
-    if (view !== undefined) return view
+    if (view !== undefined) return { ...view, devices: await this.#inScope(view.devices, scope) }
     throw new VfiodError(
       'NO_SUCH_GROUP',
       `Cannot find group ${number}: the host has no such group`,
@@ -108,15 +133,17 @@ export class Inventory {
   }
 
   /** Every device that is in a group, by name. */
-  async devices(): Promise<DeviceView[]> {
-    const devices = (await this.groups()).flatMap((group) => group.devices)
+  async devices(scope: Scope = {}): Promise<DeviceView[]> {
+    const devices = (await this.groups(scope)).flatMap((group) => group.devices)
     return devices.sort((a, b) => (a.name < b.name ? -1 : 1))
   }
 
   /** One device; NO_SUCH_DEVICE when no group has one of that name. */
-  async device(name: string): Promise<DeviceView> {
+  async device(name: string, scope: Scope = {}): Promise<DeviceView> {
     const device = await this.#find(canonicalName(name))
-    if (device !== undefined) return this.#deviceView(device)
+    const view = device === undefined ? undefined : this.#deviceView(device)
+    const [looked] = view === undefined ? [] : await this.#inScope([view], scope)
+    if (looked !== undefined) return looked
     throw new VfiodError(
       'NO_SUCH_DEVICE',
       `Cannot find device "${name}": no IOMMU group has a device of that name`,
@@ -179,6 +206,15 @@ export class Inventory {
     if (bound.length === 0 || this.#state.member(group)?.isAttached) return []
     const names = bound.map(({ name }) => name)
     return this.#outside.of(await nodesOf(this.#kernel, group, names))
+  }
+
+  async #inScope(
+    devices: readonly DeviceView[],
+    { hostUses = false }: Scope,
+  ): Promise<readonly DeviceView[]> {
+    if (!hostUses) return devices
+    const uses = await this.#hostUses.take()
+    return devices.map((device) => ({ ...device, hostUses: uses.get(device.name) ?? [] }))
   }
 
   #deviceView(device: HostDevice): DeviceView {

@@ -11,6 +11,13 @@ import { ownerText } from './owner.ts'
 import type { ConditionKind, DeviceCondition, DeviceRecord, OwnerRecord } from './records.ts'
 import type { State } from './state.ts'
 
+/** The log of the daemon, as far as the domain writes to it. */
+export type EventLog = (
+  event: string,
+  fields: Record<string, unknown>,
+  level?: 'info' | 'warn',
+) => void
+
 export const EVENT_KINDS = [
   'released',
   'handover-offered',

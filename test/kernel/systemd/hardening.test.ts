@@ -1,7 +1,8 @@
 // What the restrictions of the unit come to, seen from inside: a program in the place of the daemon
 // tries what an intruder would.
 
-import { readFileSync, readlinkSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import { readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { eduDevices, groupOf } from '../../system/world.ts'
 import {
@@ -91,6 +92,38 @@ describe('the daemon under vfiod.service', () => {
     expect(field('Seccomp')).toBe('2')
     expect(field('NoNewPrivs')).toBe('1')
     expect(readlinkSync(`/proc/${pid}/ns/net`)).not.toBe(readlinkSync('/proc/self/ns/net'))
+  })
+})
+
+describe('the host as the daemon sees it under vfiod.service', () => {
+  const CARD = '0000:00:07.0'
+  const ip = (...words: string[]) => execFileSync('busybox', ['ip', ...words])
+
+  test('has network cards with addresses, and mounts, which it spares', async () => {
+    const [eth = ''] = readdirSync(`/sys/bus/pci/devices/${CARD}/net`)
+    // The emulator advertises a router, from which the interface would have an address more.
+    writeFileSync(`/proc/sys/net/ipv6/conf/${eth}/accept_ra`, '0')
+    ip('addr', 'add', '10.7.0.2/24', 'dev', eth)
+    ip('link', 'set', eth, 'up')
+    try {
+      systemctl('start', 'vfiod.service')
+      const { inventory } = client()
+      const used = (await inventory.listDevices({})).devices.flatMap(({ hostUses }) => hostUses)
+
+      expect(used.map(({ kind }) => kind)).not.toContain('HOST_USE_KIND_NOT_SEEN')
+      expect(used.map(({ found }) => found)).toEqual(
+        expect.arrayContaining([
+          'the shared folder "job" is mounted at /run/job',
+          `${eth} is up and has the address 10.7.0.2/24`,
+        ]),
+      )
+      await expect(inventory.bindDevices({ devices: [CARD] })).rejects.toMatchObject({
+        reason: 'HOST_USES_DEVICE',
+      })
+    } finally {
+      ip('addr', 'flush', 'dev', eth)
+      ip('link', 'set', eth, 'down')
+    }
   })
 })
 

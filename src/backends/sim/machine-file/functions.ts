@@ -13,6 +13,7 @@ import {
   VENDOR_KINDS,
 } from '../spec/machine-spec.ts'
 import { virtualFunctions } from '../spec/sriov.ts'
+import { consoleName, disk, networkInterface } from './host-parts.ts'
 import { powerOfTwo, range, u64, unsigned } from './numbers.ts'
 
 /** Why a file cannot be used, and where it says so. */
@@ -83,6 +84,9 @@ const functionKeys = z.strictObject({
   state: state.optional(),
   workload: workload.optional(),
   v1_order: z.enum(V1_ORDERS).optional(),
+  disks: z.array(disk).optional(),
+  interfaces: z.array(networkInterface).optional(),
+  consoles: z.array(consoleName).optional(),
 })
 
 type Keys = Omit<z.infer<typeof functionKeys>, 'address' | 'group'>
@@ -117,6 +121,9 @@ const described = (given: Partial<Pick<Keys, 'parent'>> & Omit<Keys, 'parent'>) 
     state: given.state,
     workload: given.workload,
     v1Order: given.v1_order,
+    disks: given.disks,
+    interfaces: given.interfaces,
+    consoles: given.consoles,
   }
   const { kind } = given
   const own = Object.fromEntries(Object.entries(named).filter(([, value]) => value !== undefined))

@@ -18,6 +18,7 @@ import { virtualFunctions } from '../spec/sriov.ts'
 import { isAtLeast } from '../spec/version.ts'
 import { faultTable } from './faults.ts'
 import { type Contradiction, functionContradictions, pciFunction } from './functions.ts'
+import { hostContradictions, hostTable } from './host.ts'
 import { type IommuTable, iommuTable } from './iommu.ts'
 import { u64, unsigned } from './numbers.ts'
 
@@ -73,6 +74,7 @@ const machineSchema = z
     drivers: z.array(z.string()).default([...defaultMachine.drivers]),
     time: z.enum(TIMES).default('auto'),
     iommu: iommuTable.default({ spec: defaultMachine.iommu, reserved: [MSI_WINDOW] }),
+    host: hostTable.optional(),
     groups: z.array(group).default([]),
     functions: z.array(pciFunction).default([]),
     dynamic_ids: z.array(dynamicId).default([]),
@@ -102,6 +104,7 @@ const machineSchema = z
         ...impliedGroups(described, [...members, ...file.platform_devices]),
       ].map((group) => groupOf(group, file.iommu)),
       functions,
+      ...(file.host && { host: file.host }),
       dynamicIds: file.dynamic_ids,
       platformDevices: file.platform_devices,
       mdevParents: extended(file.mdev_parents, base.mdevParents, 'name'),
@@ -165,6 +168,7 @@ const contradictions = ({
   drivers,
   groups,
   functions,
+  host,
   mdevParents,
   mdevs,
   dynamicIds = [],
@@ -203,6 +207,7 @@ const contradictions = ({
           },
         ],
   ),
+  ...(host ? hostContradictions(host, functions) : []),
   ...functions.flatMap((fn, index) => functionContradictions(fn, { index, functions, drivers })),
   ...mdevs.flatMap(({ parent: name, type }, index) => {
     const parent = mdevParents.find((candidate) => candidate.name === name)

@@ -8,6 +8,7 @@
 
 import type { Range } from '../../../rules/range-map.ts'
 import type { FaultSpec } from './fault-spec.ts'
+import type { HostParts, HostSpec } from './host-spec.ts'
 
 /** Kinds that behave as the devices of some driver do: profile.ts. */
 export const VENDOR_KINDS = [
@@ -116,7 +117,7 @@ export interface SriovSpec {
   readonly vf: Omit<FunctionSpec, 'address' | 'group' | 'sriov' | 'parent'>
 }
 
-export interface FunctionSpec {
+export interface FunctionSpec extends HostParts {
   /** `0000:00:04.0` */
   readonly address: string
   readonly kind: FunctionKind
@@ -224,6 +225,8 @@ export interface MachineSpec {
   readonly allowsUnsafeInterrupts?: boolean
   /** Whether vfio-pci makes virtual functions; false where nothing is said. */
   readonly enablesSriov?: boolean
+  /** What the host uses of its disks; nothing where nothing is said. */
+  readonly host?: HostSpec
   /** PCI drivers that are loaded. */
   readonly drivers: readonly string[]
   readonly groups: readonly GroupSpec[]

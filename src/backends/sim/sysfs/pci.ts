@@ -4,6 +4,7 @@ import { ERRNO } from '../../../base/errno.ts'
 import type { PciFunction } from '../devices/pci/pci-function.ts'
 import { attribute, type Directory, directory, line, link, type Node } from '../file/vfs.ts'
 import type { Machine } from '../machine/machine.ts'
+import { hostParts } from './host-parts.ts'
 import { vfioDev } from './vfio-dev.ts'
 
 const DRIVERS = '/sys/bus/pci/drivers'
@@ -93,6 +94,7 @@ const attributes = (machine: Machine, fn: PciFunction): Record<string, () => Nod
   // The first write takes the file itself away, however long the rest waits.
   if (!fn.isLeaving)
     nodes.remove = () => attribute(undefined, (data) => machine.hotplug.remove(fn, data))
+  for (const [name, node] of Object.entries(hostParts(machine, fn))) nodes[name] = node
   if (device?.isRegistered) nodes['vfio-dev'] = () => vfioDev(device, fn.sysfsPath)
   return nodes
 }

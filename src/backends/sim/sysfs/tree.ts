@@ -11,6 +11,7 @@ import { CdevFile } from '../vfio/cdev-file.ts'
 import { Container } from '../vfio/container.ts'
 import type { VfioDevice } from '../vfio/vfio-device.ts'
 import type { VfioRegistry } from '../vfio/vfio-registry.ts'
+import { hostClasses, virtualHostParts } from './host-parts.ts'
 import { iommuGroups } from './iommu-groups.ts'
 import { mdevBus, mdevClass, mdevDevices } from './mdev.ts'
 import { pciBus, pciDevices } from './pci.ts'
@@ -27,13 +28,21 @@ export const fileTree = (machine: Machine): Directory => {
         platform: () => platformBus(machine),
       })),
     class: () =>
-      directory(() => ({ mdev_bus: () => mdevClass(machine), vfio: () => vfioClass(machine) })),
+      directory(() => ({
+        ...hostClasses(machine),
+        mdev_bus: () => mdevClass(machine),
+        vfio: () => vfioClass(machine),
+      })),
     devices: () =>
       directory(() => ({
         ...pciDevices(machine),
         platform: () => platformDevices(machine),
         virtual: () =>
-          directory(() => ({ ...mdevDevices(machine), vfio: () => vfioGroups(machine) })),
+          directory(() => ({
+            ...virtualHostParts(machine),
+            ...mdevDevices(machine),
+            vfio: () => vfioGroups(machine),
+          })),
       })),
     kernel: () => directory(() => ({ iommu_groups: () => iommuGroups(machine) })),
     module: () => directory(() => modules(machine)),

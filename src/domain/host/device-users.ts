@@ -1,0 +1,197 @@
+/**
+ * Who uses a device that is about to change its driver: clients of the daemon, processes outside it, and
+ * the host itself. The first two are refused, for the kernel would wait for them; the host may be forced.
+ */
+
+import { type HolderDetail, VfiodError } from '../../base/error.ts'
+import { holderDetail, holdersOf, holdersText } from '../../kernel/holders.ts'
+import { hostFacts } from '../../kernel/host-facts.ts'
+import type { Kernel } from '../../kernel/port.ts'
+import { type HostDevice, hostDevice } from '../../kernel/sysfs.ts'
+import { type HostFacts, type HostUse, useBlockers, usesOf } from '../../rules/host-use.ts'
+import { isBridge, isVfioDriver } from '../../rules/viability.ts'
+import { holderOf, ownerText } from '../state/owner.ts'
+import type { State } from '../state/state.ts'
+import { nodesOf } from './outside.ts'
+
+/** What the host uses a device for, or a virtual function that goes with it. */
+export interface UsedByHost {
+  readonly name: string
+  readonly uses: readonly HostUse[]
+}
+
+export class DeviceUsers {
+  readonly #kernel: Kernel
+  readonly #state: State
+
+  constructor({ kernel, state }: { readonly kernel: Kernel; readonly state: State }) {
+    this.#kernel = kernel
+    this.#state = state
+  }
+
+  /** No address space of the daemon has the device open, or its group in the kernel. */
+  requireNoClient(device: HostDevice): void {
+    const { name, group, driver } = device
+    const act = `Cannot move ${name} to another driver`
+    const opener = this.#state.userOfDevice(name)
+    if (opener !== undefined) {
+      const { holder, fix } = holderOf(this.#state, opener.owner, 'close it first')
+      throw inUse(
+        device,
+        `${act}: it is open in address space "${opener.id}" of ${holder}; ${fix}`,
+        ownerText(opener.owner),
+        { client: opener.owner.id, space: opener.id },
+      )
+    }
+    const member = this.#state.member(group)
+    const user = this.#state.userOfGroup(group)
+    if (user === undefined || !member?.isAttached || driver === undefined) return
+    const { holder, fix } = holderOf(this.#state, user.owner, 'remove the group there first')
+    throw new VfiodError(
+      'GROUP_IN_USE',
+      `${act}: its group ${group} is a member of address space "${user.id}" of ${holder}, which would lose its mappings; ${fix}`,
+      {
+        resource: { type: 'group', name: String(group), owner: ownerText(user.owner) },
+        holder: { client: user.owner.id, space: user.id },
+      },
+    )
+  }
+
+  /** No process outside the daemon has it open either: the kernel would wait for it without end. */
+  async requireUnused(device: HostDevice): Promise<void> {
+    this.requireNoClient(device)
+    await this.#requireNotHeld(device)
+    for (const vf of await this.#virtualFunctions(device)) await this.#requireUnusedVf(device, vf)
+  }
+
+  /**
+   * No process has another device of the group open: as long as one has, the kernel gives no device of
+   * the group to a driver of the host (iommu_device_use_default_domain), and it would be left without.
+   */
+  async requireGroupFree(device: HostDevice, members: readonly HostDevice[]): Promise<void> {
+    const { name, group } = device
+    const names = members.filter(isVfioDriver).map((member) => member.name)
+    const nodes = await nodesOf(this.#kernel, group, names)
+    const holders = await holdersOf(this.#kernel, nodes)
+    if (holders.length === 0) return
+    const who = holdersText(holders)
+    const paths = holderDetail(holders).paths?.join(' and ')
+    throw new VfiodError(
+      'GROUP_IN_USE',
+      `Cannot give ${name} back to its usual driver: ${who} has ${paths} open, a device of the same group ${group}, and until then the kernel lets no driver of the host have one of the group; close it there first`,
+      {
+        resource: { type: 'group', name: String(group), owner: who },
+        holder: holderDetail(holders),
+      },
+    )
+  }
+
+  /** What the host uses the devices for; those that it does not use are left out. */
+  async usedByHost(devices: readonly HostDevice[]): Promise<UsedByHost[]> {
+    const candidates = devices.filter(mayBeUsed)
+    if (candidates.length === 0) return []
+    const going = await Promise.all(
+      candidates.map(async (device) => ({ device, vfs: await this.#virtualFunctions(device) })),
+    )
+    const facts = await hostFacts(
+      this.#kernel,
+      going.flatMap(({ device, vfs }) => [device, ...vfs]),
+    )
+    return going
+      .map(({ device, vfs }) => ({
+        name: device.name,
+        uses: [
+          ...(isHosts(device) ? usesOf(facts, device.name) : consoleUses(facts, device.name)),
+          ...vfs.filter(isHosts).flatMap((vf) =>
+            usesOf(facts, vf.name).map((use) => ({
+              ...use,
+              found: `${use.found}, on its virtual function ${vf.name}`,
+            })),
+          ),
+        ],
+      }))
+      .filter(({ uses }) => uses.length > 0)
+  }
+
+  /** The driver of a PF takes its VFs with it, and waits for those that use them. */
+  async #virtualFunctions(device: HostDevice): Promise<HostDevice[]> {
+    if (device.driver === undefined) return []
+    const vfs = await Promise.all(
+      device.virtualFunctions.map((name) => hostDevice(this.#kernel, name)),
+    )
+    return vfs.filter((vf) => vf !== undefined)
+  }
+
+  async #requireUnusedVf(pf: HostDevice, vf: HostDevice): Promise<void> {
+    try {
+      this.requireNoClient(vf)
+      await this.#requireNotHeld(vf)
+    } catch (error) {
+      if (!(error instanceof VfiodError)) throw error
+      const owner = error.details.resource?.owner ?? ''
+      const found = error.message.slice(error.message.indexOf(': ') + 2)
+      throw inUse(
+        pf,
+        `Cannot move ${pf.name} to another driver: its virtual function ${vf.name} would go with it, and ${found}`,
+        owner,
+        error.details.holder,
+      )
+    }
+  }
+
+  async #requireNotHeld(device: HostDevice): Promise<void> {
+    if (!isVfioDriver(device)) return
+    const { name, group } = device
+    const nodes = await nodesOf(this.#kernel, group, [name])
+    const holders = await holdersOf(this.#kernel, nodes)
+    if (holders.length === 0) return
+    const who = holdersText(holders)
+    throw inUse(
+      device,
+      `Cannot move ${name} to another driver: ${who} has ${nodes.join(' or ')} open, and the kernel would wait for that; close it there first`,
+      who,
+      holderDetail(holders),
+    )
+  }
+}
+
+const DISPLAY = 0x03
+
+/** A driver of the host has it. */
+const isHosts = (device: HostDevice): boolean =>
+  device.driver !== undefined && !isVfioDriver(device)
+
+/** Bridges stay with the kernel, and only the boot display is in use without a driver. */
+const mayBeUsed = (device: HostDevice): boolean =>
+  device.bus === 'pci' &&
+  !isBridge(device) &&
+  (isHosts(device) ||
+    device.virtualFunctions.length > 0 ||
+    (device.driver === undefined && (device.pci?.class ?? 0) >> 16 === DISPLAY))
+
+const consoleUses = (facts: HostFacts, name: string): HostUse[] =>
+  usesOf(facts, name).filter(({ kind }) => kind === 'console')
+
+/** The refusal to take from the host what it uses. */
+export function hostUses(used: readonly UsedByHost[]): VfiodError {
+  const blockers = used.flatMap(({ name, uses }) => useBlockers(name, uses))
+  const texts = blockers.map(({ subject, found, fix }) => `${subject} is ${found}; ${fix}`)
+  const names = used.map(({ name }) => name)
+  const [first = ''] = names
+  return new VfiodError(
+    'HOST_USES_DEVICE',
+    `Cannot move ${names.join(' and ')} to another driver: ${texts.join('; ')}`,
+    { blockers, resource: { type: 'device', name: first, owner: 'the host' } },
+  )
+}
+
+function inUse(
+  { name }: HostDevice,
+  message: string,
+  owner: string,
+  holder: HolderDetail | undefined,
+): VfiodError {
+  const resource = { type: 'device', name, owner }
+  const details = holder === undefined ? { resource } : { resource, holder }
+  return new VfiodError('DEVICE_IN_USE', message, details)
+}
