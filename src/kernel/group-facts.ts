@@ -3,7 +3,7 @@
 import { iova } from '../base/units.ts'
 import type { ContainerFacts } from '../rules/causes/judge-container.ts'
 import type { GroupFacts, HostReservedRegion } from '../rules/causes/judge-group.ts'
-import { blockersOf, isVfioDriver } from '../rules/viability.ts'
+import { blockersOf, isNoIommuGroup, isVfioDriver } from '../rules/viability.ts'
 import type { Kernel } from './port.ts'
 import { groupDevices, memberDevice } from './sysfs.ts'
 
@@ -48,11 +48,12 @@ export async function groupFacts(
       namesIn(kernel, MODULES),
       textOf(kernel, '/proc/sys/kernel/osrelease'),
     ])
+  const members = await Promise.all((names ?? []).map((each) => memberFacts(kernel, group, each)))
   return {
     group,
     exists: groups?.includes(String(group)),
-    name: name?.trim(),
-    members: await Promise.all((names ?? []).map((each) => memberFacts(kernel, group, each))),
+    isNoIommu: noIommuFact({ group, name: name?.trim(), members, offered, nodes }),
+    members,
     reserved: reserved === undefined ? undefined : parseReserved(reserved),
     offered,
     nodes,
@@ -60,6 +61,22 @@ export async function groupFacts(
     hasType1: modules?.includes('vfio_iommu_type1'),
     release: release === undefined ? undefined : parseRelease(release),
   }
+}
+
+/** By its node, or where neither list is readable by its name. */
+function noIommuFact({
+  group,
+  name,
+  members,
+  offered,
+  nodes,
+}: Pick<GroupFacts, 'group' | 'members' | 'offered' | 'nodes'> & {
+  readonly name: string | undefined
+}): boolean | undefined {
+  const node = `noiommu-${group}`
+  if (offered?.includes(node) || nodes?.includes(node)) return true
+  if (offered !== undefined) return false
+  return members.length === 0 ? undefined : isNoIommuGroup(name, members)
 }
 
 async function memberFacts(

@@ -17,6 +17,10 @@ export async function nodesOf(
   group: number,
   devices: readonly string[],
 ): Promise<string[]> {
+  const nodes = await kernel.readDir('/dev/vfio')
+  const noIommu = `noiommu-${group}`
+  // Without an IOMMU there is no cdev.
+  if (typeof nodes !== 'number' && nodes.includes(noIommu)) return [`/dev/vfio/${noIommu}`]
   const cdevs = await Promise.all(devices.map((name) => cdevOf(kernel, name)))
   return [`/dev/vfio/${group}`, ...cdevs.filter((cdev) => cdev !== undefined)]
 }

@@ -20,8 +20,8 @@ export interface MappedRange extends IovaRange {
 export interface GroupFacts {
   readonly group: number
   readonly exists: boolean | undefined
-  /** `name` of the group: "vfio-noiommu" for one that vfio made itself. */
-  readonly name: string | undefined
+  /** Whether vfio made it for a device that no IOMMU is before. */
+  readonly isNoIommu: boolean | undefined
   readonly members: readonly {
     readonly name: string
     readonly bus: 'pci' | 'mdev' | 'other'
@@ -48,28 +48,18 @@ export interface JoinFacts extends GroupFacts {
   readonly reach: readonly IovaRange[] | undefined
 }
 
-/** The groups that vfio makes for mediated devices have the name as well. */
-const isNoIommu = ({ group, name, members, offered, nodes }: GroupFacts): boolean | undefined => {
-  const node = `noiommu-${group}`
-  if (offered?.includes(node) || nodes?.includes(node)) return true
-  if (offered !== undefined) return false
-  if (members.length === 0) return undefined
-  return name === 'vfio-noiommu' && members.every(({ bus }) => bus !== 'mdev')
-}
-
 const NO_IOMMU: Proof<CauseId>['cause'] = 'no-iommu-group'
 
 /** For the open of /dev/vfio/GROUP. */
 export function judgeOpen(facts: GroupFacts): Verdict<CauseId>[] {
-  const { group, exists, members, offered, nodes } = facts
+  const { group, exists, isNoIommu, members, offered, nodes } = facts
   const number = String(group)
   const verdicts: Verdict<CauseId>[] = []
-  const noIommu = isNoIommu(facts)
-  if (noIommu === true) {
+  if (isNoIommu === true) {
     const found = `group ${group} is a no-IOMMU group: its node is /dev/vfio/noiommu-${group}, and nothing keeps its devices inside the memory given to them`
     verdicts.push({ cause: NO_IOMMU, isSo: true, found })
     verdicts.push(...ruledOut<CauseId>('group-node-missing', 'device-cgroup'))
-  } else if (noIommu === false) verdicts.push(...ruledOut<CauseId>(NO_IOMMU, 'no-iommu-rawio'))
+  } else if (isNoIommu === false) verdicts.push(...ruledOut<CauseId>(NO_IOMMU, 'no-iommu-rawio'))
   if (exists === true) verdicts.push(...ruledOut<CauseId>('no-such-group'))
   if (members.some(({ isVfio }) => isVfio)) verdicts.push(...ruledOut<CauseId>('group-not-bound'))
   if (offered?.includes(number)) {
@@ -99,7 +89,7 @@ export function judgeJoin(facts: JoinFacts): Verdict<CauseId>[] {
   const verdicts = [...judgeFirmware(facts), ...judgeInterrupts(facts), ...judgeDrivers(facts)]
   // The daemon has just opened the group, and it alone has.
   verdicts.push(...ruledOut<CauseId>('group-in-container'))
-  if (isNoIommu(facts) === false)
+  if (facts.isNoIommu === false)
     verdicts.push(...ruledOut<CauseId>('no-iommu-mixed', 'no-iommu-rawio'))
   if (facts.hasType1 === true) verdicts.push(...ruledOut<CauseId>('type1-not-loaded'))
   if (facts.hasType1 === false) {

@@ -41,7 +41,7 @@ export const firmwareRefusal = (
 export class IommuGroup {
   readonly id: number
   readonly spec: GroupSpec
-  /** Undefined for a mediated device: no IOMMU stands behind it. */
+  /** Undefined for a mediated device and for a no-IOMMU group: no IOMMU stands behind them. */
   readonly iommu: IommuSpec | undefined
   readonly firmwareRefusal: FirmwareRefusal | undefined
   readonly members = new Set<GroupMember>()
@@ -62,6 +62,11 @@ export class IommuGroup {
     this.firmwareRefusal = refusal
     this.spec = spec
     this.iommu = iommu
+  }
+
+  /** Made by vfio for a function that no IOMMU is before. */
+  get isNoIommu(): boolean {
+    return this.spec.isNoIommu ?? false
   }
 
   /** Whether anyone, kernel or user, owns the DMA of the group. */

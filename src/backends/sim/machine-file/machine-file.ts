@@ -28,6 +28,7 @@ const group = z.strictObject({
   id: z.int().nonnegative(),
   reserved: z.array(reserved).optional(),
   iommu: iommuTable.optional(),
+  no_iommu: z.boolean().optional(),
 })
 type GroupTable = z.infer<typeof group>
 
@@ -70,6 +71,7 @@ const machineSchema = z
     vfio_container: z.enum(VFIO_CONTAINERS).default('type1'),
     dma_entry_limit: unsigned(32).default(defaultMachine.dmaEntryLimit),
     allow_unsafe_interrupts: z.boolean().default(false),
+    enable_unsafe_noiommu_mode: z.boolean().default(false),
     enable_sriov: z.boolean().default(false),
     drivers: z.array(z.string()).default([...defaultMachine.drivers]),
     time: z.enum(TIMES).default('auto'),
@@ -95,6 +97,7 @@ const machineSchema = z
       vfioContainer: file.vfio_container,
       dmaEntryLimit: file.dma_entry_limit,
       allowsUnsafeInterrupts: file.allow_unsafe_interrupts,
+      enablesNoIommu: file.enable_unsafe_noiommu_mode,
       enablesSriov: file.enable_sriov,
       drivers: file.drivers,
       time: file.time,
@@ -145,11 +148,17 @@ const inheritedGroup = (
 })
 
 /** Reserved is what it says, or else what its IOMMU keeps. */
-const groupOf = ({ id, reserved: own, iommu }: GroupTable, machines: IommuTable): GroupSpec => ({
-  id,
-  reserved: own ?? (iommu ?? machines).reserved,
-  ...(iommu && { iommu: iommu.spec }),
-})
+const groupOf = (
+  { id, reserved: own, iommu, no_iommu }: GroupTable,
+  machines: IommuTable,
+): GroupSpec =>
+  no_iommu
+    ? { id, reserved: own ?? [], isNoIommu: true }
+    : {
+        id,
+        reserved: own ?? (iommu ?? machines).reserved,
+        ...(iommu && { iommu: iommu.spec }),
+      }
 
 /** A group that only its members name is an ordinary one. */
 const impliedGroups = (
@@ -177,6 +186,19 @@ const contradictions = ({
   ...(vfioContainer === 'iommufd' && !isAtLeast(kernelVersion, '6.2')
     ? [{ path: ['vfio_container'], message: `Linux ${kernelVersion} has no iommufd; 6.2 has it` }]
     : []),
+  ...groups.flatMap(({ id, isNoIommu, reserved }, index) => {
+    if (!isNoIommu) return []
+    const path = ['groups', index, 'no_iommu']
+    const members = [
+      ...functions.flatMap((fn) => [fn, ...virtualFunctions(fn)]),
+      ...platformDevices,
+    ]
+    const isShared = members.filter(({ group }) => group === id).length > 1
+    return [
+      ...(isShared ? [{ path, message: 'vfio makes such a group for each function alone' }] : []),
+      ...(reserved.length > 0 ? [{ path, message: 'no IOMMU reserves anything of it' }] : []),
+    ]
+  }),
   ...repeated(
     'groups',
     'id',

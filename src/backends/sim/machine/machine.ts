@@ -36,10 +36,11 @@ export class Machine {
     this.groups = new Map(
       spec.groups.map((group) => {
         const refusal = firmwareRefusal(group, spec.kernelVersion)
-        return [group.id, new IommuGroup(group, group.iommu ?? spec.iommu, refusal)]
+        const iommu = group.isNoIommu ? undefined : (group.iommu ?? spec.iommu)
+        return [group.id, new IommuGroup(group, iommu, refusal)]
       }),
     )
-    this.vfio = new VfioRegistry(this.pending)
+    this.vfio = new VfioRegistry(this.pending, { enablesNoIommu: spec.enablesNoIommu ?? false })
     const { dmaEntryLimit, allowsUnsafeInterrupts = false } = spec
     this.type1 = { dmaEntryLimit, allowsUnsafeInterrupts }
     this.iommufd = { allowsUnsafeInterrupts }

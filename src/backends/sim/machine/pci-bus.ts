@@ -63,7 +63,8 @@ export class PciBus {
       hasDynamicMsix: this.#hasDynamicMsix,
     })
     this.functions.set(spec.address, fn)
-    group.members.add(fn)
+    // A no-IOMMU group is there while vfio has the function.
+    if (!group.isNoIommu) group.members.add(fn)
     return fn
   }
 
@@ -196,6 +197,7 @@ export class PciBus {
     await this.#parts.vfio.unregister(device)
     this.#devices.delete(fn)
     fn.vfio = undefined
+    if (fn.iommuGroup.isNoIommu) fn.iommuGroup.members.delete(fn)
   }
 
   #matches(fn: PciFunction, driver: string): boolean {
@@ -207,6 +209,10 @@ export class PciBus {
     if (isVfioDriver(driver)) {
       // A bridge keeps its own driver: vfio drivers take only functions with a normal header.
       if (fn.spec.isBridge) return -ERRNO.EINVAL
+      if (fn.iommuGroup.isNoIommu) {
+        if (!this.#parts.vfio.parameters.enablesNoIommu) return -ERRNO.EINVAL
+        fn.iommuGroup.members.add(fn)
+      }
       fn.driver = driver
       const device = this.#parts.vfio.register(
         fn.iommuGroup,

@@ -70,6 +70,8 @@ export interface GroupSpec {
   readonly reserved: readonly ReservedRegion[]
   /** Where it differs from the machine's. */
   readonly iommu?: IommuSpec
+  /** No IOMMU is before its one function: vfio makes the group while it has that, if it may. */
+  readonly isNoIommu?: boolean
 }
 
 export const BAR_KINDS = ['memory', 'memory64', 'io'] as const
@@ -223,6 +225,8 @@ export interface MachineSpec {
   readonly dmaEntryLimit: number
   /** Whether groups whose interrupts are not isolated are taken; false where nothing is said. */
   readonly allowsUnsafeInterrupts?: boolean
+  /** Whether vfio takes functions without an IOMMU; false where nothing is said. */
+  readonly enablesNoIommu?: boolean
   /** Whether vfio-pci makes virtual functions; false where nothing is said. */
   readonly enablesSriov?: boolean
   /** What the host uses of its disks; nothing where nothing is said. */

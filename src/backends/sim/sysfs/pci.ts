@@ -80,7 +80,9 @@ const attributes = (machine: Machine, fn: PciFunction): Record<string, () => Nod
         () => `${fn.driverOverride ?? '(null)'}\n`,
         (data) => setOverride(fn, data),
       ),
-    iommu_group: () => link(`/sys/kernel/iommu_groups/${fn.iommuGroup.id}`),
+    ...(fn.iommuGroup.members.has(fn) && {
+      iommu_group: () => link(`/sys/kernel/iommu_groups/${fn.iommuGroup.id}`),
+    }),
     subsystem: () => link('/sys/bus/pci'),
   }
   const bound = fn.shownDriver

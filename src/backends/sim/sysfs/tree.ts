@@ -56,6 +56,7 @@ export const fileTree = (machine: Machine): Directory => {
 
 /** vfio_iommu_type1 is part of the kernel where it stands behind /dev/vfio/vfio. */
 const modules = (machine: Machine): Record<string, () => Node> => ({
+  vfio: () => vfioModule(machine),
   iommufd: () => iommufdModule(machine),
   ...(containerOf(machine) === 'type1' && { vfio_iommu_type1: () => type1Module(machine) }),
   ...(machine.spec.drivers.includes(VFIO_PCI) && { vfio_pci: () => vfioPciModule(machine) }),
@@ -84,6 +85,14 @@ const iommufdModule = ({ iommufd }: Machine): Directory =>
     parameters: () =>
       directory(() => ({
         allow_unsafe_interrupts: () => toggle(iommufd, 'allowsUnsafeInterrupts'),
+      })),
+  }))
+
+const vfioModule = ({ vfio }: Machine): Directory =>
+  directory(() => ({
+    parameters: () =>
+      directory(() => ({
+        enable_unsafe_noiommu_mode: () => toggle(vfio.parameters, 'enablesNoIommu'),
       })),
   }))
 
@@ -117,10 +126,15 @@ const setLimit = (type1: Type1Parameters, data: string): number => {
 const containerOf = ({ spec }: Machine): VfioContainer => spec.vfioContainer ?? 'type1'
 
 const containerNode = (machine: Machine): Record<string, () => Node> => {
-  const { spec, type1 } = machine
+  const { spec, type1, vfio } = machine
   switch (containerOf(machine)) {
     case 'type1':
-      return { vfio: () => ({ kind: 'device node', open: () => new Container(spec, type1) }) }
+      return {
+        vfio: () => ({
+          kind: 'device node',
+          open: () => new Container(spec, type1, vfio.parameters),
+        }),
+      }
     case 'iommufd':
       // iommufd_fops_open(): as a container it charges each process, as type1 does.
       return { vfio: () => ({ kind: 'device node', open: () => new IommufdFile(machine, 'mm') }) }
@@ -133,14 +147,15 @@ const devVfio = (machine: Machine): Directory =>
   directory(() => {
     const { vfio } = machine
     const nodes: Record<string, () => Node> = containerNode(machine)
-    for (const [id, group] of vfio.groups)
-      nodes[id] = () => ({ kind: 'device node', open: () => group.open() })
+    for (const group of vfio.groups.values())
+      nodes[group.nodeName] = () => ({ kind: 'device node', open: () => group.open() })
     if (registered(vfio).length > 0) nodes.devices = () => devVfioDevices(vfio)
     return nodes
   })
 
+/** Those with a cdev, which a device without an IOMMU does not have. */
 const registered = ({ devices }: VfioRegistry): VfioDevice[] =>
-  [...devices.values()].filter(({ isRegistered }) => isRegistered)
+  [...devices.values()].filter(({ isRegistered, group }) => isRegistered && !group.isNoIommu)
 
 const devVfioDevices = (vfio: VfioRegistry): Directory =>
   directory(() => {

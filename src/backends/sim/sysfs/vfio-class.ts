@@ -9,15 +9,20 @@ const DEVICES = '/sys/devices/virtual/vfio'
 
 export const vfioClass = ({ vfio }: Machine): Directory =>
   directory(() =>
-    Object.fromEntries([...vfio.groups.keys()].map((id) => [id, () => link(`${DEVICES}/${id}`)])),
+    Object.fromEntries(
+      [...vfio.groups.values()].map(({ nodeName }) => [
+        nodeName,
+        () => link(`${DEVICES}/${nodeName}`),
+      ]),
+    ),
   )
 
 /** /sys/devices/virtual/vfio. */
 export const vfioGroups = ({ vfio }: Machine): Directory =>
   directory(() =>
     Object.fromEntries(
-      [...vfio.groups.keys()].map((id, minor) => [
-        id,
+      [...vfio.groups.values()].map(({ nodeName }, minor) => [
+        nodeName,
         () => directory(() => ({ dev: () => attribute(() => `${MAJOR}:${minor}\n`) })),
       ]),
     ),

@@ -6,11 +6,12 @@ import type { VfioDevice } from '../vfio/vfio-device.ts'
 /** The major number of /dev/vfio/devices/vfioN; whichever the kernel had free. */
 const MAJOR = 511
 
-export const vfioDev = ({ index }: VfioDevice, devicePath: string): Directory =>
+export const vfioDev = ({ index, group }: VfioDevice, devicePath: string): Directory =>
   directory(() => ({
     [`vfio${index}`]: () =>
       directory(() => ({
-        dev: () => attribute(() => `${MAJOR}:${index}\n`),
+        // Without an IOMMU there is no cdev.
+        ...(!group.isNoIommu && { dev: () => attribute(() => `${MAJOR}:${index}\n`) }),
         device: () => link(devicePath),
       })),
   }))

@@ -1,5 +1,5 @@
 /**
- * /dev/vfio/N: an IOMMU group that has a device bound to a vfio driver, and its one open file.
+ * /dev/vfio/N, or /dev/vfio/noiommu-N: an IOMMU group that has a device bound to a vfio driver, and its one open file.
  * vfio.h: VFIO_GROUP_*.
  */
 
@@ -52,7 +52,21 @@ export class VfioGroup {
 
   /** A group of mediated devices: nothing translates their DMA. */
   get isEmulated(): boolean {
-    return this.iommuGroup.iommu === undefined
+    return this.iommuGroup.iommu === undefined && !this.isNoIommu
+  }
+
+  get isNoIommu(): boolean {
+    return this.iommuGroup.isNoIommu
+  }
+
+  /** The name of its node, in /dev/vfio and in /sys/class/vfio. */
+  get nodeName(): string {
+    return `${this.isNoIommu ? 'noiommu-' : ''}${this.iommuGroup.id}`
+  }
+
+  /** Whether an IOMMU translates for it, so that its DMA has one owner. */
+  get #isOwned(): boolean {
+    return !this.isEmulated && !this.isNoIommu
   }
 
   open(): GroupFile | number {
@@ -63,11 +77,12 @@ export class VfioGroup {
   }
 
   setContainer(container: Container, caller: Mm): number {
-    const owned = this.isEmulated ? 0 : this.iommuGroup.claim()
+    if (!container.takes(this.iommuGroup)) return -ERRNO.EPERM
+    const owned = this.#isOwned ? this.iommuGroup.claim() : 0
     if (owned < 0) return owned
     const attached = container.type1?.attach(this.iommuGroup, caller) ?? 0
     if (attached < 0) {
-      if (!this.isEmulated) this.iommuGroup.unclaim()
+      if (this.#isOwned) this.iommuGroup.unclaim()
       return attached
     }
     container.groups.add(this.iommuGroup)
@@ -78,6 +93,8 @@ export class VfioGroup {
 
   /** Its devices claim their group one by one, when they are opened. */
   setIommufd(iommufd: IommufdFile): number {
+    // Linux takes one where no other group was there before; this kernel takes none.
+    if (this.isNoIommu) return -ERRNO.EINVAL
     iommufd.context.ensureVfioIoas()
     this.iommufd = iommufd.get()
     return 0
@@ -101,7 +118,7 @@ export class VfioGroup {
     this.container = undefined
     this.containerUsers = 0
     container.removeGroup(this.iommuGroup)
-    if (!this.isEmulated) this.iommuGroup.unclaim()
+    if (this.#isOwned) this.iommuGroup.unclaim()
     container.put()
   }
 }

@@ -146,11 +146,12 @@ export abstract class VfioDevice implements GroupDevice, FeatureDevice, PinUser 
   }
 
   #openInContainer(): number {
-    if (this.group.container?.type1 === undefined) return -ERRNO.EINVAL
+    const { container } = this.group
+    if (!container?.hasBackend) return -ERRNO.EINVAL
     const opened = this.isLost ? -ERRNO.ENODEV : this.openDevice()
     if (opened < 0) return opened
     this.group.containerUsers += 1
-    this.group.container.type1.pinUsers.add(this)
+    container.type1?.pinUsers.add(this)
     return 0
   }
 

@@ -6,18 +6,21 @@
 import type { Pending } from '../core/pending.ts'
 import type { IommuGroup } from '../iommu/iommu-group.ts'
 import { VfioGroup } from './group.ts'
+import type { VfioParameters } from './parameters.ts'
 import type { VfioDevice } from './vfio-device.ts'
 
 /** How often a user is asked again for a device that its driver is to leave; Linux does every 10 s. */
 const REQUEST_STEPS = 100
 
 export class VfioRegistry {
+  readonly parameters: VfioParameters
   readonly #pending: Pending
   readonly groups = new Map<number, VfioGroup>()
   /** By the number that each has, until its driver has left it. */
   readonly devices = new Map<number, VfioDevice>()
 
-  constructor(pending: Pending) {
+  constructor(pending: Pending, parameters: VfioParameters) {
+    this.parameters = parameters
     this.#pending = pending
   }
 
