@@ -5,7 +5,7 @@ import { nodeOf } from '../rules/host-use.ts'
 import { holdersAmong, holderText } from './holders.ts'
 import { consoles } from './host-console.ts'
 import { hidesInterface, networkInterfaces, networks } from './host-network.ts'
-import { blockDevices, mounts, sharedFolders, swaps } from './host-storage.ts'
+import { blockDevices, mounts, sharedFolders, swaps, zfsPools } from './host-storage.ts'
 import { HostView } from './host-view.ts'
 import type { Kernel } from './port.ts'
 import type { HostDevice } from './sysfs.ts'
@@ -18,16 +18,18 @@ export async function hostFacts(
   const asked = functions.filter(({ bus, driver }) => bus === 'pci' && driver !== undefined)
   const displays = functions.map(({ name, pci }) => ({ name, class: pci?.class ?? 0 }))
   const view = await HostView.of(kernel)
-  const [blocks, interfaces, shares, console, hides, mounted, swap, network] = await Promise.all([
-    blockDevices(view),
-    networkInterfaces(view),
-    sharedFolders(view),
-    consoles(view, displays),
-    Promise.all(asked.map(({ name }) => hidesInterface(view, name))),
-    mounts(view),
-    swaps(view),
-    networks(view),
-  ])
+  const [blocks, interfaces, shares, console, hides, mounted, pools, swap, network] =
+    await Promise.all([
+      blockDevices(view),
+      networkInterfaces(view),
+      sharedFolders(view),
+      consoles(view, displays),
+      Promise.all(asked.map(({ name }) => hidesInterface(view, name))),
+      mounts(view),
+      zfsPools(view),
+      swaps(view),
+      networks(view),
+    ])
   const names = new Set(functions.map(({ name }) => name))
   const isAsked = ({ below }: { readonly below: readonly string[] }) =>
     below.some((name) => names.has(name))
@@ -45,6 +47,7 @@ export async function hostFacts(
     bootConsole: console.boot,
     hidden: asked.filter((_device, n) => hides[n]).map(({ name }) => name),
     mounts: mounted,
+    pools,
     swaps: swap,
     networks: network,
     openNodes: await openNodes(kernel, nodes),

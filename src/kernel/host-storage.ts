@@ -1,6 +1,7 @@
 /** Disks of the host, what stands on them, where file systems are mounted, and swap: sysfs and procfs. */
 
 import { errnoName } from '../base/errno.ts'
+import { printable } from '../base/printable.ts'
 import type { BlockDevice, Mount, SharedFolder, Unseen } from '../rules/host-use.ts'
 import { nodeOf } from '../rules/host-use.ts'
 import { type ClassDevice, functionsIn, type HostView, unescaped } from './host-view.ts'
@@ -23,15 +24,27 @@ export async function blockDevices(view: HostView): Promise<BlockDevice[] | Unse
 
 async function blockDevice(view: HostView, device: ClassDevice): Promise<BlockDevice> {
   const { name, path } = device
-  const [number = '', dm, md, holders, below] = await Promise.all([
-    view.line(`${path}/dev`),
+  const number = (await view.line(`${path}/dev`)) ?? ''
+  const [dm, md, pool, holders, below] = await Promise.all([
     view.line(`${path}/dm/name`),
     view.line(`${path}/md/array_name`),
+    poolOf(view, number),
     view.names(`${path}/holders`),
     functionsBelow(view, device),
   ])
-  return { name, number, label: dm ?? md, holders, below }
+  return { name, number, label: dm ?? md, pool, holders, below }
 }
+
+/** The name of the ZFS pool in the label of a disk: udev has read it. */
+async function poolOf(view: HostView, number: string): Promise<string | undefined> {
+  const text = await view.file(`/run/udev/data/b${number}`)
+  if (typeof text !== 'string' || !text.includes('E:ID_FS_TYPE=zfs_member\n')) return undefined
+  const label = /^E:ID_FS_LABEL=(.*)$/m.exec(text)?.[1]
+  return label === undefined ? undefined : printable(label)
+}
+
+/** Imported pools, each a directory; the other names in there are none of a pool's. */
+export const zfsPools = (view: HostView): Promise<string[]> => view.names('/proc/spl/kstat/zfs')
 
 /**
  * The functions that a disk is below. One that NVMe reaches by several paths is below none, but

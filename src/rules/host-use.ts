@@ -44,6 +44,8 @@ export interface BlockDevice extends Part {
   readonly number: string
   /** The name that its maker gave it: `vg-root` of dm-0. */
   readonly label: string | undefined
+  /** The ZFS pool that it belongs to, as its label says: the pool itself may be in use or not. */
+  readonly pool: string | undefined
   /** The block devices that stand on it. */
   readonly holders: readonly string[]
 }
@@ -103,6 +105,8 @@ export interface HostFacts {
   /** Functions that have an interface in a network namespace which was not looked at. */
   readonly hidden: readonly string[]
   readonly mounts: readonly Mount[] | Unseen
+  /** ZFS pools that the host has imported. */
+  readonly pools: readonly string[]
   /** Of block devices: `/dev/sda3`. */
   readonly swaps: readonly string[] | Unseen
   readonly networks: Networks | Unseen
@@ -178,6 +182,7 @@ function blockUses(facts: HostFacts, disk: BlockDevice): HostUse[] {
     const subject = carries === '' ? part : `${part} is under ${carries}, which`
     return [
       ...mountUses(facts, block, { part, subject }),
+      ...poolUses(facts, block, { part, subject }),
       ...swapUses(facts, block, { part, subject }),
     ]
   })
@@ -219,7 +224,11 @@ const placesText = (points: readonly string[]): string => {
     : `${first} and ${others.length} more ${others.length === 1 ? 'place' : 'places'}`
 }
 
-const mountedUse = (points: readonly string[], { part, subject }: Named): HostUse[] =>
+const mountedUse = (
+  points: readonly string[],
+  { part, subject }: Named,
+  fix = 'unmount it',
+): HostUse[] =>
   points.length === 0
     ? []
     : [
@@ -227,7 +236,7 @@ const mountedUse = (points: readonly string[], { part, subject }: Named): HostUs
           kind: 'mount',
           part,
           found: `${subject} is mounted at ${placesText(points)}`,
-          fix: 'unmount it',
+          fix,
         },
       ]
 
@@ -238,6 +247,22 @@ const mountUses = (facts: HostFacts, block: BlockDevice, named: Named): HostUse[
       .map(({ point }) => point),
     named,
   )
+
+/** The mounts of a pool have its name before the first slash; one with volumes alone has none. */
+const poolUses = (
+  { mounts, pools }: HostFacts,
+  { pool }: BlockDevice,
+  { part, subject }: Named,
+): HostUse[] => {
+  if (pool === undefined) return []
+  const points = seen(mounts)
+    .filter(({ type, source }) => type === 'zfs' && source.split('/')[0] === pool)
+    .map(({ point }) => point)
+  const isIn = `${subject} is in the ZFS pool ${pool}, which`
+  if (points.length > 0) return mountedUse(points, { part, subject: isIn }, `export ${pool}`)
+  if (!pools.includes(pool)) return []
+  return [{ kind: 'holder', part, found: `${isIn} is imported`, fix: `export ${pool}` }]
+}
 
 const swapUses = (
   facts: HostFacts,

@@ -138,6 +138,24 @@ describe('disks', () => {
     expect(uses).toEqual(['sda is under dm-1 (second), which is mounted at /data'])
   })
 
+  test('of a ZFS pool are found by their label, where the pool is imported', async () => {
+    const disk = (pool: string): Files => ({
+      '/sys/class/block/sda1': `-> ${AT}/ata1/block/sda/sda1`,
+      [`${AT}/ata1/block/sda/sda1/dev`]: '8:1\n',
+      '/run/udev/data/b8:1': `S:disk/by-id/x\nE:ID_FS_TYPE=zfs_member\nE:ID_FS_LABEL=${pool}\n`,
+    })
+    const mounted = MOUNTS('25 1 0:26 / / rw - zfs rpool/ROOT/one rw\n')
+    const imported = { '/proc/spl/kstat/zfs/tank/state': 'ONLINE\n' }
+
+    expect(await found({ ...mounted, ...disk('rpool') })).toEqual([
+      'sda1 is in the ZFS pool rpool, which is mounted at /',
+    ])
+    expect(await found({ ...mounted, ...imported, ...disk('tank') })).toEqual([
+      'sda1 is in the ZFS pool tank, which is imported',
+    ])
+    expect(await found({ ...mounted, ...imported, ...disk('other') })).toEqual([])
+  })
+
   test('that only another mount namespace has mounted are found there', async () => {
     const uses = await found({
       ...MOUNTS('25 1 0:30 / / rw - overlay root rw\n'),

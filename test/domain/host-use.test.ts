@@ -5,6 +5,7 @@ import { parseMachine } from '../../src/backends/sim/machine-file/machine-file.t
 import { defaultMachine } from '../../src/backends/sim/spec/default-machine.ts'
 import { ERRNO } from '../../src/base/errno.ts'
 import type { Kernel } from '../../src/kernel/port.ts'
+import { unbindDriver } from '../../src/kernel/sysfs.ts'
 import { EDU, type World, world } from './machine.ts'
 import { alice } from './people.ts'
 
@@ -285,6 +286,23 @@ describe('a device whose group was in use', () => {
     const unbound = await binding.unbind(alice, { devices: [...CARDS], wholeGroup: false })
 
     expect(unbound.map(({ driver }) => driver)).toEqual(['e1000e', 'e1000e'])
+  })
+
+  test('is not left without a driver while a client has the group: GROUP_IN_USE', async () => {
+    at = world()
+    const { binding, spaces } = at.domain
+    await bind({ devices: [...CARDS] })
+    await unbindDriver(at.sim.kernel, CARDS[0], 'vfio-pci')
+    await spaces.create(alice, 'space')
+    await spaces.addGroup(alice, 'space', 9)
+    const unbind = () => binding.unbind(alice, { devices: [CARDS[0]], wholeGroup: false })
+
+    await expect(unbind()).rejects.toMatchObject({
+      reason: 'GROUP_IN_USE',
+      details: { holder: { client: 'alice', space: 'space' } },
+    })
+    await at.domain.destroySpace(alice, 'space')
+    expect((await unbind())[0]?.driver).toBe('e1000e')
   })
 
   test('is not left without a driver while a process has another of the group open: GROUP_IN_USE', async () => {

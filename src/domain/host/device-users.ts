@@ -47,13 +47,11 @@ export class DeviceUsers {
     const user = this.#state.userOfGroup(group)
     if (user === undefined || !member?.isAttached || driver === undefined) return
     const { holder, fix } = holderOf(this.#state, user.owner, 'remove the group there first')
-    throw new VfiodError(
-      'GROUP_IN_USE',
+    throw groupInUse(
+      group,
       `${act}: its group ${group} is a member of address space "${user.id}" of ${holder}, which would lose its mappings; ${fix}`,
-      {
-        resource: { type: 'group', name: String(group), owner: ownerText(user.owner) },
-        holder: { client: user.owner.id, space: user.id },
-      },
+      ownerText(user.owner),
+      { client: user.owner.id, space: user.id },
     )
   }
 
@@ -65,24 +63,35 @@ export class DeviceUsers {
   }
 
   /**
-   * No process has another device of the group open: as long as one has, the kernel gives no device of
+   * Neither a client nor a process has another device of the group open: as long as one has, the kernel gives no device of
    * the group to a driver of the host (iommu_device_use_default_domain), and it would be left without.
    */
   async requireGroupFree(device: HostDevice, members: readonly HostDevice[]): Promise<void> {
     const { name, group } = device
+    this.#requireNotAttached(device)
     const names = members.filter(isVfioDriver).map((member) => member.name)
     const nodes = await nodesOf(this.#kernel, group, names)
     const holders = await holdersOf(this.#kernel, nodes)
     if (holders.length === 0) return
     const who = holdersText(holders)
     const paths = holderDetail(holders).paths?.join(' and ')
-    throw new VfiodError(
-      'GROUP_IN_USE',
+    throw groupInUse(
+      group,
       `Cannot give ${name} back to its usual driver: ${who} has ${paths} open, a device of the same group ${group}, and until then the kernel lets no driver of the host have one of the group; close it there first`,
-      {
-        resource: { type: 'group', name: String(group), owner: who },
-        holder: holderDetail(holders),
-      },
+      who,
+      holderDetail(holders),
+    )
+  }
+
+  #requireNotAttached({ name, group }: HostDevice): void {
+    const user = this.#state.userOfGroup(group)
+    if (user === undefined || !this.#state.member(group)?.isAttached) return
+    const { holder, fix } = holderOf(this.#state, user.owner, 'remove the group there first')
+    throw groupInUse(
+      group,
+      `Cannot give ${name} back to its usual driver: its group ${group} is a member of address space "${user.id}" of ${holder}, and until then the kernel lets no driver of the host have it; ${fix}`,
+      ownerText(user.owner),
+      { client: user.owner.id, space: user.id },
     )
   }
 
@@ -194,4 +203,14 @@ function inUse(
   const resource = { type: 'device', name, owner }
   const details = holder === undefined ? { resource } : { resource, holder }
   return new VfiodError('DEVICE_IN_USE', message, details)
+}
+
+function groupInUse(
+  group: number,
+  message: string,
+  owner: string,
+  holder: HolderDetail,
+): VfiodError {
+  const resource = { type: 'group', name: String(group), owner }
+  return new VfiodError('GROUP_IN_USE', message, { resource, holder })
 }
