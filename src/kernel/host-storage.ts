@@ -125,10 +125,13 @@ export async function mounts(view: HostView): Promise<Mount[] | Unseen> {
   const own = await read('self')
   if (typeof first === 'number' && typeof own === 'number')
     return { unseen: `/proc/1/mountinfo: ${errnoName(-first)}` }
-  const found = [first, own].flatMap((answer) => (typeof answer === 'number' ? [] : answer))
-  for (const pid of await otherNamespaces(view)) {
-    const answer = await read(pid)
-    if (typeof answer !== 'number') found.push(...answer)
+  const found = typeof first === 'number' ? [] : [...first]
+  const others = await Promise.all((await otherNamespaces(view)).map(read))
+  for (const answer of [own, ...others]) {
+    if (typeof answer === 'number') continue
+    // Other namespaces have their own places for what is mounted here: those say nothing more.
+    const known = new Set(found.map(({ number, source }) => `${number} ${source}`))
+    found.push(...answer.filter(({ number, source }) => !known.has(`${number} ${source}`)))
   }
   return [...found, ...(await onSeveralDisks(view, found))]
 }

@@ -161,12 +161,15 @@ describe('disks', () => {
       ...MOUNTS('25 1 0:30 / / rw - overlay root rw\n'),
       '/proc/1/ns/mnt': '-> mnt:[1]',
       '/proc/812/ns/mnt': '-> mnt:[2]',
-      '/proc/812/mountinfo': '25 1 8:0 / /data rw - xfs /dev/sda rw\n',
+      '/proc/812/mountinfo':
+        '25 1 8:0 / /data rw - xfs /dev/sda rw\n26 1 8:0 /a /a rw - xfs /dev/sda rw\n',
+      '/proc/813/ns/mnt': '-> mnt:[3]',
+      '/proc/813/mountinfo': '25 1 8:0 / /copy rw - xfs /dev/sda rw\n',
       '/sys/class/block/sda': `-> ${AT}/ata1/block/sda`,
       [`${AT}/ata1/block/sda/dev`]: '8:0\n',
     })
 
-    expect(uses).toEqual(['sda is mounted at /data'])
+    expect(uses).toEqual(['sda is mounted at /a and 1 more place'])
   })
 
   test('are not said to be free of swap where /proc hides it', async () => {
