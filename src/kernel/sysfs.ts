@@ -165,9 +165,24 @@ async function listed(
   const above = await bridgeAbove(kernel, directory)
   return {
     virtualFunctions: await virtualFunctions(kernel, directory, names),
-    // sysfs-bus-pci: the file is there where the kernel knows a way to reset the function.
-    resets: { byItself: names.includes('reset'), byBus: above !== undefined },
+    resets: {
+      // sysfs-bus-pci: the file is there where the kernel knew a way when it found the function.
+      byItself: names.includes('reset') && (await resetsAlone(kernel, directory, above)),
+      byBus: above !== undefined,
+    },
   }
+}
+
+/** sysfs-bus-pci `reset_method` (5.15): by its bus a function is reset only while it is alone there. */
+async function resetsAlone(
+  kernel: Kernel,
+  directory: string,
+  above: string | undefined,
+): Promise<boolean> {
+  const methods = (await readText(kernel, `${directory}/reset_method`))?.split(/\s+/)
+  if (above === undefined || methods?.some((method) => method !== 'bus') !== false) return true
+  const names = await kernel.readDir(`${PCI}/devices/${above}`)
+  return typeof names === 'number' || names.filter((name) => PCI_ADDRESS.test(name)).length === 1
 }
 
 /** The link of a device in parts: the bridges above it, from the root down, and then the device. */
