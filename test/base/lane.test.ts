@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest'
-import { Lane, Lanes } from '../../src/base/lane.ts'
+import { Gate } from '../../src/base/gate.ts'
+import { Lane, Lanes, runIfIdle, runInAll } from '../../src/base/lane.ts'
 
 test('a lane starts an operation only when the one before it has ended', async () => {
   const lane = new Lane()
@@ -54,5 +55,53 @@ describe('lanes by key', () => {
     await Promise.all([late, slow])
 
     expect(order).toEqual(['first', 'second'])
+  })
+})
+
+describe('several lanes at once', () => {
+  const lanes = () => [new Lane(), new Lane()] as const
+
+  test('are all taken by an operation, which waits for what they do', async () => {
+    const [one, two] = lanes()
+    const gate = new Gate()
+    const seen: string[] = []
+    const before = two.run(async () => {
+      await gate.opened
+      seen.push('before')
+    })
+    const both = runInAll([one, two], async () => {
+      seen.push('both')
+    })
+    const after = one.run(async () => {
+      seen.push('after')
+    })
+    gate.open()
+    await Promise.all([before, both, after])
+
+    expect(seen).toEqual(['before', 'both', 'after'])
+  })
+
+  test('are taken at once where all are idle, and held until the operation ends', async () => {
+    const [one, two] = lanes()
+    const gate = new Gate()
+    const both = runIfIdle([one, two], () => gate.opened)
+    let isDone = false
+    const after = two.run(async () => {
+      isDone = true
+    })
+
+    expect(runIfIdle([one], async () => 'never')).toBeUndefined()
+    expect(isDone).toBe(false)
+    gate.open()
+    await Promise.all([both, after])
+    expect(await runIfIdle([one, two], async () => 'idle again')).toBe('idle again')
+  })
+
+  test('are let go of by an operation that fails', async () => {
+    const [one, two] = lanes()
+
+    await expect(runIfIdle([one, two], () => Promise.reject(new Error('no')))).rejects.toThrow('no')
+    await expect(runInAll([one, two], () => Promise.reject(new Error('no')))).rejects.toThrow('no')
+    expect(await runInAll([one, two], async () => 'yes')).toBe('yes')
   })
 })

@@ -60,6 +60,33 @@ afterAll(async () => {
   rmSync(cwd, { recursive: true })
 })
 
+describe('vfioctl reset --hot', () => {
+  const CARD = '0000:01:00.0'
+
+  test('prints the message of the API with --json, and says what is in the way', async () => {
+    const looked = await daemon.client().device.getHotReset({ name: CARD })
+    expect(await json('reset', CARD, '--hot', '--dry-run')).toEqual(
+      JSON.parse(JSON.stringify(looked)),
+    )
+
+    expect(looked.possible).toBe(false)
+    expect(await refused('reset', CARD, '--hot')).toMatchObject({ reason: 'SPACE_NOT_READY' })
+  })
+
+  test('says of a device on a root bus that nothing can reset its bus', async () => {
+    const { code, stdout } = await vfioctl('reset', EDU, '--hot', '--dry-run')
+
+    expect(code).toBe(0)
+    expect(stdout).toBe(
+      `a hot reset is not possible:\n  ${EDU} is on a bus that no bridge can reset; do without\n`,
+    )
+  })
+
+  test('is what --dry-run needs: wrong usage without', async () => {
+    expect(await vfioctl('reset', EDU, '--dry-run')).toMatchObject({ code: 2, stdout: '' })
+  })
+})
+
 describe('vfioctl groups, devices', () => {
   test('print the messages of the API with --json', async () => {
     const client = daemon.client()

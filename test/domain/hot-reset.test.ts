@@ -1,8 +1,11 @@
 /** Hot resets: of a device that cannot be reset by itself, as it changes hands or as its owner asks. */
 
+import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { FaultSpec } from '../../src/backends/sim/spec/fault-spec.ts'
+import { VfiodError } from '../../src/base/error.ts'
 import type { Client } from '../../src/domain/identity/clients.ts'
+import { hotResetScope } from '../../src/kernel/hot-reset-calls.ts'
 import { describeModes } from '../modes.ts'
 import {
   ABOVE,
@@ -389,6 +392,26 @@ describeModes('a hot reset', (mode) => {
       expect([...(await at.domain.devices.read(alice, status))]).toEqual([0, 0, 0, 0])
     })
 
+    test('clears the memory behind the BARs of its devices', async () => {
+      const card = '0000:01:00.0'
+      await at.domain.binding.bind(alice, { devices: [card], driver: undefined, wholeGroup: true })
+      const { group } = await at.domain.inventory.device(card)
+      await open(alice, { name: card, group })
+      const { devices } = at.domain
+      await devices.write(alice, {
+        name: card,
+        region: 7,
+        offset: 4n,
+        data: new Uint8Array([6, 0]),
+      })
+      await devices.write(alice, { name: card, region: 0, offset: 64n, data: new Uint8Array([7]) })
+
+      await reset(alice, { name: card, group })
+
+      const memory = { name: card, region: 0, offset: 64n, length: 1 }
+      expect([...(await devices.read(alice, memory))]).toEqual([0])
+    })
+
     test('is blocked by a device of another client, which is named and not disturbed', async () => {
       await open(alice, FIRST)
       await open(bob, SECOND)
@@ -534,6 +557,16 @@ describeModes('a hot reset', (mode) => {
       expect((await look(alice, FIRST)).blockers).toMatchObject([{ subject: SECOND.name }])
     })
 
+    test('names the same devices as the kernel', async () => {
+      for (const place of [FIRST, ABOVE, BELOW]) {
+        const { fd } = await open(alice, place, `space-${place.group}`)
+        const { devices } = await look(alice, place)
+
+        const kernel = await hotResetScope(at.sim.kernel, fd)
+        expect(kernel.toSorted()).toEqual(devices.map(({ name }) => name))
+      }
+    })
+
     test('names bridges and what is behind them', async () => {
       const { devices, blockers } = await look(alice, ABOVE)
 
@@ -552,6 +585,62 @@ describeModes('a hot reset', (mode) => {
       expect(devices).toEqual([])
       expect(blockers).toMatchObject([{ subject: EDU, found: 'on a bus that no bridge can reset' }])
     })
+  })
+
+  test('never hits a device of another client, and ends, whatever is done at the same time', async () => {
+    const clients = [alice, bob] as const
+    const places = [FIRST, SECOND] as const
+    const step = fc.record({
+      client: fc.constantFrom(...clients),
+      place: fc.constantFrom(...places),
+      what: fc.constantFrom('open', 'open', 'close', 'reset', 'reset', 'leave', 'hand over'),
+    })
+    type Step = typeof step extends fc.Arbitrary<infer Value> ? Value : never
+    /** Spaces in both orders of their ids, so that lanes are wanted in both. */
+    const idOf = ({ id }: Client, { group }: Place) => `${group === FIRST.group ? 'b' : 'a'}-${id}`
+    const take = async ({ client, place, what }: Step): Promise<unknown> => {
+      const { domain } = at
+      switch (what) {
+        case 'open':
+          return open(client, place, idOf(client, place))
+        case 'close':
+          return domain.devices.close(client, place.name)
+        case 'reset':
+          return reset(client, place, true)
+        case 'leave':
+          return domain.spaces.removeGroup(client, idOf(client, place), place.group)
+        default: {
+          const other = clients.find((each) => each !== client) ?? client
+          return domain.adopt(other, domain.handOver(client, 60_000).token)
+        }
+      }
+    }
+    const carol = person('carol', 103)
+    const property = fc.asyncProperty(
+      fc.array(step, { minLength: 2, maxLength: 12 }),
+      fc.boolean(),
+      async (steps, isHeld) => {
+        start()
+        // A third client has a device of the bus in some of the runs.
+        if (isHeld) {
+          await open(carol, SECOND)
+          await mark(carol, SECOND)
+        }
+        const outcomes = await Promise.allSettled(steps.map(take))
+
+        for (const outcome of outcomes) {
+          if (outcome.status === 'fulfilled') continue
+          expect(outcome.reason).toBeInstanceOf(VfiodError)
+          expect(outcome.reason.reason).not.toBe('BUG')
+        }
+        if (isHeld) expect(await marked(carol, SECOND)).toBe(ANSWER)
+        requireRightBooks(at)
+        await at.domain.releaseAll('the run is over')
+        requireRightBooks(at)
+        expect([...watched.openFds]).toEqual([])
+      },
+    )
+    await fc.assert(property, { numRuns: 40, seed: 2026, endOnFailure: true })
   })
 
   test('the inventory says how each device is reset', async () => {

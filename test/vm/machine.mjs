@@ -46,6 +46,12 @@ const moreDevices = {
     'nvme-subsys,id=subsys0',
     'nvme,addr=09.0,serial=1,subsys=subsys0,sriov_max_vfs=2,sriov_vq_flexible=4,sriov_vi_flexible=2,max_ioqpairs=6,msix_qsize=7',
   ],
+  // A conventional bridge: after a reset of its bus Linux waits for no link, which QEMU brings up too late.
+  bus: [
+    'pci-bridge,id=pci1,addr=09.0,chassis_nr=2',
+    'e1000,bus=pci1,addr=01.0,romfile=',
+    'e1000,bus=pci1,addr=02.0,romfile=',
+  ],
 }
 
 // Cards without a network make QEMU complain; this one leads nowhere.

@@ -25,6 +25,14 @@ const special = [
     init: 'job',
     devices: ['sriov'],
   },
+  // Cards that cannot be reset by themselves, on a bus that can.
+  {
+    name: 'bus',
+    folder: 'test/kernel/bus/',
+    iommu: 'intel',
+    init: 'job',
+    devices: ['bus'],
+  },
 ]
 const common = { name: 'common', iommu: 'intel', init: 'job' }
 
