@@ -13,6 +13,7 @@ import { DriverBinding } from './host/binding.ts'
 import { DeviceUsers } from './host/device-users.ts'
 import { Inventory } from './host/inventory.ts'
 import { patiently } from './host/patience.ts'
+import { VirtualFunctions } from './host/virtual-functions.ts'
 import { type Client, ownerOf } from './identity/clients.ts'
 import { Handovers } from './identity/handover.ts'
 import { Quotas } from './identity/quotas.ts'
@@ -33,6 +34,7 @@ export interface Domain {
   readonly state: State
   readonly inventory: Inventory
   readonly binding: DriverBinding
+  readonly virtualFunctions: VirtualFunctions
   readonly memories: Memories
   readonly spaces: Spaces
   readonly devices: Devices
@@ -91,6 +93,8 @@ export function createDomain(parts: {
   const users = new DeviceUsers({ kernel, state })
   const inventory = new Inventory({ kernel, state, quotas, users, watchMs })
   const binding = new DriverBinding({ kernel, inventory, state, users, log, patienceMs })
+  const host = { kernel, inventory, state, users, patienceMs }
+  const virtualFunctions = new VirtualFunctions(host)
   const memories = new Memories({ tickets, quotas, state })
   const claims = new GroupClaims()
   const spaces = new Spaces({
@@ -189,6 +193,7 @@ export function createDomain(parts: {
     state,
     inventory,
     binding,
+    virtualFunctions,
     memories,
     spaces,
     devices,

@@ -8,7 +8,7 @@ import { ERRNO } from '../base/errno.ts'
 import { VfiodError } from '../base/error.ts'
 import { printable } from '../base/printable.ts'
 import type { Kernel } from './port.ts'
-import { refusal } from './refusal.ts'
+import { accept, refusal } from './refusal.ts'
 
 const GROUPS = '/sys/kernel/iommu_groups'
 const PCI = '/sys/bus/pci'
@@ -274,6 +274,25 @@ export const unbindDriver = (kernel: Kernel, name: string, driver: string): Prom
     data: name,
     act: `unbind ${name} from ${driver}`,
   })
+
+/** sysfs-bus-pci: how many a physical function can have; undefined for other devices. */
+export async function totalVirtualFunctions(
+  kernel: Kernel,
+  name: string,
+): Promise<number | undefined> {
+  const text = await readText(kernel, `${PCI}/devices/${name}/sriov_totalvfs`)
+  return text === undefined ? undefined : Number(text)
+}
+
+/** Have its driver make or remove them. Sleeps for as long as one that goes is in use. */
+export async function setVirtualFunctions(
+  kernel: Kernel,
+  name: string,
+  count: number,
+): Promise<void> {
+  const answer = await kernel.writeFile(`${PCI}/devices/${name}/sriov_numvfs`, String(count))
+  accept('write sriov_numvfs', answer, `set the virtual functions of ${name} to ${count}`)
+}
 
 /** Let the kernel find a driver for a device that has none. */
 export const probeDriver = (kernel: Kernel, name: string): Promise<void> =>

@@ -72,6 +72,13 @@ export const EXPECTED: Readonly<Record<string, Outcomes>> = {
   'inventory.GetDevice': { ...noSuch('NO_SUCH_DEVICE'), 'foreign ids': 'OK' },
   'inventory.BindDevices': MOVES_DRIVERS,
   'inventory.UnbindDevices': MOVES_DRIVERS,
+  // Of devices without SR-IOV.
+  'inventory.SetVirtualFunctions': {
+    ...noSuch('NO_SUCH_DEVICE'),
+    'foreign ids': 'UNSUPPORTED',
+    'own ids, huge numbers': 'UNSUPPORTED',
+    'own ids, unaligned numbers': 'UNSUPPORTED',
+  },
   'inventory.WatchGroups': HARMLESS,
 
   'memory.RegisterMemory': MAKES,

@@ -165,6 +165,21 @@ describe('a device that the host uses is not taken, and the blocker names the us
     expect(await driverOf('0000:00:13.0')).toBe('native')
   })
 
+  test('a virtual function is not removed while the host uses it', async () => {
+    const sriov = `sriov = { total_vfs = 2, num_vfs = 1, first_group = 40, vf = { native_driver = "native", ${nic('addresses = ["10.0.0.2/24"]')} } }`
+    at = world(machineOf(fn(sriov)))
+
+    await expect(
+      at.domain.virtualFunctions.set(alice, { name: ADDRESS, count: 0 }),
+    ).rejects.toMatchObject({
+      reason: 'HOST_USES_DEVICE',
+      message: expect.stringMatching(
+        `^Cannot set the virtual functions of ${ADDRESS} to 0: .* is used by the host: eth0 is up`,
+      ),
+    })
+    expect((await at.domain.inventory.device(ADDRESS)).virtualFunctions).toHaveLength(1)
+  })
+
   test('a physical function is not taken from the host that uses a virtual one', async () => {
     const sriov = `sriov = { total_vfs = 2, num_vfs = 1, first_group = 40, vf = { native_driver = "native", ${nic('addresses = ["10.0.0.2/24"]')} } }`
     at = world(machineOf(fn(sriov)))

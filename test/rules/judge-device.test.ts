@@ -4,6 +4,7 @@ import {
   judgeEnable,
   judgeIrqs,
   judgeRegion,
+  judgeSriov,
   powerStateOf,
   type RegionFacts,
 } from '../../src/rules/causes/judge-device.ts'
@@ -198,5 +199,23 @@ describe('a device that does not open', () => {
     expect(found({ exists: false, isVfio: false })).toMatchObject({
       found: `${NAME} is not there any more`,
     })
+  })
+})
+
+describe('virtual functions that are not made', () => {
+  const found = (driver: string | undefined) =>
+    judgeSriov(NAME, { driver }).find(({ isSo }) => isSo)
+
+  test('need a driver, and one that makes them', () => {
+    expect(found(undefined)).toMatchObject({
+      cause: 'sriov-unsupported',
+      found: `${NAME} has no driver, and it is a driver that makes virtual functions`,
+    })
+    expect(found('ahci')).toMatchObject({ found: 'its driver ahci makes no virtual functions' })
+    expect(found('vfio-pci')).toMatchObject({ fix: expect.stringContaining('enable_sriov') })
+  })
+
+  test('of a device that is not there say nothing of its driver', () => {
+    expect(judgeSriov(NAME, undefined)).toEqual([{ cause: 'sriov-unsupported', isSo: false }])
   })
 })

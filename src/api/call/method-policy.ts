@@ -53,6 +53,7 @@ export const METHOD_POLICIES: {
     GetDevice: READ,
     BindDevices: ADMIN,
     UnbindDevices: ADMIN,
+    SetVirtualFunctions: ADMIN,
     WatchGroups: READ,
   },
   memory: {

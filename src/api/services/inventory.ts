@@ -92,6 +92,7 @@ const WHOLE = { hostUses: true } as const
 export const inventoryHandlers = ({
   inventory,
   binding,
+  virtualFunctions,
 }: Domain): Handlers<InventoryServiceHandlers> => ({
   ListGroups: async () => {
     const groups = (await inventory.groups(WHOLE)).map(groupToProto)
@@ -118,6 +119,10 @@ export const inventoryHandlers = ({
     const unbound = await binding.unbind(client, { devices, wholeGroup, force })
     return { devices: unbound.map(deviceToProto) }
   },
+
+  SetVirtualFunctions: async ({ name, count }, { client }) => ({
+    device: deviceToProto(await virtualFunctions.set(client, { name, count })),
+  }),
 
   WatchGroups: async function* (_request, { client, signal }) {
     for await (const event of inventory.watch(client, signal)) yield eventToProto(event)

@@ -1,5 +1,6 @@
-/** bind, unbind: moving devices between drivers. */
+/** bind, unbind, vfs: moving devices between drivers, and making virtual functions. */
 import type { Command } from 'commander'
+import { parseSmall } from '../numbers.ts'
 import { action, type CommandSession } from '../session.ts'
 import { devicesText } from './groups.ts'
 
@@ -27,6 +28,20 @@ const unbind = async (
   output.answer(response, () => devicesText(response.devices))
 }
 
+const vfs = async (
+  { client, output, signal }: CommandSession,
+  name: string,
+  count: number,
+): Promise<void> => {
+  const { device } = await client.inventory.setVirtualFunctions({ name, count }, { signal })
+  const names = device?.virtualFunctions ?? []
+  const made = await Promise.all(
+    names.map((each) => client.inventory.getDevice({ name: each }, { signal })),
+  )
+  const devices = [device, ...made.map((one) => one.device)].filter((each) => each !== null)
+  output.answer({ devices }, () => devicesText(devices))
+}
+
 export const addBindCommands = (program: Command): void => {
   program
     .command('bind')
@@ -45,4 +60,10 @@ export const addBindCommands = (program: Command): void => {
     .option('--force', 'also virtual functions of them that the host uses')
     .addHelpText('after', ABOUT)
     .action(action(unbind))
+  program
+    .command('vfs')
+    .description('make virtual functions of a physical one, or remove them with 0')
+    .argument('<device>', 'the PCI address of the physical function')
+    .argument('<count>', 'how many it is to have', parseSmall)
+    .action(action(vfs))
 }

@@ -1,5 +1,5 @@
 /**
- * Who uses a device that is about to change its driver: clients of the daemon, processes outside it, and
+ * Who uses a device that is about to change its driver, or to go: clients of the daemon, processes outside it, and
  * the host itself. The first two are refused, for the kernel would wait for them; the host may be forced.
  */
 
@@ -30,9 +30,8 @@ export class DeviceUsers {
   }
 
   /** No address space of the daemon has the device open, or its group in the kernel. */
-  requireNoClient(device: HostDevice): void {
+  requireNoClient(device: HostDevice, act: string = cannotMove(device)): void {
     const { name, group, driver } = device
-    const act = `Cannot move ${name} to another driver`
     const opener = this.#state.userOfDevice(name)
     if (opener !== undefined) {
       const { holder, fix } = holderOf(this.#state, opener.owner, 'close it first')
@@ -59,7 +58,12 @@ export class DeviceUsers {
   async requireUnused(device: HostDevice): Promise<void> {
     this.requireNoClient(device)
     await this.#requireNotHeld(device)
-    for (const vf of await this.#virtualFunctions(device)) await this.#requireUnusedVf(device, vf)
+    await this.requireUnusedVfs(device)
+  }
+
+  /** The same of the virtual functions of a physical one, which go. */
+  async requireUnusedVfs(pf: HostDevice, act: string = cannotMove(pf)): Promise<void> {
+    for (const vf of await this.virtualFunctionsOf(pf)) await this.#requireUnusedVf(pf, vf, act)
   }
 
   /**
@@ -100,7 +104,7 @@ export class DeviceUsers {
     const candidates = devices.filter(mayBeUsed)
     if (candidates.length === 0) return []
     const going = await Promise.all(
-      candidates.map(async (device) => ({ device, vfs: await this.#virtualFunctions(device) })),
+      candidates.map(async (device) => ({ device, vfs: await this.virtualFunctionsOf(device) })),
     )
     const facts = await hostFacts(
       this.#kernel,
@@ -123,7 +127,7 @@ export class DeviceUsers {
   }
 
   /** The driver of a PF takes its VFs with it, and waits for those that use them. */
-  async #virtualFunctions(device: HostDevice): Promise<HostDevice[]> {
+  async virtualFunctionsOf(device: HostDevice): Promise<HostDevice[]> {
     if (device.driver === undefined) return []
     const vfs = await Promise.all(
       device.virtualFunctions.map((name) => hostDevice(this.#kernel, name)),
@@ -131,24 +135,24 @@ export class DeviceUsers {
     return vfs.filter((vf) => vf !== undefined)
   }
 
-  async #requireUnusedVf(pf: HostDevice, vf: HostDevice): Promise<void> {
+  async #requireUnusedVf(pf: HostDevice, vf: HostDevice, act: string): Promise<void> {
     try {
-      this.requireNoClient(vf)
-      await this.#requireNotHeld(vf)
+      this.requireNoClient(vf, act)
+      await this.#requireNotHeld(vf, act)
     } catch (error) {
       if (!(error instanceof VfiodError)) throw error
       const owner = error.details.resource?.owner ?? ''
       const found = error.message.slice(error.message.indexOf(': ') + 2)
       throw inUse(
         pf,
-        `Cannot move ${pf.name} to another driver: its virtual function ${vf.name} would go with it, and ${found}`,
+        `${act}: its virtual function ${vf.name} would go with it, and ${found}`,
         owner,
         error.details.holder,
       )
     }
   }
 
-  async #requireNotHeld(device: HostDevice): Promise<void> {
+  async #requireNotHeld(device: HostDevice, act: string = cannotMove(device)): Promise<void> {
     if (!isVfioDriver(device)) return
     const { name, group } = device
     const nodes = await nodesOf(this.#kernel, group, [name])
@@ -157,12 +161,14 @@ export class DeviceUsers {
     const who = holdersText(holders)
     throw inUse(
       device,
-      `Cannot move ${name} to another driver: ${who} has ${nodes.join(' or ')} open, and the kernel would wait for that; close it there first`,
+      `${act}: ${who} has ${nodes.join(' or ')} open, and the kernel would wait for that; close it there first`,
       who,
       holderDetail(holders),
     )
   }
 }
+
+const cannotMove = ({ name }: HostDevice): string => `Cannot move ${name} to another driver`
 
 const DISPLAY = 0x03
 
@@ -182,16 +188,16 @@ const consoleUses = (facts: HostFacts, name: string): HostUse[] =>
   usesOf(facts, name).filter(({ kind }) => kind === 'console')
 
 /** The refusal to take from the host what it uses. */
-export function hostUses(used: readonly UsedByHost[]): VfiodError {
+export function hostUses(used: readonly UsedByHost[], refused?: string): VfiodError {
   const blockers = used.flatMap(({ name, uses }) => useBlockers(name, uses))
   const texts = blockers.map(({ subject, found, fix }) => `${subject} is ${found}; ${fix}`)
   const names = used.map(({ name }) => name)
   const [first = ''] = names
-  return new VfiodError(
-    'HOST_USES_DEVICE',
-    `Cannot move ${names.join(' and ')} to another driver: ${texts.join('; ')}`,
-    { blockers, resource: { type: 'device', name: first, owner: 'the host' } },
-  )
+  const act = refused ?? `Cannot move ${names.join(' and ')} to another driver`
+  return new VfiodError('HOST_USES_DEVICE', `${act}: ${texts.join('; ')}`, {
+    blockers,
+    resource: { type: 'device', name: first, owner: 'the host' },
+  })
 }
 
 function inUse(

@@ -78,6 +78,25 @@ export function judgeEnable(facts: EnableFacts): Verdict<CauseId>[] {
   return verdicts
 }
 
+/** For a write to sriov_numvfs; undefined for a device that is not there. */
+export function judgeSriov(
+  name: string,
+  device: { readonly driver: string | undefined } | undefined,
+): Verdict<CauseId>[] {
+  if (device === undefined) return ruledOut('sriov-unsupported')
+  const { driver } = device
+  const others = ruledOut<CauseId>('sysfs-missing')
+  if (driver === undefined) {
+    const found = `${name} has no driver, and it is a driver that makes virtual functions`
+    return [{ cause: 'sriov-unsupported', isSo: true, found }, ...others]
+  }
+  const found = `its driver ${driver} makes no virtual functions`
+  const fix = isVfioPci(driver)
+    ? 'write Y to /sys/module/vfio_pci/parameters/enable_sriov, or give it the driver of its vendor'
+    : 'give it a driver that does'
+  return [{ cause: 'sriov-unsupported', isSo: true, found, fix }, ...others]
+}
+
 /** Where type1 has attached the group already, its IOMMU is not the cause. */
 export const judgeOpenOfType1 = (): Verdict<CauseId>[] =>
   ruledOut(

@@ -95,6 +95,22 @@ export const HOST_CAUSES = {
     found: 'another driver took the device',
     fix: 'see what loads or binds it (udev, driverctl), and repeat the call',
   },
+  'sriov-unsupported': {
+    reason: 'UNSUPPORTED',
+    found: 'the device has no driver, or one that makes no virtual functions',
+    fix: 'give it the driver of its vendor, or vfio-pci with its parameter enable_sriov',
+  },
+  'sriov-busy': {
+    reason: 'DEVICE_IN_USE',
+    found: 'the device has virtual functions by now, or its driver uses it',
+    fix: 'list the device, and repeat the call',
+  },
+  'sriov-failed': {
+    reason: 'KERNEL_REFUSED',
+    found:
+      'the driver or the platform cannot have so many: for want of addresses or bus numbers, or by a setting of the driver',
+    fix: 'ask for fewer, and see the kernel log',
+  },
   'peer-exited': {
     reason: 'UNKNOWN_PEER',
     found: 'the process that connected has exited',

@@ -81,6 +81,18 @@ export const PROCESS_ROWS = {
     ENXIO: ['driver-refuses'],
     EAGAIN: ['driver-defers'],
   },
+  'write sriov_numvfs': {
+    ...SYSFS_WRITE,
+    ENOENT: ['sriov-unsupported', 'sysfs-missing'],
+    EBUSY: ['sriov-busy'],
+    EINVAL: ['sriov-failed'],
+    ERANGE: ['sriov-failed'],
+    EIO: ['sriov-failed'],
+    EAGAIN: ['sriov-failed'],
+    EOPNOTSUPP: ['sriov-failed'],
+    ENOSPC: ['sriov-failed'],
+    ETIMEDOUT: ['sriov-failed'],
+  },
   'look at the peer': {
     EMFILE: ['fds-exhausted'],
     ENFILE: ['host-files-exhausted'],
