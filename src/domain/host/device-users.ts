@@ -42,16 +42,8 @@ export class DeviceUsers {
         { client: opener.owner.id, space: opener.id },
       )
     }
-    const member = this.#state.member(group)
-    const user = this.#state.userOfGroup(group)
-    if (user === undefined || !member?.isAttached || driver === undefined) return
-    const { holder, fix } = holderOf(this.#state, user.owner, 'remove the group there first')
-    throw groupInUse(
-      group,
-      `${act}: its group ${group} is a member of address space "${user.id}" of ${holder}, which would lose its mappings; ${fix}`,
-      ownerText(user.owner),
-      { client: user.owner.id, space: user.id },
-    )
+    if (driver !== undefined)
+      this.#requireDetached(group, (member) => `${act}: ${member}, which would lose its mappings`)
   }
 
   /** No process outside the daemon has it open either: the kernel would wait for it without end. */
@@ -72,7 +64,11 @@ export class DeviceUsers {
    */
   async requireGroupFree(device: HostDevice, members: readonly HostDevice[]): Promise<void> {
     const { name, group } = device
-    this.#requireNotAttached(device)
+    const act = `Cannot give ${name} back to its usual driver`
+    this.#requireDetached(
+      group,
+      (member) => `${act}: ${member}, and until then the kernel lets no driver of the host have it`,
+    )
     const names = members.filter(isVfioDriver).map((member) => member.name)
     const nodes = await nodesOf(this.#kernel, group, names)
     const holders = await holdersOf(this.#kernel, nodes)
@@ -81,22 +77,22 @@ export class DeviceUsers {
     const paths = holderDetail(holders).paths?.join(' and ')
     throw groupInUse(
       group,
-      `Cannot give ${name} back to its usual driver: ${who} has ${paths} open, a device of the same group ${group}, and until then the kernel lets no driver of the host have one of the group; close it there first`,
+      `${act}: ${who} has ${paths} open, a device of the same group ${group}, and until then the kernel lets no driver of the host have one of the group; close it there first`,
       who,
       holderDetail(holders),
     )
   }
 
-  #requireNotAttached({ name, group }: HostDevice): void {
+  /** No address space has the group in the kernel; the refusal says of which it is a member. */
+  #requireDetached(group: number, refusal: (member: string) => string): void {
     const user = this.#state.userOfGroup(group)
     if (user === undefined || !this.#state.member(group)?.isAttached) return
     const { holder, fix } = holderOf(this.#state, user.owner, 'remove the group there first')
-    throw groupInUse(
-      group,
-      `Cannot give ${name} back to its usual driver: its group ${group} is a member of address space "${user.id}" of ${holder}, and until then the kernel lets no driver of the host have it; ${fix}`,
-      ownerText(user.owner),
-      { client: user.owner.id, space: user.id },
-    )
+    const member = `its group ${group} is a member of address space "${user.id}" of ${holder}`
+    throw groupInUse(group, `${refusal(member)}; ${fix}`, ownerText(user.owner), {
+      client: user.owner.id,
+      space: user.id,
+    })
   }
 
   /** What the host uses the devices for; those that it does not use are left out. */
