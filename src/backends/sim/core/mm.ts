@@ -1,7 +1,7 @@
 /** An mm_struct: the memory map of a process, which pinned pages are charged to. */
 
 import { accessAt, type Segment } from '../../../os/memory.ts'
-import { isThere } from '../../../os/pieces.ts'
+import { isThere, type MemoryPiece } from '../../../os/pieces.ts'
 
 /** All processes of one user: iommufd charges them together. */
 export class User {
@@ -13,6 +13,8 @@ export interface DeviceMemory {
   readonly segment: Segment
   /** Whether the device decodes it now. */
   isDecoded(): boolean
+  /** What the DMA of a peer reaches there: registers, where plain memory would not do. */
+  piece?(offset: number, length: number): MemoryPiece
 }
 
 export class Mm {

@@ -7,7 +7,10 @@
 
 import { dataView } from '../../../abi/layout.ts'
 import { U64_MAX } from '../../../base/units.ts'
+import type { MapRequest } from '../../../kernel/port.ts'
+import type { Segment } from '../../../os/memory.ts'
 import type { RegisterBus, Registers } from './registers.ts'
+import { SharedPages } from './shared-pages.ts'
 
 const ID = 0x010000ed
 const REG = {
@@ -36,6 +39,7 @@ const IRQ_DMA = 0x100
 
 const BUFFER_START = 0x40000n
 const BUFFER_SIZE = 4096
+const BAR_SIZE = 1 << 20
 
 const factorialOf = (value: number): number => {
   let product = 1
@@ -59,6 +63,8 @@ export class Edu implements Registers {
   #count = 0n
   #command = 0n
   #isStopped = false
+  /** What a mapping shows to a processor, which does not reach the registers by it: all ones. */
+  #shown: SharedPages | undefined
 
   constructor(bus: RegisterBus) {
     this.#bus = bus
@@ -75,6 +81,12 @@ export class Edu implements Registers {
     const value = isTaken(offset, into.length) ? this.#get(offset) : U64_MAX
     const bytes = new Uint8Array(new BigUint64Array([value]).buffer)
     into.set(bytes.subarray(0, into.length))
+  }
+
+  map(_bar: number, request: MapRequest): Promise<Segment | number> {
+    this.#shown ??= new SharedPages(BAR_SIZE)
+    this.#shown.view(0, BAR_SIZE).fill(0xff)
+    return this.#shown.map(request)
   }
 
   write(_bar: number, offset: number, from: Uint8Array): void {

@@ -5,7 +5,7 @@ import { ERRNO } from '../../../base/errno.ts'
 import { PAGE_SIZE } from '../../../base/units.ts'
 import { type MemoryPiece, pieceAt } from '../../../os/pieces.ts'
 import { type Pin, pinPages } from '../../../os/pin.ts'
-import type { Mm } from '../core/mm.ts'
+import type { DeviceMemory, Mm } from '../core/mm.ts'
 import { DirtyBitmap } from './dirty-bitmap.ts'
 import { PageCounts } from './page-counts.ts'
 
@@ -30,6 +30,8 @@ export class Mapping {
   readonly external = new PageCounts()
   /** The pages themselves, once the vaddr may lead elsewhere. */
   #pin: Pin | undefined
+  /** The part of a device that the page table leads to, also once it is mapped nowhere else. */
+  #peer: { readonly memory: DeviceMemory; readonly offset: number } | undefined
 
   constructor(
     at: { readonly iova: bigint; readonly size: bigint; readonly vaddr: bigint },
@@ -79,6 +81,12 @@ export class Mapping {
     return there
   }
 
+  /** It is in the page table: what it leads to is decided. */
+  resolve(mm: Mm): void {
+    const memory = mm.deviceMemoryAt(this.vaddr)
+    if (memory) this.#peer = { memory, offset: Number(this.vaddr - memory.segment.address) }
+  }
+
   /** From here on the vaddr may be unmapped; the pages stay what they are. */
   holdPages(): void {
     this.#pin ??= pinPages(this.vaddr, Number(this.size))
@@ -86,6 +94,8 @@ export class Mapping {
 
   /** The memory that the device reaches at an offset of the mapping. */
   piece(offset: bigint, length: number): MemoryPiece | undefined {
+    const peer = this.#peer?.memory.piece?.(this.#peer.offset + Number(offset), length)
+    if (peer) return peer
     if (this.#pin) return this.#pin.piece(Number(offset), length)
     return pieceAt(this.vaddr + offset, length)
   }

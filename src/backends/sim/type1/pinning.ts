@@ -31,6 +31,7 @@ export const pin = (mapping: Mapping, caller: Mm): number => {
   if (charged < 0) return charged
   mapping.lockedPages = pages
   mapping.isIommuMapped = true
+  mapping.resolve(caller)
   return 0
 }
 

@@ -8,6 +8,7 @@ import {
 import { ERRNO } from '../../../../base/errno.ts'
 import { PAGE_SIZE } from '../../../../base/units.ts'
 import type { MapRequest } from '../../../../kernel/port.ts'
+import type { MemoryPiece } from '../../../../os/pieces.ts'
 import type { DeviceMemory } from '../../core/mm.ts'
 import type { BarSpec } from '../../spec/machine-spec.ts'
 import type { PciFunction } from './pci-function.ts'
@@ -30,6 +31,14 @@ export const readRegion = (pci: PciFunction, into: Uint8Array, offset: bigint): 
   if (index === MIG_V1_REGION_INDEX) return pci.vendor?.v1?.read(into, Number(at)) ?? -ERRNO.EINVAL
   if (index >= VFIO_PCI_NUM_REGIONS) return -ERRNO.EINVAL
   if (index === VFIO_PCI_CONFIG_REGION_INDEX) return pci.config.read(Number(at), into)
+  return readBar(pci, into, { index, at })
+}
+
+const readBar = (
+  pci: PciFunction,
+  into: Uint8Array,
+  { index, at }: { readonly index: number; readonly at: bigint },
+): number => {
   const length = barLength(pci, index, at, into.length)
   if (length < 0) return length
   return eachAccess(Number(at), into.subarray(0, length), (where, piece) =>
@@ -74,8 +83,22 @@ export const mapRegion = async (
   if (bar === undefined || !isMappable(bar) || at + request.length > bar.size) return -ERRNO.EINVAL
   const segment = (await pci.registers.map?.(index, within)) ?? -ERRNO.ENODEV
   if (typeof segment === 'number') return segment
-  return { segment, isDecoded: () => pci.config.isMemoryEnabled }
+  return {
+    segment,
+    isDecoded: () => pci.config.isMemoryEnabled,
+    piece: (offset, length) => peerPiece(pci, { index, at: at + BigInt(offset), length }),
+  }
 }
+
+/** What a peer reads and writes there: the registers, where the function decodes them. */
+const peerPiece = (
+  pci: PciFunction,
+  where: { readonly index: number; readonly at: bigint; readonly length: number },
+): MemoryPiece => ({
+  length: where.length,
+  read: (into) => !pci.isLost && readBar(pci, into, where) === into.length,
+  write: (from) => !pci.isLost && writeBar(pci, from, where) === from.length,
+})
 
 /** Less than a page cannot be mapped without its neighbours. */
 export const isMappable = ({ kind, size }: BarSpec): boolean => kind !== 'io' && size >= PAGE_SIZE
