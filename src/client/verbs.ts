@@ -50,14 +50,17 @@ export const armEventfds = async (
   sendFds(ticketOf(await client.device.setIrqEventfds(request, options)), eventfds)
 
 /** A range to map; readable and writable for devices from offset 0 unless it says otherwise. */
-export interface MapRange {
+export type MapRange = {
   readonly iova: bigint
   /** Bytes. */
   readonly length: bigint
-  readonly memoryId: string
   readonly offset?: bigint
   readonly access?: NonNullable<MapItem['access']>
-}
+} & (
+  | { readonly memoryId: string }
+  /** A part of an open device, for the DMA of its peers. */
+  | { readonly region: { readonly device: string; readonly region: number } }
+)
 
 /** Maps every range; throws the refusal of the first that is refused, with the others done. */
 export const mapAll = async (
@@ -66,10 +69,10 @@ export const mapAll = async (
   ranges: readonly MapRange[],
   options: CallOptions = {},
 ): Promise<void> => {
-  const items = ranges.map(({ iova, length, memoryId, offset = 0n, access }) => ({
+  const items = ranges.map(({ iova, length, offset = 0n, access, ...source }) => ({
     iova: String(iova),
     length: String(length),
-    memoryId,
+    ...source,
     offset: String(offset),
     access: access ?? 'ACCESS_READ_WRITE',
   }))

@@ -99,9 +99,10 @@ export function createDomain(parts: {
   const claims = new GroupClaims()
   const spaces = new Spaces({
     ...{ kernel, inventory, state, quotas, memories, log, claims, patienceMs },
+    regionOf: (client, space, at) => devices.regionOf(client, space, at),
   })
   watchMembers({ state, spaces, everyMs: reconcileMs })
-  const devices = new Devices({
+  const devices: Devices = new Devices({
     kernel,
     inventory,
     state,

@@ -113,6 +113,19 @@ function decodeApertures(info: Uint8Array, offset: number): IovaRange[] {
   })
 }
 
+/** What a range of iovas leads to. */
+export interface MapTarget {
+  readonly vaddr: Vaddr
+  readonly access: Access
+}
+
+const mapAct = (range: IovaRange): string => `map iova ${rangeText(range)}`
+
+const mapValues = (range: IovaRange, { vaddr, access }: MapTarget) => ({
+  ...{ flags: MAP_FLAGS[access], vaddr },
+  ...iovaAndSize(range),
+})
+
 /**
  * Map memory of this process for device DMA: all of it or nothing. The memory must stay mapped at
  * `vaddr` for as long as the mapping lives; its pages are pinned and charged to this process.
@@ -121,10 +134,21 @@ export async function mapDma(
   kernel: Kernel,
   containerFd: ContainerFd,
   range: IovaRange,
-  to: { readonly vaddr: Vaddr; readonly access: Access },
+  to: MapTarget,
 ): Promise<void> {
-  const values = { flags: MAP_FLAGS[to.access], vaddr: to.vaddr, ...iovaAndSize(range) }
-  await request(kernel, containerFd, VFIO_IOMMU_MAP_DMA, values, `map iova ${rangeText(range)}`)
+  await request(kernel, containerFd, VFIO_IOMMU_MAP_DMA, mapValues(range, to), mapAct(range))
+}
+
+const MAP_REGION = named('VFIO_IOMMU_MAP_DMA of a region', VFIO_IOMMU_MAP_DMA)
+
+/** The same for a part of a device that is mapped at the vaddr: no memory is pinned or locked. */
+export async function mapRegionDma(
+  kernel: Kernel,
+  containerFd: ContainerFd,
+  range: IovaRange,
+  to: MapTarget,
+): Promise<void> {
+  await request(kernel, containerFd, MAP_REGION, mapValues(range, to), mapAct(range))
 }
 
 const UPDATE_VADDR = named('VFIO_DMA_MAP_FLAG_VADDR', VFIO_IOMMU_MAP_DMA)

@@ -1,5 +1,6 @@
 /** Typed calls on a device fd: what it has, its regions, its interrupts, its reset. */
 
+import { capabilities } from '../abi/caps.ts'
 import {
   VFIO_DEVICE_FLAGS_PCI,
   VFIO_DEVICE_FLAGS_RESET,
@@ -20,15 +21,21 @@ import {
   VFIO_PCI_CONFIG_REGION_INDEX,
   VFIO_PCI_ERR_IRQ_INDEX,
   VFIO_PCI_REQ_IRQ_INDEX,
+  VFIO_REGION_INFO_CAP_SPARSE_MMAP,
+  VFIO_REGION_INFO_FLAG_CAPS,
   VFIO_REGION_INFO_FLAG_MMAP,
   VFIO_REGION_INFO_FLAG_READ,
   VFIO_REGION_INFO_FLAG_WRITE,
+  vfio_region_info,
+  vfio_region_info_cap_sparse_mmap,
+  vfio_region_sparse_mmap_area,
 } from '../abi/device.ts'
 import { dataView } from '../abi/layout.ts'
 import { type DeviceFd, hex } from '../base/units.ts'
+import type { Segment } from '../os/memory.ts'
 import type { Kernel } from './port.ts'
-import { accept, short } from './refusal.ts'
-import { request, unless } from './request.ts'
+import { accept, refusal, short } from './refusal.ts'
+import { request, requestWhole, unless } from './request.ts'
 
 export interface DeviceFlags {
   readonly isPci: boolean
@@ -49,6 +56,12 @@ export async function deviceInfo(kernel: Kernel, deviceFd: DeviceFd): Promise<De
   }
 }
 
+/** A part of a region, in bytes from the start of the region. */
+export interface RegionArea {
+  readonly offset: bigint
+  readonly length: bigint
+}
+
 export interface Region {
   readonly index: number
   /** Bytes; zero for a region that the device does not have. */
@@ -58,6 +71,8 @@ export interface Region {
   readonly isReadable: boolean
   readonly isWritable: boolean
   readonly isMappable: boolean
+  /** What of it can be mapped: all of a mappable region, or the areas that the kernel names. */
+  readonly areas: readonly RegionArea[]
 }
 
 /** One region; undefined for an index that this device does not implement (EINVAL, as VGA may be). */
@@ -67,18 +82,52 @@ export async function regionInfo(
   index: number,
 ): Promise<Region | undefined> {
   const act = `read the information of region ${index}`
-  const asked = request(kernel, deviceFd, VFIO_DEVICE_GET_REGION_INFO, { index }, act)
+  const asked = requestWhole(kernel, deviceFd, VFIO_DEVICE_GET_REGION_INFO, { index }, act)
   const info = await unless('EINVAL', asked)
   if (info === undefined) return undefined
-  const { flags, size, offset } = info
+  const { flags, size, offset } = vfio_region_info.decode(info)
+  const isMappable = (flags & VFIO_REGION_INFO_FLAG_MMAP) !== 0
   return {
     index,
     size,
     fdOffset: offset,
     isReadable: (flags & VFIO_REGION_INFO_FLAG_READ) !== 0,
     isWritable: (flags & VFIO_REGION_INFO_FLAG_WRITE) !== 0,
-    isMappable: (flags & VFIO_REGION_INFO_FLAG_MMAP) !== 0,
+    isMappable,
+    areas: isMappable ? (sparseAreas(info) ?? [{ offset: 0n, length: size }]) : [],
   }
+}
+
+/** vfio.h: struct vfio_region_info_cap_sparse_mmap; undefined where the region has none. */
+function sparseAreas(info: Uint8Array): RegionArea[] | undefined {
+  const { flags, cap_offset } = vfio_region_info.decode(info)
+  const start = (flags & VFIO_REGION_INFO_FLAG_CAPS) === 0 ? 0 : cap_offset
+  for (const { id, offset: at } of capabilities(info, start)) {
+    if (id !== VFIO_REGION_INFO_CAP_SPARSE_MMAP) continue
+    const { nr_areas } = vfio_region_info_cap_sparse_mmap.decode(info, at)
+    const first = at + vfio_region_info_cap_sparse_mmap.size
+    return Array.from({ length: nr_areas }, (_, index) => {
+      const where = first + index * vfio_region_sparse_mmap_area.size
+      const { offset, size } = vfio_region_sparse_mmap_area.decode(info, where)
+      return { offset, length: size }
+    })
+  }
+  return undefined
+}
+
+/** Map an area of a region into this process: whole pages, and not longer than the area. */
+export async function mapArea(
+  kernel: Kernel,
+  deviceFd: DeviceFd,
+  { region, area }: { readonly region: Region; readonly area: RegionArea },
+): Promise<Segment> {
+  const segment = await kernel.mmap(deviceFd, {
+    offset: region.fdOffset + area.offset,
+    length: area.length,
+    access: region.isWritable ? 'read-write' : 'read',
+  })
+  if (typeof segment !== 'number') return segment
+  throw refusal('mmap of a region', segment, `map region ${region.index} of the device`)
 }
 
 /** The IRQ indexes of a PCI device by which the host speaks to its user, each with one vector. */

@@ -46,7 +46,11 @@ const CONFIG_REGION = 7
 /** The part of the configuration space that every PCI function has. */
 const CONFIG_LENGTH = 256
 
-async function configOf(kernel: Kernel, { fd, regions }: Opened): Promise<Uint8Array | undefined> {
+/** The first 256 bytes of its configuration space; undefined where they cannot be read. */
+export async function configOf(
+  kernel: Kernel,
+  { fd, regions }: Opened,
+): Promise<Uint8Array | undefined> {
   const region = regions.find(({ index }) => index === CONFIG_REGION)
   if (region === undefined || region.size < BigInt(CONFIG_LENGTH)) return undefined
   const config = new Uint8Array(CONFIG_LENGTH)

@@ -210,7 +210,7 @@ describe('a feature', () => {
 describe('a region access that moves fewer bytes than asked', () => {
   const region = {
     ...{ index: 0, size: 64n, fdOffset: 0n },
-    ...{ isReadable: true, isWritable: true, isMappable: false },
+    ...{ isReadable: true, isWritable: true, isMappable: false, areas: [] },
   }
   const kernel = { pread: async () => 2, pwrite: async () => 2 } as unknown as Kernel
 

@@ -23,7 +23,7 @@ const matches = (text: string, pattern: RegExp): string[] =>
 const named = ({ text }: { readonly text: string }): string[] => [
   ...matches(text, /\b(?:accept|refusal|write)\(\s*(?:kernel,\s*)?'([^']+)'/g),
   ...matches(text, /\bconst op(?:eration)? = '([^']+)'/g),
-  ...matches(text, /\bnamed\('(\w+)'/g),
+  ...matches(text, /\bnamed\('([^']+)'/g),
   ...matches(text, /\bcName: '(\w+)'/g),
 ]
 
@@ -124,6 +124,8 @@ const LINUX: Readonly<Record<KernelOperation, string>> = {
   VFIO_IOMMU_GET_INFO: 'EINVAL ENODEV ENOMEM',
   VFIO_IOMMU_MAP_DMA:
     'EINVAL EOVERFLOW EEXIST ENOSPC ENODEV EFAULT ENOMEM ERANGE EOPNOTSUPP EADDRINUSE EPERM',
+  'VFIO_IOMMU_MAP_DMA of a region':
+    'EINVAL EOVERFLOW EEXIST ENOSPC ENODEV EFAULT ENOMEM ERANGE EOPNOTSUPP EADDRINUSE EPERM',
   VFIO_DMA_MAP_FLAG_VADDR: 'EINVAL EOVERFLOW ENOENT EBUSY EOPNOTSUPP ENOMEM ENODEV',
   VFIO_IOMMU_UNMAP_DMA: 'EINVAL EOVERFLOW ENOENT EBUSY ENODEV ENOMEM',
   VFIO_DMA_UNMAP_FLAG_VADDR: 'EINVAL EOVERFLOW EBUSY EOPNOTSUPP ENODEV',
@@ -150,6 +152,7 @@ const LINUX: Readonly<Record<KernelOperation, string>> = {
   VFIO_MIG_GET_PRECOPY_INFO: 'EINVAL ENODEV ENOTTY EIO ENOMEM',
   'pread of a region': 'EIO EBUSY EINVAL ENOMEM ENODEV ENXIO',
   'pwrite of a region': 'EIO EBUSY EINVAL ENOMEM ENODEV ENXIO',
+  'mmap of a region': 'EACCES EAGAIN EINVAL ENFILE ENODEV ENOMEM EOVERFLOW EPERM EBUSY',
   'read of data_fd': 'EINVAL ENODEV EIO ENOMEM ESPIPE',
   'write of data_fd': 'EINVAL ENODEV EIO ENOMEM ENOSPC E2BIG EOPNOTSUPP ESPIPE',
   exportFd: 'EBADF EMFILE EOPNOTSUPP',

@@ -3,7 +3,8 @@
 import { readFileSync } from 'node:fs'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { EVENT_KINDS, type Event, eventOf } from '../../src/domain/state/events.ts'
-import { EDU, readySpace, type World, world } from './machine.ts'
+import { EDU, OTHER_EDU, readySpace, type World, world } from './machine.ts'
+import { command, DECODING_OFF, map, peers, region } from './peer-machine.ts'
 import { alice, bob, person } from './people.ts'
 
 let at: World
@@ -119,6 +120,9 @@ describe('an event', () => {
     await expect.poll(kinds).toContain('handover-expired')
     await at.domain.adopt(bob, at.domain.handOver(alice, 1000).token)
     await at.domain.spaces.create(bob, 'last')
+    await peers(at, bob, [OTHER_EDU], 'peers')
+    await map(at, bob, region(), 'peers')
+    await command(at, bob, OTHER_EDU, DECODING_OFF)
     await loseDevice()
     await at.domain.expireLease(bob, 'its lease ran out')
     expect([...new Set(kinds())].sort()).toEqual([...EVENT_KINDS].sort())

@@ -12,6 +12,7 @@ import { vendorMachine } from '../contract/vendor-machine.ts'
 import { describeModes, MODES, type Mode, TYPE1 } from '../modes.ts'
 import { busMachine, FIRST, SECOND } from './bus-machine.ts'
 import { EDU, EDU_GROUP, type World, world } from './machine.ts'
+import { command, DECODING_OFF, DECODING_ON } from './peer-machine.ts'
 import { alice, bob } from './people.ts'
 import { requireRightBooks, WatchedKernel } from './watched-kernel.ts'
 
@@ -57,7 +58,27 @@ interface Case {
   /** Where it is offered; in every mode when missing. */
   readonly modes?: readonly Mode[]
   readonly before: () => Promise<unknown>
+  /** Whether a refusal may leave a part of it done: mappings of regions that were removed are. */
+  readonly canStop?: boolean
   readonly operation: () => Promise<unknown>
+}
+
+const regionItem = (page: bigint) => ({
+  ...{ iova: page * PAGE, length: PAGE, offset: page * PAGE },
+  ...{ device: EDU, region: 0, access: 'read-write' as const },
+})
+
+const openEdu = async () => {
+  await at.domain.devices.open(alice, 'space', EDU)
+  await command(at, alice, EDU, DECODING_ON)
+}
+
+async function withRegion(): Promise<void> {
+  await bindEdu()
+  await mapped(EDU_GROUP)
+  await openEdu()
+  const items = [regionItem(6n), regionItem(7n)]
+  await at.domain.spaces.map(alice, 'space', { items, allOrNothing: true })
 }
 
 const readAndUnmap = async () => {
@@ -122,6 +143,33 @@ const CASES: readonly Case[] = [
     operation: readAndUnmap,
   },
   {
+    name: 'Map of a region, with memory',
+    modes: [TYPE1],
+    before: () =>
+      bindEdu()
+        .then(() => mapped(EDU_GROUP))
+        .then(openEdu),
+    operation: () =>
+      at.domain.spaces.map(alice, 'space', {
+        items: [item(3n), regionItem(4n), regionItem(5n)],
+        allOrNothing: true,
+      }),
+  },
+  {
+    name: 'WriteRegion that removes mappings of a region',
+    modes: [TYPE1],
+    canStop: true,
+    before: withRegion,
+    operation: () => command(at, alice, EDU, DECODING_OFF),
+  },
+  {
+    name: 'CloseDevice with mappings of a region',
+    modes: [TYPE1],
+    canStop: true,
+    before: withRegion,
+    operation: () => at.domain.devices.close(alice, EDU),
+  },
+  {
     name: 'OpenDevice with a hot reset',
     machine: busMachine,
     before: () => space(FIRST.group),
@@ -163,7 +211,7 @@ const CASES: readonly Case[] = [
 ]
 
 const memfds = (): number =>
-  readFileSync('/proc/self/maps', 'utf8').match(/memfd:vfiod/g)?.length ?? 0
+  readFileSync('/proc/self/maps', 'utf8').match(/memfd:vfiod:/g)?.length ?? 0
 
 /** What tests of other files have left in this process, which they share. */
 let othersMemfds = 0
@@ -179,7 +227,7 @@ const driver = async () => (await at.domain.inventory.device(EDU)).driver
 /** Runs the operation with one call failed; answers how many calls there were. */
 async function run(
   mode: Mode,
-  { machine, before, operation }: Case,
+  { machine, before, operation, canStop = false }: Case,
   fault?: { readonly call: number; readonly errno: number },
 ): Promise<number> {
   const watched = new WatchedKernel()
@@ -194,7 +242,7 @@ async function run(
 
   if (outcome instanceof VfiodError) {
     expect(outcome.reason).not.toBe('BUG')
-    if (!outcome.message.includes('could not be undone')) {
+    if (!canStop && !outcome.message.includes('could not be undone')) {
       expect(listed()).toEqual(was)
       if (machine === undefined) expect(await driver()).toBe(hadDriver)
     }
@@ -203,6 +251,7 @@ async function run(
   await at.domain.releaseAll('the round is over')
   requireRightBooks(at)
   expect([...watched.openFds], 'open fds').toEqual([])
+  expect([...watched.segments], 'mapped regions').toEqual([])
   expect(at.pinned(), 'locked pages').toBe(0n)
   // Memory is unmapped on another thread.
   await expect.poll(memfds, { interval: 1 }).toBeLessThanOrEqual(othersMemfds)

@@ -333,7 +333,7 @@ describeModes('a hot reset', (mode) => {
       await open(alice, FIRST)
       await mark(alice, FIRST)
 
-      const hit = await reset(alice, FIRST)
+      const { devices: hit } = await reset(alice, FIRST)
 
       expect(hit.map(({ name, space, isOpen }) => [name, space?.id, isOpen])).toEqual([
         [FIRST.name, 'alice', true],

@@ -5,6 +5,7 @@
 
 import fc from 'fast-check'
 import { VfiodError } from '../../src/base/error.ts'
+import { TYPE1 } from '../modes.ts'
 import { EDU, EDU_GROUP, MTTY, OTHER_EDU, OTHER_EDU_GROUP, type World } from './machine.ts'
 import { alice, bob } from './people.ts'
 
@@ -25,6 +26,18 @@ const mapItem = fc.record({
   offset: page.map((n) => n * PAGE),
   access: fc.constantFrom('read', 'write', 'read-write'),
 })
+
+const regionItem = fc.record({
+  iova: page.map((n) => n * PAGE),
+  length: fc.constantFrom(PAGE, 2n * PAGE),
+  device: fc.constantFrom(EDU, OTHER_EDU),
+  region: fc.constantFrom(0, 0, 0, 7),
+  offset: page.map((n) => n * PAGE),
+  access: fc.constantFrom('read', 'write', 'read-write'),
+})
+
+/** COMMAND with memory decoding on, and off. */
+const command = fc.constantFrom(6, 6, 4)
 
 const piece = fc.record({
   iova: page.map((n) => n * PAGE),
@@ -98,6 +111,21 @@ const operations: readonly fc.WeightedArbitrary<Operation>[] = [
       [client, spaceId, fc.array(mapItem, { minLength: 1, maxLength: 4 }), fc.boolean()],
       ({ domain }, who, id, items, allOrNothing) =>
         domain.spaces.map(who, id, { items, allOrNothing }),
+    ),
+  },
+  {
+    weight: 4,
+    arbitrary: on(
+      [client, spaceId, fc.array(fc.oneof(regionItem, mapItem), { minLength: 1, maxLength: 3 })],
+      ({ domain }, who, id, items) => domain.spaces.map(who, id, { items, allOrNothing: false }),
+    ),
+  },
+  {
+    weight: 2,
+    arbitrary: on([client, edu, command], ({ domain }, who, [name], value) =>
+      domain.devices.write(who, {
+        ...{ name, region: 7, offset: 4n, data: new Uint8Array([value, 0]) },
+      }),
     ),
   },
   {
@@ -178,13 +206,21 @@ export const runs = fc.record({
   concurrency: fc.constantFrom(1, 1, 3),
 })
 
-/** What a run begins with: two spaces, one with an IOMMU and one without, memory and open devices. */
-export async function settle({ domain }: World): Promise<void> {
+/**
+ * What a run begins with: two spaces, one with an IOMMU and one without, memory, open devices, and a
+ * mapping of a region where there are such mappings.
+ */
+export async function settle({ domain, mode }: World): Promise<void> {
   await domain.binding.bind(alice, { devices: [EDU], driver: undefined, wholeGroup: false })
   await domain.memories.allocate(alice, { id: 'ram', length: 16n * PAGE, hugePage: undefined })
   await domain.spaces.create(alice, 'a')
   await domain.spaces.addGroup(alice, 'a', EDU_GROUP)
   await domain.devices.open(alice, 'a', EDU)
+  if (mode === TYPE1) {
+    const source = { device: EDU, region: 0, offset: 0n, access: 'read-write' } as const
+    const items = [{ iova: 8n * PAGE, length: PAGE, ...source }]
+    await domain.spaces.map(alice, 'a', { items, allOrNothing: true })
+  }
   await domain.spaces.create(alice, 'b')
   await domain.spaces.addGroup(alice, 'b', (await domain.inventory.device(MTTY)).group)
   await domain.devices.open(alice, 'b', MTTY)

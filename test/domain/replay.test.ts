@@ -48,12 +48,13 @@ describeModes('changes that were written down', (mode) => {
       await at.domain.releaseAll('the run is over')
       requireRightBooks(at)
       expect([...watched.openFds]).toEqual([])
+      expect([...watched.segments]).toEqual([])
     })
     await fc.assert(property, { numRuns: RUNS, seed: SEED, endOnFailure: true })
 
     // The runs are worth something only if they get far.
     const reached = ['mapped', 'unmapped', 'device-opened', 'session-opened', 'adopted', 'released']
-    const ofType1 = mode === TYPE1 ? ['remapped', 'tracking-started'] : []
+    const ofType1 = mode === TYPE1 ? ['remapped', 'tracking-started', 'regions-unmapped'] : []
     expect([...kinds]).toEqual(expect.arrayContaining([...reached, ...ofType1]))
   })
 })

@@ -16,6 +16,8 @@ export class WatchedKernel {
   /** What was opened. */
   readonly paths: string[] = []
   readonly openFds = new Set<number>()
+  /** What is mapped of devices. */
+  readonly segments = new Set<object>()
   #failing: ((call: number) => number | undefined) | undefined
 
   /** Count from zero, and fail the calls for which this answers an errno. */
@@ -40,14 +42,17 @@ export class WatchedKernel {
     this.calls += 1
     this.names.push(name)
     if (name === 'open') this.paths.push(args[0] as string)
-    // An fd is closed whatever close(2) says.
+    // An fd is closed whatever close(2) says, and so is what is unmapped.
+    const ends = name === 'close' || name === 'munmap'
     if (name === 'close') this.openFds.delete(args[0] as number)
-    if (errno !== undefined && name !== 'close') return -errno
+    if (name === 'munmap') this.segments.delete(args[0] as object)
+    if (errno !== undefined && !ends) return -errno
     const method = kernel[name as keyof Kernel] as (...args: unknown[]) => Promise<unknown>
     const answer = await method.apply(kernel, args)
     const makesFd = name === 'open' || args[1] === VFIO_GROUP_GET_DEVICE_FD.number
     if (makesFd && typeof answer === 'number' && answer >= 0) this.openFds.add(answer)
-    return name === 'close' && errno !== undefined ? -errno : answer
+    if (name === 'mmap' && typeof answer === 'object' && answer) this.segments.add(answer)
+    return ends && errno !== undefined ? -errno : answer
   }
 }
 
@@ -78,6 +83,6 @@ export function requireRightBooks(at: World): void {
         return pins && isAttached && (mode.vfioContainer === 'type1' || isOpen)
       }),
     )
-    .reduce((sum, { mappings }) => sum + mappings.bytes, 0n)
+    .reduce((sum, { mappings }) => sum + (mappings.price.locked_bytes ?? 0n), 0n)
   expect(at.pinned() * 0x1000n).toBe(pinned)
 }

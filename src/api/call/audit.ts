@@ -24,6 +24,8 @@ interface Range {
   readonly iova?: string
   readonly length?: string
   readonly memoryId?: string
+  /** Of a device, instead of memory. */
+  readonly region?: { readonly device?: string; readonly region?: number } | null
   /** A number where the proto has no name for it. */
   readonly access?: string | number
 }
@@ -33,11 +35,12 @@ interface Result {
   readonly reason?: string
 }
 
-/** `0x100000+0x1000 guest read-write`. */
-const rangeText = ({ iova, length, memoryId = '', access = '' }: Range): string => {
+/** `0x100000+0x1000 guest read-write`, or `0x100000+0x1000 0000:00:04.0#0 read-write` of a region. */
+const rangeText = ({ iova, length, memoryId = '', region, access = '' }: Range): string => {
+  const source = region ? `${region.device ?? ''}#${region.region ?? 0}` : memoryId
   const rights = String(access).replace('ACCESS_', '').toLowerCase().replace('_', '-')
   const range = `${hex(BigInt(iova ?? 0))}+${hex(BigInt(length ?? 0))}`
-  return [range, memoryId, rights].filter((word) => word !== '').join(' ')
+  return [range, source, rights].filter((word) => word !== '').join(' ')
 }
 
 /** The first of them as text, and how many there are where that is more. */

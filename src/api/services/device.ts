@@ -109,10 +109,9 @@ export const deviceHandlers = (
     return { device: deviceToProto(await devices.open(client, spaceId, name, options), devices) }
   },
 
-  CloseDevice: async ({ name }, { client }) => {
-    await devices.close(client, name)
-    return {}
-  },
+  CloseDevice: async ({ name }, { client }) => ({
+    mappingsRemoved: await devices.close(client, name),
+  }),
 
   GetDeviceInfo: async ({ name }, { client }) => ({
     device: deviceToProto(devices.find(client, name), devices),
@@ -123,15 +122,15 @@ export const deviceHandlers = (
   }),
 
   WriteRegion: async ({ name, region, offset, data }, { client }) => {
-    await devices.write(client, { name, region, offset: u64('offset', offset), data })
+    const at = { name, region, offset: u64('offset', offset), data }
+    const mappingsRemoved = await devices.write(client, at)
     writes.count(client, { name, region, bytes: data.length })
-    return {}
+    return { mappingsRemoved }
   },
 
-  ResetDevice: async ({ name }, { client }) => {
-    await devices.reset(client, name)
-    return {}
-  },
+  ResetDevice: async ({ name }, { client }) => ({
+    mappingsRemoved: await devices.reset(client, name),
+  }),
 
   GetHotReset: async ({ name, withOpen }, { client }) => {
     const { devices: hit, blockers } = await devices.hotResets.look(client, name, withOpen)
@@ -142,9 +141,10 @@ export const deviceHandlers = (
     }
   },
 
-  HotResetDevice: async ({ name, withOpen }, { client }) => ({
-    devices: (await devices.hotReset(client, name, withOpen)).map(affectedToProto),
-  }),
+  HotResetDevice: async ({ name, withOpen }, { client }) => {
+    const { devices: hit, removed } = await devices.hotReset(client, name, withOpen)
+    return { devices: hit.map(affectedToProto), mappingsRemoved: removed }
+  },
 
   WatchIrqs: async function* ({ name, index, start, count }, { client, signal }) {
     const events = irqs.watch(client, { name, index, start, count }, signal)

@@ -34,6 +34,7 @@ const EVENT: Record<Event['kind'], EventKind> = {
   'device-lost': 'EVENT_KIND_DEVICE_LOST',
   'device-taken': 'EVENT_KIND_DEVICE_TAKEN',
   'group-lost': 'EVENT_KIND_GROUP_LOST',
+  'regions-unmapped': 'EVENT_KIND_REGIONS_UNMAPPED',
 }
 
 const eventToProto = ({ kind, client, why, spaces, memories, ...about }: Event): ProtoEvent => ({

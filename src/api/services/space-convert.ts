@@ -7,7 +7,7 @@ import type { MapItem } from '../../domain/space/mapping.ts'
 import type { Piece } from '../../domain/space/ranges.ts'
 import { remapBlocked, remapBlockers, type UpdateItem } from '../../domain/space/remap.ts'
 import type { AddressSpace, SpaceState } from '../../domain/space/space.ts'
-import type { MappingRecord, OfferRecord } from '../../domain/state/records.ts'
+import { isOfMemory, type MappingRecord, type OfferRecord } from '../../domain/state/records.ts'
 import type { AddressSpace as ProtoSpace } from '../../proto/vfiod/v1/AddressSpace.ts'
 import type { ItemStatus } from '../../proto/vfiod/v1/ItemStatus.ts'
 import type { MapItem__Output } from '../../proto/vfiod/v1/MapItem.ts'
@@ -72,18 +72,30 @@ export const spaceToProto = (space: AddressSpace, offer?: OfferRecord): ProtoSpa
 export const mappingToProto = (mapping: MappingRecord): ProtoMapping => ({
   iova: String(mapping.start),
   length: String(lengthOf(mapping)),
-  memoryId: mapping.memoryId,
+  ...sourceToProto(mapping),
   offset: String(mapping.offset),
   access: accessToProto(mapping.access),
-  vaddrValid: mapping.isVaddrValid,
+  vaddrValid: !isOfMemory(mapping) || mapping.isVaddrValid,
 })
+
+const sourceToProto = (mapping: MappingRecord): Pick<ProtoMapping, 'memoryId' | 'region'> =>
+  isOfMemory(mapping)
+    ? { memoryId: mapping.memoryId }
+    : { region: { device: mapping.device, region: mapping.region } }
 
 export const mapItemOf = (item: MapItem__Output, index: number): MapItem => ({
   ...pieceOf(item, index),
-  memoryId: item.memoryId,
+  ...sourceOf(item, index),
   offset: u64(`items[${index}].offset`, item.offset),
   access: accessOf(`items[${index}].access`, item.access),
 })
+
+function sourceOf({ memoryId, region }: MapItem__Output, index: number) {
+  if (region) return { device: region.device, region: region.region }
+  if (memoryId !== undefined) return { memoryId }
+  const act = `Cannot map items[${index}]: it has no source`
+  throw badArgument(`items[${index}].source`, `${act}; name a memory, or a region of a device`)
+}
 
 export const pieceOf = (
   item: { readonly iova: string; readonly length: string },

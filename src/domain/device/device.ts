@@ -25,6 +25,7 @@ import { requireOwner } from '../state/owner.ts'
 import type { OpeningReset } from '../state/records.ts'
 import { ArmedIrqs } from './armed-irqs.ts'
 import { HostSignals } from './host-signals.ts'
+import { RegionWindows } from './region-windows.ts'
 
 /** Events of an open device, for higher rooms. Each is called in the lane of the device. */
 export interface DeviceHooks {
@@ -47,6 +48,8 @@ export class OpenDevice {
   /** Operations on the device run one after another. */
   readonly lane = new Lane()
   readonly armed: ArmedIrqs
+  /** Its regions as they are mapped here, for mappings. */
+  readonly windows: RegionWindows
   /** What the host says of it. */
   readonly signals: HostSignals
   /** The error to throw for one of a call: that the device is lost, where that is why. */
@@ -58,6 +61,7 @@ export class OpenDevice {
   readonly hooks = new Set<DeviceHooks>()
 
   private constructor(
+    kernel: Kernel,
     at: { readonly name: string; readonly group: number; readonly space: AddressSpace },
     found: Pick<OpenDevice, 'fd' | 'flags' | 'regions' | 'irqs' | 'reset' | 'signals'>,
   ) {
@@ -70,6 +74,7 @@ export class OpenDevice {
     this.irqs = found.irqs
     this.reset = found.reset
     this.signals = found.signals
+    this.windows = new RegionWindows(kernel, found.fd)
     this.armed = new ArmedIrqs({ name: at.name, isPci: found.flags.isPci })
   }
 
@@ -96,7 +101,7 @@ export class OpenDevice {
         Array.from({ length: flags.irqs }, (_, index) => irqInfo(kernel, fd, index)),
       )
       const irqs = found.filter((irq) => irq !== undefined)
-      return new OpenDevice(at, {
+      return new OpenDevice(kernel, at, {
         fd,
         flags,
         regions: regions.filter((region) => region !== undefined),

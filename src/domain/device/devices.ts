@@ -1,15 +1,21 @@
 /** The devices that are open: opening, closing, regions, reset, the fd itself. */
 
 import { VfiodError } from '../../base/error.ts'
-import { LIMITS } from '../../base/limits.ts'
-import { type DeviceFd, hex } from '../../base/units.ts'
-import { disableIrqs, type Region, readRegion, writeRegion } from '../../kernel/device-calls.ts'
-import { regionFacts } from '../../kernel/device-facts.ts'
+import type { DeviceFd } from '../../base/units.ts'
+import {
+  CONFIG_REGION,
+  disableIrqs,
+  type Region,
+  readRegion,
+  writeRegion,
+} from '../../kernel/device-calls.ts'
+import { configOf, regionFacts } from '../../kernel/device-facts.ts'
 import { explained, type Judge } from '../../kernel/diagnosis.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import { refusal } from '../../kernel/refusal.ts'
 import { sys } from '../../os/libc.ts'
 import { judgeRegion } from '../../rules/causes/judge-device.ts'
+import { decodingEnd } from '../../rules/decoding.ts'
 import { canonicalName } from '../../rules/device-name.ts'
 import { isVfToken } from '../../rules/vf-token.ts'
 import { type DeviceView, type Inventory, requireServedBus } from '../host/inventory.ts'
@@ -20,6 +26,7 @@ import type { Quotas } from '../identity/quotas.ts'
 import { requireNoFds, type Ticket, type Tickets } from '../identity/tickets.ts'
 import type { DeviceToOpen } from '../iommu/backend.ts'
 import type { GroupClaims } from '../iommu/group-claims.ts'
+import { type RegionSource, unmapRegionsOf } from '../space/region-mapping.ts'
 import type { AddressSpace } from '../space/space.ts'
 import type { Change } from '../state/changes.ts'
 import { holderOf, ownerText } from '../state/owner.ts'
@@ -28,8 +35,9 @@ import type { State } from '../state/state.ts'
 import { DEVICE_PRICE } from '../state/usage.ts'
 import { DeviceConditions, lostError } from './conditions.ts'
 import { notOpen, OpenDevice, reset, resetIfPossible } from './device.ts'
-import { HotResets, requireReset } from './hot-resets.ts'
-import type { AffectedDevice } from './reset-scope.ts'
+import { type HotReset, HotResets, requireReset } from './hot-resets.ts'
+import { requireInRegion } from './region-access.ts'
+import { RegionMappings } from './region-mappings.ts'
 
 export class Devices {
   readonly #kernel: Kernel
@@ -42,6 +50,7 @@ export class Devices {
   readonly #conditions: DeviceConditions
   readonly #patienceMs: number
   readonly hotResets: HotResets
+  readonly regionMappings: RegionMappings
 
   constructor(parts: {
     readonly kernel: Kernel
@@ -66,7 +75,10 @@ export class Devices {
     this.#spaceOf = parts.spaceOf
     this.#patienceMs = parts.patienceMs
     const openDevice = (name: string) => this.#devices.get(name)
-    this.hotResets = new HotResets({ ...parts, openDevice })
+    const { kernel, state } = parts
+    this.regionMappings = new RegionMappings({ kernel, state, openDevice })
+    const { regionMappings } = this
+    this.hotResets = new HotResets({ ...parts, openDevice, regionMappings })
     const take = (device: OpenDevice, why: string) => this.#take(device, why)
     this.#conditions = new DeviceConditions({ kernel: parts.kernel, state: parts.state, take })
   }
@@ -137,20 +149,35 @@ export class Devices {
     return this.#state.device(name)?.conditions ?? []
   }
 
-  /** Reset where possible, and close. */
-  async close(client: Client, name: string): Promise<void> {
+  /** Reset where possible, and close; answers how many mappings of its regions were removed. */
+  async close(client: Client, name: string): Promise<number> {
     const device = this.find(client, name)
-    await device.space.lane.run(async () => {
-      if (!device.isClosed) await this.#close(device)
+    return device.space.lane.run(async () => {
+      if (device.isClosed) return 0
+      const removed = await this.regionMappings.remove(device, CLOSED)
+      await this.#close(device)
+      return removed
     })
   }
 
-  /** Close every device of a space; called from inside the lane of the space. */
+  /** Close every device of a space that is being closed; called from inside the lane of the space. */
   async closeAllOf(space: AddressSpace): Promise<void> {
     for (const name of space.devices) {
       const device = this.#devices.get(name)
-      if (device !== undefined) await this.#close(device)
+      if (device === undefined) continue
+      // What cannot be unmapped goes with the container, before its groups have another user.
+      await unmapRegionsOf(this.#state, space, name).catch(() => undefined)
+      await this.#close(device)
     }
+  }
+
+  /** A region of a device of the client, as the source of mappings into a space. */
+  regionOf(
+    client: Client,
+    space: AddressSpace,
+    at: { readonly device: string; readonly region: number },
+  ): RegionSource {
+    return this.regionMappings.source(client, space, this.get(client, at.device), at.region)
   }
 
   /** The open devices of a space. */
@@ -177,6 +204,7 @@ export class Devices {
     })
   }
 
+  /** Answers how many mappings of its regions were removed, because the write ends their decoding. */
   async write(
     client: Client,
     at: {
@@ -185,32 +213,35 @@ export class Devices {
       readonly offset: bigint
       readonly data: Uint8Array
     },
-  ): Promise<void> {
+  ): Promise<number> {
     const device = this.get(client, at.name)
     const region = device.region(at.region)
     requireInRegion('write', device, region, { offset: at.offset, length: at.data.length })
-    await device.run(client, () => {
-      const { offset, data } = at
+    const { offset, data } = at
+    const isConfig = device.flags.isPci && region.index === CONFIG_REGION
+    const why = async () =>
+      isConfig
+        ? decodingEnd(await configOf(this.#kernel, device), { offset: Number(offset), data })
+        : undefined
+    return this.regionMappings.without(client, device, why, () => {
       const written = writeRegion(this.#kernel, device.fd, { region, offset, data })
       return explained(written, this.#judgeAccess(device, region))
     })
   }
 
-  /** Reset the function; a data transfer session ends. */
-  async reset(client: Client, name: string): Promise<void> {
+  /** Reset the function; a data transfer session ends. Answers how many mappings of its regions were removed. */
+  async reset(client: Client, name: string): Promise<number> {
     const device = this.get(client, name)
-    await device.run(client, async () => {
+    // The kernel refuses to reset another one.
+    const why = async () => (device.flags.canReset ? 'it is reset' : undefined)
+    return this.regionMappings.without(client, device, why, async () => {
       await reset(this.#kernel, device)
       for (const { onReset } of device.hooks) await onReset?.()
     })
   }
 
-  /** Reset the bus of the device, and with it every device there; answers which. */
-  async hotReset(
-    client: Client,
-    name: string,
-    withOpen: boolean,
-  ): Promise<readonly AffectedDevice[]> {
+  /** Reset the bus of the device, and with it every device there. */
+  async hotReset(client: Client, name: string, withOpen: boolean): Promise<HotReset> {
     return this.hotResets.reset(client, this.get(client, name), withOpen)
   }
 
@@ -291,11 +322,15 @@ export class Devices {
       const record = this.#state.device(device.name)
       if (device.isClosed || record === undefined) return
       const { owner } = device.space
+      // Where that fails it stays open, for its peers still reach it: the host goes on waiting.
+      const unmapped = this.regionMappings.remove(device, CLOSED).then(() => true)
+      if (!(await unmapped.catch(() => false))) return
       await this.#close(device)
       this.#state.apply({ kind: 'device-taken', device: record, owner, why })
     })
   }
 
+  /** Runs in the lane of the space; the mappings of its regions are gone by then. */
   async #close(device: OpenDevice): Promise<void> {
     device.closing.abort()
     let isReset = false
@@ -309,12 +344,16 @@ export class Devices {
       for (const { onClosing } of device.hooks) await onClosing?.()
       device.hooks.clear()
       device.signals.close()
+      await device.windows.close()
       await this.#kernel.close(device.fd)
     })
     this.#devices.delete(device.name)
     this.#state.apply({ kind: 'device-closed', name: device.name, isReset })
   }
 }
+
+/** Why mappings of the regions of a device are removed, to follow "because". */
+const CLOSED = 'it is closed'
 
 function requireToken({ name, bus }: DeviceView, token: string): void {
   const wrong = (found: string) =>
@@ -332,45 +371,6 @@ const inUse = (state: State, device: OpenDevice): VfiodError => {
     {
       resource: { type: 'device', name: device.name, owner: ownerText(owner) },
       holder: { client: owner.id, space: id },
-    },
-  )
-}
-
-function requireInRegion(
-  verb: 'read' | 'write',
-  device: OpenDevice,
-  region: Region,
-  { offset, length }: { readonly offset: bigint; readonly length: number },
-): void {
-  const act = `Cannot ${verb} ${length} bytes of region ${region.index} of ${device.name} at ${hex(offset)}`
-  if (length === 0) {
-    throw new VfiodError('BAD_ARGUMENT', `${act}: at least one byte is needed`, { field: 'length' })
-  }
-  if (length > LIMITS.regionBytes) {
-    throw new VfiodError(
-      'BATCH_TOO_LARGE',
-      `${act}: one call moves at most ${LIMITS.regionBytes} bytes; split it`,
-      {
-        quota: {
-          limit: 'bytes of one region access',
-          max: BigInt(LIMITS.regionBytes),
-          current: 0n,
-          needed: BigInt(length),
-        },
-      },
-    )
-  }
-  if (offset + BigInt(length) > region.size) {
-    throw new VfiodError('OUT_OF_REGION', `${act}: it has ${hex(region.size)} bytes`, {
-      field: 'offset',
-    })
-  }
-  if (verb === 'read' ? region.isReadable : region.isWritable) return
-  throw new VfiodError(
-    'UNSUPPORTED',
-    `${act}: the region cannot be ${verb === 'read' ? 'read' : 'written'}`,
-    {
-      field: 'region',
     },
   )
 }

@@ -26,6 +26,7 @@ import { ownerText } from '../state/owner.ts'
 import type { OpeningReset, OwnerRecord } from '../state/records.ts'
 import type { State } from '../state/state.ts'
 import { notOpen, type OpenDevice } from './device.ts'
+import type { RegionMappings } from './region-mappings.ts'
 import {
   type AffectedDevice,
   blockersOf,
@@ -42,6 +43,14 @@ export interface HotResetView {
   readonly blockers: readonly Blocker[]
 }
 
+/** A hot reset that was made. */
+export interface HotReset {
+  /** What was reset, by name. */
+  readonly devices: readonly AffectedDevice[]
+  /** How many mappings of their regions were removed for it. */
+  readonly removed: number
+}
+
 interface Parts {
   readonly kernel: Kernel
   readonly inventory: Inventory
@@ -51,6 +60,7 @@ interface Parts {
   readonly spacesOf: (client: OwnerRecord) => readonly AddressSpace[]
   /** The open device of a name, of any client. */
   readonly openDevice: (name: string) => OpenDevice | undefined
+  readonly regionMappings: RegionMappings
 }
 
 /** A device whose fd is open, though perhaps in no record yet. */
@@ -77,8 +87,8 @@ export class HotResets {
     return { devices, blockers: blockersOf(devices) }
   }
 
-  /** Reset the bus of an open device of the client; answers what was reset. */
-  reset(client: Client, device: OpenDevice, withOpen: boolean): Promise<readonly AffectedDevice[]> {
+  /** Reset the bus of an open device of the client. */
+  reset(client: Client, device: OpenDevice, withOpen: boolean): Promise<HotReset> {
     const { kernel, patienceMs } = this.#parts
     const { name } = device
     const act = resetAct(name)
@@ -92,8 +102,7 @@ export class HotResets {
           if (device.isClosed) throw notOpen(name)
           device.requireOwner(client)
           const devices = await this.#free(act, wish, device)
-          await this.#reset(wish, device, { devices, spaces, within })
-          return devices
+          return { devices, removed: await this.#reset(wish, device, { devices, spaces, within }) }
         },
       )
     })
@@ -155,7 +164,7 @@ export class HotResets {
       .sort((a, b) => (a.id < b.id ? -1 : 1))
   }
 
-  /** Runs in the lanes of the spaces. */
+  /** Answers how many mappings of regions were removed for it. Runs in the lanes of the spaces. */
   async #reset(
     { client, name }: ResetWish,
     target: Target,
@@ -164,15 +173,17 @@ export class HotResets {
       readonly spaces: readonly AddressSpace[]
       readonly within: Within
     },
-  ): Promise<void> {
-    const { kernel, claims, openDevice } = this.#parts
+  ): Promise<number> {
+    const { kernel, claims, openDevice, regionMappings } = this.#parts
     const { devices } = at
     const act = resetAct(name)
     // Nothing is awaited from here to the claim: what is free is what is claimed.
     const groups = this.#groupsOf(act, devices, at.spaces)
     const release = claims.take(groups.free, act)
     const open = devices.flatMap(({ name }) => openDevice(name) ?? [])
+    let removed = 0
     try {
+      for (const device of open) removed += await regionMappings.remove(device, 'its bus is reset')
       await runInAll(
         open.map(({ lane }) => lane),
         async () => {
@@ -192,6 +203,7 @@ export class HotResets {
     }
     const names = devices.map(({ name }) => name)
     this.#parts.state.apply({ kind: 'devices-reset', devices: names })
+    return removed
   }
 
   /** Who has each group of the bus; RESET_BLOCKED where one has come into use meanwhile. */

@@ -7,6 +7,7 @@ import type { OpenDevice } from '../device/device.ts'
 import type { DirtyBits } from '../iommu/backend.ts'
 import { type Piece, requireRange } from '../space/ranges.ts'
 import type { AddressSpace } from '../space/space.ts'
+import { isOfMemory } from '../state/records.ts'
 import type { Tracking, TrackingRequest } from './tracking.ts'
 
 /** The ranges that the request names, which may be none; or BAD_RANGE. */
@@ -52,7 +53,7 @@ export function requireRanges(
   watched: readonly IovaRange[],
 ): readonly IovaRange[] {
   if (watched.length > 0) return watched
-  const mapped = space.mappings.all()
+  const mapped = space.mappings.all().filter(isOfMemory)
   if (mapped.length > 0) return mapped
   throw new VfiodError(
     'BAD_ARGUMENT',

@@ -14,7 +14,7 @@ import type { DirtyPages } from '../../rules/dirty-pages.ts'
 import { overlaps } from '../../rules/range-map.ts'
 import { slicesOf, uncovered, WINDOW_PAGES, windowsOf } from '../../rules/watched-ranges.ts'
 import type { AddressSpace } from '../space/space.ts'
-import type { MappingRecord } from '../state/records.ts'
+import { isOfMemory, type MappingRecord } from '../state/records.ts'
 import type { State } from '../state/state.ts'
 import { requireDirtyBits } from './request.ts'
 import { type DeviceDmaLog, EVERYWHERE, type Tracking } from './tracking.ts'
@@ -234,7 +234,8 @@ async function collect(
   }
 }
 
-/** The mappings that devices may write. */
+/** The mappings of memory that devices may write: a region of a device is not copied. */
 function* writable(mappings: Iterable<MappingRecord>): Generator<MappingRecord, void> {
-  for (const mapping of mappings) if (mapping.access !== 'read') yield mapping
+  for (const mapping of mappings)
+    if (mapping.access !== 'read' && isOfMemory(mapping)) yield mapping
 }

@@ -53,6 +53,12 @@ export interface DirtyBits {
   readAndUnmap(range: IovaRange, into: BitmapSpace): Promise<bigint>
 }
 
+/** Parts of devices as the target of the DMA of their peers. */
+export interface RegionMaps {
+  /** Map all of the range or nothing. The caller unmaps it before the device decodes no more. */
+  map(range: IovaRange, to: { readonly vaddr: Vaddr; readonly access: Access }): Promise<void>
+}
+
 /** A capability, or why this backend does not have it: a clause that follows "it cannot:". */
 export type Offer<T> = { readonly offered: T } | { readonly missing: string }
 
@@ -79,6 +85,7 @@ export interface IommuBackend {
   map(range: IovaRange, to: { readonly vaddr: Vaddr; readonly access: Access }): Promise<void>
   /** Unmap the mappings inside the range, or all there are; answers the bytes unmapped. */
   unmap(range: IovaRange | 'all'): Promise<bigint>
+  readonly regions: Offer<RegionMaps>
   /** As of the last `limits()`. */
   readonly remap: Offer<Remap>
   readonly dirty: Offer<DirtyBits>

@@ -1,7 +1,12 @@
 /** An address space as a type1 v2 container of vfio (vfio.h: VFIO_TYPE1v2_IOMMU). */
 
 import type { ContainerFd } from '../../base/units.ts'
-import { canUpdateVaddr, invalidateVaddr, updateVaddr } from '../../kernel/container-calls.ts'
+import {
+  canUpdateVaddr,
+  invalidateVaddr,
+  mapRegionDma,
+  updateVaddr,
+} from '../../kernel/container-calls.ts'
 import {
   type BitmapSpace,
   readDirty,
@@ -11,7 +16,7 @@ import {
   unmapReadingDirty,
 } from '../../kernel/dirty-calls.ts'
 import type { Kernel } from '../../kernel/port.ts'
-import type { DirtyBits, IommuBackend, Limits, Offer, Remap } from './backend.ts'
+import type { DirtyBits, IommuBackend, Limits, Offer, RegionMaps, Remap } from './backend.ts'
 import { HostContainer } from './container.ts'
 import { unlessLost } from './lost.ts'
 
@@ -23,6 +28,11 @@ const NO_UPDATE_VADDR: Offer<Remap> = {
 export class Type1Backend extends HostContainer implements IommuBackend {
   readonly kind = 'type1'
   readonly limitedBy = 'group'
+  readonly regions: Offer<RegionMaps> = {
+    offered: {
+      map: (range, to) => this.unlessLost(mapRegionDma(this.kernel, this.fd, range, to)),
+    },
+  }
   remap: Offer<Remap> = NO_UPDATE_VADDR
   readonly dirty: Offer<DirtyBits> = { offered: dirtyBits(this.kernel, this.fd) }
 

@@ -17,7 +17,13 @@ import type { Quotas } from '../identity/quotas.ts'
 import { type Redeemed, requireNoFds, type Ticket, type Tickets } from '../identity/tickets.ts'
 import type { Change } from '../state/changes.ts'
 import { requireOwner } from '../state/owner.ts'
-import type { HugePage, MappingRecord, MemoryRecord, OwnerRecord } from '../state/records.ts'
+import {
+  type HugePage,
+  isOfMemory,
+  type MemoryMapping,
+  type MemoryRecord,
+  type OwnerRecord,
+} from '../state/records.ts'
 import type { State } from '../state/state.ts'
 import { memoryPrice } from '../state/usage.ts'
 import { Memory, mapWhole } from './memory.ts'
@@ -156,10 +162,10 @@ export class Memories {
   #follow(change: Change): void {
     switch (change.kind) {
       case 'mapped':
-        for (const mapping of change.mappings) this.#windowOf(mapping).hold()
+        for (const mapping of change.mappings.filter(isOfMemory)) this.#windowOf(mapping).hold()
         return
       case 'unmapped':
-        for (const mapping of change.mappings) this.#windowOf(mapping).drop()
+        for (const mapping of change.mappings.filter(isOfMemory)) this.#windowOf(mapping).drop()
         return
       case 'remapped':
         for (const { before, after } of change.mappings) {
@@ -174,7 +180,7 @@ export class Memories {
     }
   }
 
-  #windowOf({ memoryId, windowId }: MappingRecord): Window {
+  #windowOf({ memoryId, windowId }: MemoryMapping): Window {
     return this.runtime(memoryId).windowOf(windowId)
   }
 

@@ -4,13 +4,13 @@ import type { Blocker, VfiodError } from '../../base/error.ts'
 import { rangeText } from '../../base/units.ts'
 import { isBridge } from '../../rules/viability.ts'
 import type { GroupView } from '../host/inventory.ts'
-import type { MappingRecord } from '../state/records.ts'
+import { isOfMemory, type MappingRecord } from '../state/records.ts'
 
 /** A mapping that waits for its vaddr; nothing for one that has it. */
-export const invalidBlocker = ({ start, last, isVaddrValid }: MappingRecord): Blocker[] =>
-  isVaddrValid
+export const invalidBlocker = (mapping: MappingRecord): Blocker[] =>
+  !isOfMemory(mapping) || mapping.isVaddrValid
     ? []
-    : [{ subject: rangeText({ start, last }), found: 'without a valid vaddr', fix: 'update it' }]
+    : [{ subject: rangeText(mapping), found: 'without a valid vaddr', fix: 'update it' }]
 
 /** The kernel, or a rule, refuses the group. */
 export const refused = (group: number, error: VfiodError): Blocker => ({

@@ -10,12 +10,16 @@ import { ruledOut, type Verdict } from '../../rules/causes/cause.ts'
 import { judgeMemlock, judgeMemory } from '../../rules/causes/judge-memory.ts'
 import type { IommuBackend, Limits } from '../iommu/backend.ts'
 
-/** What a mapping was to be. */
-export interface WantedMapping {
+/** Where a mapping was to be. */
+interface WantedPlace {
   readonly range: IovaRange
   readonly vaddr: bigint
   /** Of the address space. */
   readonly alignment: bigint
+}
+
+/** What a mapping of memory was to be. */
+export interface WantedMapping extends WantedPlace {
   readonly memory: { readonly id: string; readonly fd: number; readonly offset: bigint }
 }
 
@@ -31,12 +35,21 @@ export const judgeMap =
     return [...verdicts, ...judgeMemory(memoryFacts({ ...wanted.memory, length, isMapped: true }))]
   }
 
+/** For RegionMaps.map: a device that does not decode is refused as memory that is not there. */
+export const judgeMapRegion =
+  (iommu: IommuBackend, wanted: WantedPlace, judgeRegion: Judge): Judge =>
+  async (refused) => {
+    const limits = await iommu.limits()
+    const verdicts = limits === undefined ? [] : judgeLimits(limits, wanted)
+    return refused.errno === 'EFAULT' ? [...verdicts, ...(await judgeRegion(refused))] : verdicts
+  }
+
 /** The most pages that a bitmap of dirty pages has bits for. */
 const TRACKED_PAGES = 2n ** 31n
 
 function judgeLimits(
   { apertures }: Limits,
-  { range, vaddr, alignment }: WantedMapping,
+  { range, vaddr, alignment }: WantedPlace,
 ): Verdict<CauseId>[] {
   const verdicts: Verdict<CauseId>[] = []
   if (vaddr % alignment === 0n) verdicts.push(...ruledOut<CauseId>('vaddr-misaligned'))

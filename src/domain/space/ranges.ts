@@ -2,7 +2,7 @@
 
 import { VfiodError } from '../../base/error.ts'
 import { hex, type IovaRange, iova, rangeText, U64_MAX } from '../../base/units.ts'
-import type { MappingRecord } from '../state/records.ts'
+import { isOfMemory, type MappingRecord } from '../state/records.ts'
 
 export interface Piece {
   readonly iova: bigint
@@ -11,7 +11,9 @@ export interface Piece {
 
 /** `0x1000..0x1fff of memory "ram"`: how a mapping reads in messages. */
 export const mappingText = (mapping: MappingRecord): string =>
-  `${rangeText(mapping)} of memory "${mapping.memoryId}"`
+  isOfMemory(mapping)
+    ? `${rangeText(mapping)} of memory "${mapping.memoryId}"`
+    : `${rangeText(mapping)} of region ${mapping.region} of ${mapping.device}`
 
 /**
  * The range of a piece, both ends inside. Zero lengths, misalignment and running past 2^64 are

@@ -16,7 +16,7 @@ import type { Remap } from '../iommu/backend.ts'
 import type { Memories } from '../memory/memories.ts'
 import type { Memory } from '../memory/memory.ts'
 import type { Window } from '../memory/window.ts'
-import type { MappingRecord } from '../state/records.ts'
+import { isOfMemory, type MappingRecord, type MemoryMapping } from '../state/records.ts'
 import type { State } from '../state/state.ts'
 import { insideOf } from './mapping.ts'
 import { mappingText, type Piece, requireRange } from './ranges.ts'
@@ -51,8 +51,11 @@ export class Remaps {
   ): Promise<{ bytes: bigint; deadlineMs: number }> {
     const remap = requireRemappable(space)
     const { piece } = what
-    const found = piece === 'all' ? space.mappings.all() : insideOf(space, piece, 'invalidate')
-    if (found.length === 0) throw notMapped(piece)
+    const inside = piece === 'all' ? space.mappings.all() : insideOf(space, piece, 'invalidate')
+    if (inside.length === 0) throw notMapped(piece)
+    const found = inside.filter(isOfMemory)
+    const ofDevice = inside.find((mapping) => !isOfMemory(mapping))
+    if (ofDevice !== undefined) throw ofRegion(ofDevice)
     const invalid = found.find((mapping) => !mapping.isVaddrValid)
     if (invalid !== undefined) {
       throw new VfiodError(
@@ -124,7 +127,7 @@ export class Remaps {
 
   async #point(
     space: AddressSpace,
-    before: MappingRecord,
+    before: MemoryMapping,
     through: { readonly memory: Memory; readonly window: Window },
   ): Promise<void> {
     const { memory, window } = through
@@ -171,8 +174,11 @@ export class Remaps {
   }
 }
 
-const invalidIn = (space: AddressSpace): MappingRecord[] =>
-  space.mappings.all().filter(({ isVaddrValid }) => !isVaddrValid)
+const invalidIn = (space: AddressSpace): MemoryMapping[] =>
+  space.mappings
+    .all()
+    .filter(isOfMemory)
+    .filter(({ isVaddrValid }) => !isVaddrValid)
 
 function requireRemappable(space: AddressSpace): Remap {
   const { remap } = space.iommu
@@ -221,10 +227,11 @@ const driversInTheWay = (space: AddressSpace): Blocker[] => {
   }))
 }
 
-function exactlyAt(space: AddressSpace, item: Piece): MappingRecord {
+function exactlyAt(space: AddressSpace, item: Piece): MemoryMapping {
   const range = requireRange('update the vaddr of', item, space.alignment)
   const mapping = space.mappings.exact(range)
-  if (mapping !== undefined) return mapping
+  if (mapping !== undefined && isOfMemory(mapping)) return mapping
+  if (mapping !== undefined) throw ofRegion(mapping)
   const near = space.mappings.conflict(range)
   throw near === undefined
     ? notMapped(item)
@@ -235,7 +242,18 @@ function exactlyAt(space: AddressSpace, item: Piece): MappingRecord {
       )
 }
 
-function requireInvalid(mapping: MappingRecord): void {
+/** Regions of devices have no vaddr that could lead to the same bytes elsewhere. */
+function ofRegion(mapping: MappingRecord): VfiodError {
+  const subject = mappingText(mapping)
+  const fix = 'name ranges without it, or unmap it'
+  return new VfiodError(
+    'REMAP_BLOCKED',
+    `Cannot remap ${subject}: only mappings of memory have a vaddr to update; ${fix}`,
+    { blockers: [{ subject, found: 'of a region of a device', fix }] },
+  )
+}
+
+function requireInvalid(mapping: MemoryMapping): void {
   if (!mapping.isVaddrValid) return
   throw new VfiodError(
     'VADDR_VALID',
@@ -244,7 +262,7 @@ function requireInvalid(mapping: MappingRecord): void {
 }
 
 function requireSameBytes(
-  mapping: MappingRecord,
+  mapping: MemoryMapping,
   wanted: { readonly was: Memory; readonly memory: Memory; readonly offset: bigint },
 ): void {
   const { was, memory, offset } = wanted

@@ -19,9 +19,11 @@ import type { MappingRecord, OwnerRecord } from '../state/records.ts'
 import type { State } from '../state/state.ts'
 import { SPACE_PRICE } from '../state/usage.ts'
 import { type BatchResult, inTurn, inTurnOrNone, requireBatch } from './batch.ts'
-import { MapBatch, type MapItem, mapOne, unmapOne } from './mapping.ts'
+import { MapBatch } from './map-batch.ts'
+import { type MapItem, mapOne, unmapOne } from './mapping.ts'
 import { MemlockCheck } from './memlock.ts'
 import { mappingText, type Piece } from './ranges.ts'
+import type { RegionSources } from './region-mapping.ts'
 import { Remaps, type UpdateItem } from './remap.ts'
 import { AddressSpace } from './space.ts'
 
@@ -33,6 +35,8 @@ interface Parts {
   readonly quotas: Quotas
   readonly claims: GroupClaims
   readonly patienceMs: number
+  /** A region of an open device, as the source of a mapping. */
+  readonly regionOf: RegionSources
   readonly log: (event: string, fields: Record<string, unknown>) => void
 }
 

@@ -10,6 +10,7 @@ import type {
   DeviceRecord,
   MappingRecord,
   MemberRecord,
+  MemoryMapping,
   MemoryRecord,
   OfferRecord,
   OwnerRecord,
@@ -55,9 +56,18 @@ export type Change =
       readonly kind: 'remapped'
       readonly spaceId: string
       readonly mappings: readonly {
-        readonly before: MappingRecord
-        readonly after: MappingRecord
+        readonly before: MemoryMapping
+        readonly after: MemoryMapping
       }[]
+    }
+  /** Mappings of the regions of a device were removed before it stopped decoding; `unmapped` came before. */
+  | {
+      readonly kind: 'regions-unmapped'
+      readonly device: DeviceRecord
+      readonly owner: OwnerRecord
+      readonly mappings: number
+      /** What was about to happen to the device, to follow "because": `it is reset`. */
+      readonly why: string
     }
   | { readonly kind: 'memory-added'; readonly memory: MemoryRecord }
   | { readonly kind: 'memory-released'; readonly memoryId: string }

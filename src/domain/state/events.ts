@@ -30,6 +30,7 @@ export const EVENT_KINDS = [
   'device-lost',
   'device-taken',
   'group-lost',
+  'regions-unmapped',
 ] as const
 export type EventKind = (typeof EVENT_KINDS)[number]
 
@@ -100,6 +101,12 @@ export function eventOf(change: Change): Event | undefined {
     }
     case 'device-taken':
       return aboutDevice(change.kind, change, `${change.device.name}: ${change.why}`)
+    case 'regions-unmapped': {
+      const { mappings, why, device } = change
+      const count = mappings === 1 ? 'the mapping' : `the ${mappings} mappings`
+      const text = `${device.name}: ${count} of its regions in "${device.spaceId}" were removed, because ${why}; map them again once it decodes`
+      return aboutDevice(change.kind, change, text)
+    }
     case 'member-lost': {
       const { member, owner, mappings } = change
       const { spaceId, group } = member

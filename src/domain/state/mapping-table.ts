@@ -5,7 +5,7 @@
 
 import { type Iova, type IovaRange, iova, lengthOf, U64_MAX } from '../../base/units.ts'
 import { RangeMap } from '../../rules/range-map.ts'
-import type { MappingRecord } from './records.ts'
+import { isOfMemory, isOfRegion, type MappingRecord, type RegionMapping } from './records.ts'
 import type { Amounts } from './usage.ts'
 
 /** What may be asked of a table. */
@@ -26,6 +26,8 @@ export interface Mappings {
   /** The mapping of exactly this range. */
   exact(range: IovaRange): MappingRecord | undefined
   all(): MappingRecord[]
+  /** Those of the regions of a device. */
+  ofDevice(name: string): RegionMapping[]
   /** Up to `count` mappings from an address on, by iova. */
   page(from: Iova, count: number): MappingRecord[]
 }
@@ -33,6 +35,8 @@ export interface Mappings {
 export class MappingTable implements Mappings {
   readonly #mappings = new RangeMap<MappingRecord>()
   #bytes = 0n
+  /** Bytes of those that pin memory. */
+  #locked = 0n
   #invalid = 0
 
   get size(): number {
@@ -48,21 +52,27 @@ export class MappingTable implements Mappings {
   }
 
   get price(): Amounts {
-    return { mappings: BigInt(this.size), locked_bytes: this.#bytes }
+    return { mappings: BigInt(this.size), locked_bytes: this.#locked }
   }
 
   add(mapping: MappingRecord): void {
     if (!this.#mappings.insert(mapping, mapping)) throw new Error('the range is mapped already')
-    this.#bytes += lengthOf(mapping)
-    if (!mapping.isVaddrValid) this.#invalid += 1
+    this.#count(mapping, 1n)
   }
 
   remove(start: bigint): MappingRecord {
     const mapping = this.#mappings.remove(iova(start))?.value
     if (mapping === undefined) throw new Error('the range is not mapped')
-    this.#bytes -= lengthOf(mapping)
-    if (!mapping.isVaddrValid) this.#invalid -= 1
+    this.#count(mapping, -1n)
     return mapping
+  }
+
+  #count(mapping: MappingRecord, sign: 1n | -1n): void {
+    const bytes = sign * lengthOf(mapping)
+    this.#bytes += bytes
+    if (!isOfMemory(mapping)) return
+    this.#locked += bytes
+    if (!mapping.isVaddrValid) this.#invalid += Number(sign)
   }
 
   conflict(range: IovaRange): MappingRecord | undefined {
@@ -91,6 +101,12 @@ export class MappingTable implements Mappings {
 
   all(): MappingRecord[] {
     return [...this.#mappings].map(({ value }) => value)
+  }
+
+  ofDevice(name: string): RegionMapping[] {
+    return this.all()
+      .filter(isOfRegion)
+      .filter(({ device }) => device === name)
   }
 
   page(from: Iova, count: number): MappingRecord[] {

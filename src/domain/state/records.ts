@@ -46,8 +46,8 @@ export interface MemberRecord {
   readonly isAttached: boolean
 }
 
-/** One mapping of an address space. */
-export interface MappingRecord extends IovaRange {
+/** A mapping of memory. */
+export interface MemoryMapping extends IovaRange {
   readonly memoryId: string
   /** Where in the memory it starts, in bytes. */
   readonly offset: bigint
@@ -57,6 +57,24 @@ export interface MappingRecord extends IovaRange {
   /** The device goes on with DMA while it is invalid. */
   readonly isVaddrValid: boolean
 }
+
+/** A mapping of a part of a device, for the DMA of its peers: no memory stands behind it. */
+export interface RegionMapping extends IovaRange {
+  /** Open in the same address space for as long as the mapping is there. */
+  readonly device: string
+  readonly region: number
+  /** Where in the region it starts, in bytes. */
+  readonly offset: bigint
+  readonly access: Access
+}
+
+/** One mapping of an address space. */
+export type MappingRecord = MemoryMapping | RegionMapping
+
+export const isOfMemory = (mapping: MappingRecord): mapping is MemoryMapping =>
+  'memoryId' in mapping
+
+export const isOfRegion = (mapping: MappingRecord): mapping is RegionMapping => 'device' in mapping
 
 export type HugePage = '2M' | '1G'
 

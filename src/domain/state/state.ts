@@ -13,15 +13,17 @@ import type { Change } from './changes.ts'
 import { DeviceTable } from './device-table.ts'
 import { type Mappings, MappingTable } from './mapping-table.ts'
 import { Multimap, Tallies } from './multimap.ts'
-import type {
-  DeviceRecord,
-  MemberRecord,
-  MemoryRecord,
-  OfferRecord,
-  OwnerRecord,
-  SessionRecord,
-  SpaceRecord,
-  TrackingRecord,
+import {
+  type DeviceRecord,
+  isOfMemory,
+  type MappingRecord,
+  type MemberRecord,
+  type MemoryRecord,
+  type OfferRecord,
+  type OwnerRecord,
+  type SessionRecord,
+  type SpaceRecord,
+  type TrackingRecord,
 } from './records.ts'
 import {
   type Amounts,
@@ -34,8 +36,6 @@ import {
   sum,
   type Tally,
 } from './usage.ts'
-
-type Adopted = Extract<Change, { kind: 'adopted' }>
 
 export type Listener = (change: Change) => void
 
@@ -219,27 +219,16 @@ export class State {
         this.#membersOf.delete(change.spaceId, change.group)
         return
       case 'mapped':
-        for (const mapping of change.mappings) {
-          this.#tableOf(change.spaceId).add(mapping)
-          this.#mappingsOfMemory.add(mapping.memoryId, 1)
-        }
+        for (const mapping of change.mappings) this.#addMapping(change.spaceId, mapping)
         this.#books.add(this.#payerOf(change.spaceId), mappingsPrice(change.mappings))
         return
       case 'unmapped':
-        for (const { start, memoryId } of change.mappings) {
-          this.#tableOf(change.spaceId).remove(start)
-          this.#mappingsOfMemory.add(memoryId, -1)
-        }
+        for (const mapping of change.mappings) this.#removeMapping(change.spaceId, mapping)
         this.#books.add(this.#payerOf(change.spaceId), mappingsPrice(change.mappings), -1n)
         return
       case 'remapped':
-        for (const { before, after } of change.mappings) {
-          const table = this.#tableOf(change.spaceId)
-          table.remove(before.start)
-          table.add(after)
-          this.#mappingsOfMemory.add(before.memoryId, -1)
-          this.#mappingsOfMemory.add(after.memoryId, 1)
-        }
+        for (const { before } of change.mappings) this.#removeMapping(change.spaceId, before)
+        for (const { after } of change.mappings) this.#addMapping(change.spaceId, after)
         return
       case 'memory-added':
         this.#addMemory(change.memory)
@@ -296,6 +285,7 @@ export class State {
         this.#offers.delete(change.owner.id)
         return
       case 'device-taken':
+      case 'regions-unmapped':
       case 'lease-expired':
       case 'vaddr-restored':
       case 'drivers-changed':
@@ -320,6 +310,16 @@ export class State {
     this.#mappings.delete(id)
     this.#spaces.delete(id)
     this.#spacesOf.delete(owner.id, id)
+  }
+
+  #addMapping(spaceId: string, mapping: MappingRecord): void {
+    this.#tableOf(spaceId).add(mapping)
+    if (isOfMemory(mapping)) this.#mappingsOfMemory.add(mapping.memoryId, 1)
+  }
+
+  #removeMapping(spaceId: string, mapping: MappingRecord): void {
+    this.#tableOf(spaceId).remove(mapping.start)
+    if (isOfMemory(mapping)) this.#mappingsOfMemory.add(mapping.memoryId, -1)
   }
 
   #addMemory(memory: MemoryRecord): void {
@@ -348,7 +348,7 @@ export class State {
     this.#sessions.delete(device)
   }
 
-  #adopt({ from, to, spaceIds, memoryIds }: Adopted): void {
+  #adopt({ from, to, spaceIds, memoryIds }: Extract<Change, { kind: 'adopted' }>): void {
     const price = this.priceOf(from.id)
     this.#books.add(from.account, price, -1n)
     this.#books.add(to.account, price)

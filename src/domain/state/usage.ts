@@ -2,7 +2,7 @@
 
 import { lengthOf } from '../../base/units.ts'
 import type { QuotaName } from '../../rules/policy.ts'
-import type { MappingRecord, MemoryRecord } from './records.ts'
+import { isOfMemory, type MappingRecord, type MemoryRecord } from './records.ts'
 
 /** How much of each quota. */
 export type Amounts = Readonly<Partial<Record<QuotaName, bigint>>>
@@ -21,7 +21,7 @@ export const memoryPrice = ({
     : { memories: 1n, fds: 1n, memory_bytes: length }
 
 export function mappingsPrice(mappings: readonly MappingRecord[]): Amounts {
-  const locked = mappings.reduce((sum, mapping) => sum + lengthOf(mapping), 0n)
+  const locked = mappings.filter(isOfMemory).reduce((sum, each) => sum + lengthOf(each), 0n)
   return { mappings: BigInt(mappings.length), locked_bytes: locked }
 }
 

@@ -3,6 +3,14 @@
 import { hex } from '../../base/units.ts'
 import type { CauseId } from './catalog.ts'
 import { ruledOut, type Verdict } from './cause.ts'
+import {
+  PCI_CAP_ID_PM,
+  PCI_COMMAND,
+  PCI_COMMAND_MEMORY,
+  PCI_PM_CTRL,
+  pciCapabilities,
+  word,
+} from './pci-config.ts'
 
 /** Undefined is what cannot be told. */
 export interface DeviceFacts {
@@ -124,28 +132,13 @@ export interface RegionFacts {
   readonly iomem: string | undefined
 }
 
-/** pci_regs.h */
-const PCI_COMMAND = 0x04
-const PCI_COMMAND_MEMORY = 2
-const PCI_STATUS = 0x06
-const PCI_STATUS_CAP_LIST = 0x10
-const PCI_CAPABILITY_LIST = 0x34
-const PCI_CAP_ID_PM = 1
-const PCI_PM_CTRL = 4
 const GONE = 0xffff
 const BARS = 6
 
-const word = (config: Uint8Array, at: number): number =>
-  (config[at] ?? 0) | ((config[at + 1] ?? 0) << 8)
-
 /** The D-state that PMCSR says; undefined for a device without power management. */
 export function powerStateOf(config: Uint8Array): number | undefined {
-  if ((word(config, PCI_STATUS) & PCI_STATUS_CAP_LIST) === 0) return undefined
-  let at = (config[PCI_CAPABILITY_LIST] ?? 0) & 0xfc
-  for (let hops = 0; at >= 0x40 && hops < 48; hops += 1) {
-    if (config[at] === PCI_CAP_ID_PM) return word(config, at + PCI_PM_CTRL) & 3
-    at = (config[at + 1] ?? 0) & 0xfc
-  }
+  for (const { id, at } of pciCapabilities(config))
+    if (id === PCI_CAP_ID_PM) return word(config, at + PCI_PM_CTRL) & 3
   return undefined
 }
 

@@ -28,6 +28,19 @@ const ATTACH = {
 /** A container that has lost its IOMMU answers like this to all that it would do with it. */
 const LOST = { EINVAL: ['container-lost-iommu'], ENODEV: ['container-lost-iommu'] } as const
 
+/** What adds a mapping to the container, whatever it is of. */
+const MAP = {
+  ...LOST,
+  ...IOCTL,
+  EEXIST: ['mapped-elsewhere'],
+  EADDRINUSE: ['mapped-elsewhere', 'iova-not-allowed'],
+  ENOSPC: ['mappings-exhausted'],
+  EINVAL: ['container-lost-iommu', 'iova-not-allowed', 'vaddr-misaligned', 'too-large-to-track'],
+  EOVERFLOW: ['range-wraps'],
+  ERANGE: ['iova-beyond-width'],
+  ENOENT: ['container-lost-iommu'],
+} as const satisfies Row
+
 export const CONTAINER_ROWS = {
   'open /dev/vfio/vfio': {
     ...NODE,
@@ -103,13 +116,7 @@ export const CONTAINER_ROWS = {
   VFIO_CHECK_EXTENSION: { EBADF: ['bug'], ENOTTY: ['bug'], EINVAL: ['bug'] },
   VFIO_IOMMU_GET_INFO: { ...IOCTL, ...LOST, ENOMEM: ['kernel-memory'] },
   VFIO_IOMMU_MAP_DMA: {
-    ...LOST,
-    ...IOCTL,
-    EEXIST: ['mapped-elsewhere'],
-    EADDRINUSE: ['mapped-elsewhere', 'iova-not-allowed'],
-    ENOSPC: ['mappings-exhausted'],
-    EINVAL: ['container-lost-iommu', 'iova-not-allowed', 'vaddr-misaligned', 'too-large-to-track'],
-    EOVERFLOW: ['range-wraps'],
+    ...MAP,
     EFAULT: [
       'page-not-pinnable',
       'file-cut',
@@ -119,10 +126,15 @@ export const CONTAINER_ROWS = {
       'iova-beyond-width',
     ],
     ENOMEM: { causes: ['memlock-exceeded', 'out-of-memory'], undecided: 'MEMLOCK_EXCEEDED' },
-    ERANGE: ['iova-beyond-width'],
     EOPNOTSUPP: ['page-not-pinnable'],
     EPERM: ['page-not-pinnable'],
-    ENOENT: ['container-lost-iommu'],
+  },
+  'VFIO_IOMMU_MAP_DMA of a region': {
+    ...MAP,
+    EFAULT: ['decoding-off', 'device-asleep', 'device-gone', 'iova-beyond-width'],
+    ENOMEM: ['kernel-memory'],
+    EOPNOTSUPP: ['region-not-mappable'],
+    EPERM: ['region-not-mappable'],
   },
   VFIO_DMA_MAP_FLAG_VADDR: {
     ...IOCTL,

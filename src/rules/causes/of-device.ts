@@ -84,6 +84,21 @@ export const DEVICE_ROWS = {
   },
   'pread of a region': REGION,
   'pwrite of a region': REGION,
+  'mmap of a region': {
+    EBADF: ['bug'],
+    EINVAL: ['region-not-mappable'],
+    EACCES: ['region-not-mappable'],
+    EPERM: ['region-not-mappable'],
+    ENODEV: ['region-not-mappable'],
+    EOVERFLOW: ['outside-region'],
+    EBUSY: ['region-claimed'],
+    ENOMEM: {
+      causes: ['region-not-mapped', 'map-count', 'address-space-full', 'out-of-memory'],
+      undecided: 'LIMIT_REACHED',
+    },
+    EAGAIN: ['memory-locked-by-default'],
+    ENFILE: ['host-files-exhausted'],
+  },
   VFIO_DEVICE_FEATURE: FEATURE,
   VFIO_DEVICE_FEATURE_MIGRATION: FEATURE,
   VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE: {

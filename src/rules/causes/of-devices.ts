@@ -34,6 +34,11 @@ export const DEVICE_CAUSES = {
     found: 'the kernel could not map the region, or the device has no ROM to show',
     fix: 'see the kernel log',
   },
+  'region-not-mappable': {
+    reason: 'UNSUPPORTED',
+    found: 'the driver of the device does not let that part of the region be mapped',
+    fix: 'map a region that its information says is mappable, or read and write it by calls',
+  },
   'outside-region': {
     reason: 'OUT_OF_REGION',
     found: 'the device has no such bytes, or takes no access of that width there',
