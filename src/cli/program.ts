@@ -8,6 +8,7 @@ import { addDeviceCommands } from './commands/device.ts'
 import { addDirtyCommands } from './commands/dirty.ts'
 import { addGroupsCommands } from './commands/groups.ts'
 import { addIrqCommands } from './commands/irq.ts'
+import { addMappingsCommand } from './commands/mappings.ts'
 import { addMigrateCommands } from './commands/migrate.ts'
 import { addOwnershipCommands } from './commands/ownership.ts'
 import { addRegionCommands } from './commands/region.ts'
@@ -54,6 +55,7 @@ export const buildProgram = (): Command => {
   addGroupsCommands(program)
   addBindCommands(program)
   addSpacesCommands(program)
+  addMappingsCommand(program)
   addDeviceCommands(program)
   addRegionCommands(program)
   addIrqCommands(program)

@@ -25,12 +25,15 @@ const find = ({ name, info }: BorrowedDevice, wanted: string): Region => {
 export class RegionAccess {
   readonly index: number
   readonly name: string
+  /** Bytes. */
+  readonly size: bigint
   readonly #borrowed: BorrowedDevice
 
-  private constructor(borrowed: BorrowedDevice, { index, name }: Region) {
+  private constructor(borrowed: BorrowedDevice, { index, name, size }: Region) {
     this.#borrowed = borrowed
     this.index = index
     this.name = name || `region ${index}`
+    this.size = BigInt(size)
   }
 
   /** Ready for use: a PCI function that does not decode its BARs answers with an I/O error. */

@@ -3,9 +3,14 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { accessOf, accessToProto, enumOf, itemStatus, u64 } from '../../src/api/services/convert.ts'
-import { itemsOrAll, pieceOrAll } from '../../src/api/services/space-convert.ts'
+import {
+  itemsOrAll,
+  mapItemOf,
+  mappingToProto,
+  pieceOrAll,
+} from '../../src/api/services/space-convert.ts'
 import { VfiodError } from '../../src/base/error.ts'
-import { ACCESSES, U64_MAX } from '../../src/base/units.ts'
+import { ACCESSES, iova, U64_MAX } from '../../src/base/units.ts'
 
 const badArgument = (field: string) =>
   expect.objectContaining({ reason: 'BAD_ARGUMENT', details: { field } })
@@ -42,6 +47,29 @@ describe('an enum', () => {
 
   test('that is refused names what it may be', () => {
     expect(() => enumOf('mode', { A: 1, B: 2 }, 'C')).toThrow('one of A, B is needed')
+  })
+})
+
+describe('the source of a mapping', () => {
+  const place = { iova: '4096', length: '8192', offset: '4096', access: 'ACCESS_READ' } as const
+  const region = { device: '0000:00:05.0', region: 1 }
+
+  test('is memory, or a region of a device', () => {
+    const piece = { iova: 0x1000n, length: 0x2000n, offset: 0x1000n, access: 'read' }
+
+    expect(mapItemOf({ ...place, memoryId: 'ram' }, 0)).toEqual({ ...piece, memoryId: 'ram' })
+    expect(mapItemOf({ ...place, region }, 0)).toEqual({ ...piece, ...region })
+  })
+
+  test('is named by every item', () => {
+    expect(() => mapItemOf(place, 2)).toThrow(badArgument('items[2].source'))
+  })
+
+  test('is listed as it was named, and the vaddr of a region is valid', () => {
+    const range = { start: iova(0x1000n), last: iova(0x2fffn), offset: 0x1000n }
+    const mapping = { ...range, access: 'read', ...region } as const
+
+    expect(mappingToProto(mapping)).toEqual({ ...place, region, vaddrValid: true })
   })
 })
 

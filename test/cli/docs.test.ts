@@ -68,6 +68,7 @@ const steady = (text: string): string => {
     .replaceAll(/vfioctl-[0-9a-f]{6}/g, 'vfioctl-3f9a1c')
     .replaceAll(/^[0-9a-f]{64}$/gm, 'TOKEN')
     .replaceAll(/^(tracked for +)[\d.]+ s$/gm, '$1' + '0.4 s')
+    .replaceAll(/memory [0-9a-f-]{36}/g, 'memory 7f3a0c1e-52d4-4b6f-9a85-0d2e61c4b7f9')
     .replaceAll(/pid \d+/g, 'pid 4711')
     .replaceAll(/uid \d+/g, 'uid 1000')
     .replaceAll(/^\d+-[0-9a-f]{10}: pid \d+/gm, () => {

@@ -137,6 +137,25 @@ describe('vfioctl map', () => {
     expect(mapping).toMatchObject({ iova: '0', length: '8192', access: 'ACCESS_READ' })
   })
 
+  test('--peer maps a region behind the memory, where a multiple of its size is', async () => {
+    await vfioctl('bind', '0000:00:05.0')
+    const map = ['map', '--group', '3', '--group', '4', '--length', '8K']
+    const { space, peers } = await json(...map, '--peer', '0000:00:05.0/bar0')
+
+    expect(space).toMatchObject({ mappings: 2, devices: ['0000:00:05.0'] })
+    const place = { iova: `${1 << 20}`, length: `${1 << 20}` }
+    expect(peers).toEqual([{ device: '0000:00:05.0', region: 0, name: 'BAR0', ...place }])
+  })
+
+  test('--peer is a device and a region: wrong usage otherwise', async () => {
+    const map = ['map', '--group', '3', '--length', '4K', '--peer', '0000:00:05.0']
+
+    expect(await vfioctl(...map)).toMatchObject({
+      code: 2,
+      stderr: expect.stringContaining('A device and a region are needed'),
+    })
+  })
+
   test('--hold keeps the space until Ctrl-C, and gives it back', async () => {
     const group = String(EDU_GROUP)
     const holding = start(['map', '--group', group, '--length', '2M', '--hold'], {

@@ -60,12 +60,15 @@ describe('the audit', () => {
     await client.addressSpace.addGroup({ spaceId: 's', groupId: 1 })
     await client.memory.allocateMemory({ memoryId: 'ram', length: '8192' })
     const item = { memoryId: 'ram', offset: '0', access: 'ACCESS_READ' } as const
+    const region = { device: '0000:00:05.0', region: 2 }
+    const ofRegion = '0x0+0x1000 0000:00:05.0#2 read-write'
 
     await client.addressSpace.map({
       spaceId: 's',
       items: [
         { ...item, iova: '4096', length: '8192' },
         { ...item, iova: '8192', length: '4096' },
+        { region, iova: '0', length: '4096', access: 'ACCESS_READ_WRITE' },
       ],
     })
 
@@ -76,8 +79,8 @@ describe('the audit', () => {
       audit: true,
       object: {
         spaceId: 's',
-        items: ['0x1000+0x2000 ram read', '0x2000+0x1000 ram read'],
-        refused: ['0x2000+0x1000 ram read IOVA_IN_USE'],
+        items: ['0x1000+0x2000 ram read', '0x2000+0x1000 ram read', ofRegion],
+        refused: ['0x2000+0x1000 ram read IOVA_IN_USE', `${ofRegion} DEVICE_NOT_OPEN`],
       },
     })
   })

@@ -1,6 +1,6 @@
 /** spaces, map: address spaces, and what can be mapped into one. */
 import { type Command, Option } from 'commander'
-import { hex, rangeText } from '../../base/units.ts'
+import { hex, rangeOf, rangeText, iova as toIova } from '../../base/units.ts'
 import { requireItems } from '../../client/item-status.ts'
 import { allOf, mapAll } from '../../client/verbs.ts'
 import type { Access } from '../../proto/vfiod/v1/Access.ts'
@@ -13,6 +13,7 @@ import { newSpaceId, withSpace } from '../borrowed-device.ts'
 import { withConditions } from '../conditions.ts'
 import { CliError } from '../failure.ts'
 import { bytesText, parseNumber, parseSmall } from '../numbers.ts'
+import { type MappedRegion, mapPeer, type PeerRegion, parsePeers } from '../peer-regions.ts'
 import { action, type CommandSession } from '../session.ts'
 import { enumText, propertiesText, tableText } from '../table.ts'
 
@@ -20,6 +21,9 @@ const ABOUT_MAP = `
 Makes an address space, adds the groups, allocates memory, maps it, and prints what the space can
 do: whether a group can be used, how much may be mapped and where. With --hold it keeps all of it
 until Ctrl-C, so that others can look at it (vfioctl spaces).
+
+With --peer it opens a device of one of the groups as well and maps a region of it, such as
+0000:00:05.0/BAR0, behind the memory: the other devices of the address space reach it by DMA.
 
 The mappings of a process belong to it and end with it. With --hand-over they are kept without a
 process until a client adopts them by the printed token (vfioctl unmap), or until the deadline.`
@@ -100,13 +104,17 @@ const spaceText = (space: AddressSpace): string =>
     ['remap', space.canRemap ? 'possible' : `not possible: ${space.remapBlocked}`],
   ])
 
-/** The lowest iova where the length fits. */
-const firstFit = (space: AddressSpace | null, length: bigint): bigint => {
+/** The lowest iova where the length fits, from an iova on. */
+const firstFit = (
+  space: AddressSpace | null,
+  length: bigint,
+  { from = 0n, step = BigInt(space?.alignment ?? 1) || 1n } = {},
+): bigint => {
   // Any will do for the daemon to say what keeps the space from being ready.
   if (space?.state !== 'SPACE_STATE_READY') return 0n
-  const step = BigInt(space.alignment) || 1n
   for (const { start, last } of space.apertures) {
-    const aligned = ((BigInt(start) + step - 1n) / step) * step
+    const lowest = BigInt(start) > from ? BigInt(start) : from
+    const aligned = ((lowest + step - 1n) / step) * step
     if (aligned + length - 1n <= BigInt(last)) return aligned
   }
   const found = space.apertures.map(apertureText).join(', ') || 'none'
@@ -119,6 +127,7 @@ interface MapOptions {
   readonly iova?: bigint
   readonly access: keyof typeof ACCESS
   readonly huge?: keyof typeof HUGE
+  readonly peer?: readonly PeerRegion[]
   readonly hold?: boolean
   readonly handOver?: number
 }
@@ -151,6 +160,34 @@ const mapAndLeave = async (
   await leave(session, deadlineMs)
 }
 
+interface Place {
+  readonly iova: bigint
+  readonly length: bigint
+}
+
+const placeText = ({ iova: start, length }: Place): string =>
+  rangeText(rangeOf(toIova(start), length))
+
+const peerText = (peer: MappedRegion): string =>
+  `mapped ${bytesText(peer.length)} at ${placeText(peer)}, ${peer.name} of ${peer.device}`
+
+/** The regions behind the memory, each where a multiple of its size is. */
+const mapPeers = async (
+  session: CommandSession,
+  spaceId: string,
+  { peer: wanted = [], access }: MapOptions,
+  at: { readonly space: AddressSpace | null; readonly from: bigint },
+): Promise<MappedRegion[]> => {
+  const mapped: MappedRegion[] = []
+  for (const peer of wanted) {
+    const [before] = mapped.slice(-1)
+    const from = before === undefined ? at.from : before.iova + before.length
+    const place = (length: bigint) => firstFit(at.space, length, { from, step: length })
+    mapped.push(await mapPeer(session, spaceId, peer, { access: ACCESS[access], place }))
+  }
+  return mapped
+}
+
 const mapInto = async (
   session: CommandSession,
   options: MapOptions,
@@ -170,10 +207,15 @@ const mapInto = async (
   const memoryId = allocated.memory?.memoryId ?? ''
   const range = { iova, length, memoryId, access: ACCESS[access] }
   await mapAll(client, spaceId, [range], { signal })
+  const peers = await mapPeers(session, spaceId, options, { space: empty, from: iova + length })
   const { space } = await client.addressSpace.getSpace({ spaceId }, { signal })
-  output.answer({ space, mapping: range }, () => {
-    const at = rangeText({ start: iova, last: iova + length - 1n } as never)
-    return `${space === null ? '' : spaceText(space)}\n\nmapped ${bytesText(length)} at ${at}, ${access}`
+  const answer = { space, mapping: range, ...(peers.length === 0 ? {} : { peers }) }
+  output.answer(answer, () => {
+    const lines = [
+      `mapped ${bytesText(length)} at ${placeText(range)}, ${access}`,
+      ...peers.map(peerText),
+    ]
+    return `${space === null ? '' : spaceText(space)}\n\n${lines.join('\n')}`
   })
   if (options.hold === true) await hold(session)
 }
@@ -228,6 +270,11 @@ export const addSpacesCommands = (program: Command): void => {
     )
     .addOption(
       new Option('--huge <size>', 'allocate huge pages of this size').choices(Object.keys(HUGE)),
+    )
+    .option(
+      '--peer <device/region>',
+      'open a device, and map a region of it for the others; may be repeated',
+      parsePeers,
     )
     .option('--hold', 'keep it until Ctrl-C')
     .option(
