@@ -77,6 +77,17 @@ describeModes('peer to peer', (mode) => {
     await ready?.stop()
   })
 
+  test('needs a region that can be mapped, as the information of the device says', async () => {
+    const { device } = await client.device.getDeviceInfo({ name: peer })
+    const [bar, config] = [0, 7].map((wanted) =>
+      device?.regions.find(({ index }) => index === wanted),
+    )
+
+    const areas = [{ offset: '0', length: String(1 << 20) }]
+    expect(bar).toMatchObject({ mappable: true, mappableAreas: areas })
+    expect(config).toMatchObject({ mappable: false, mappableAreas: [] })
+  })
+
   if (mode !== TYPE1) {
     test('is refused where the container is that of iommufd: UNSUPPORTED', async () => {
       await expect(map()).rejects.toMatchObject({ reason: 'UNSUPPORTED' })

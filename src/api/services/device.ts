@@ -42,6 +42,10 @@ const regionsToProto = (device: OpenDevice): Region[] =>
     mappable: region.isMappable,
     name: device.flags.isPci ? (PCI_REGIONS[region.index] ?? '') : '',
     fdOffset: String(region.fdOffset),
+    mappableAreas: region.areas.map(({ offset, length }) => ({
+      offset: String(offset),
+      length: String(length),
+    })),
   }))
 
 const irqsToProto = (device: OpenDevice): IrqIndex[] =>

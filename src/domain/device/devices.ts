@@ -26,7 +26,7 @@ import type { Quotas } from '../identity/quotas.ts'
 import { requireNoFds, type Ticket, type Tickets } from '../identity/tickets.ts'
 import type { DeviceToOpen } from '../iommu/backend.ts'
 import type { GroupClaims } from '../iommu/group-claims.ts'
-import { type RegionSource, unmapRegionsOf } from '../space/region-mapping.ts'
+import type { RegionSource } from '../space/region-mapping.ts'
 import type { AddressSpace } from '../space/space.ts'
 import type { Change } from '../state/changes.ts'
 import { holderOf, ownerText } from '../state/owner.ts'
@@ -166,7 +166,7 @@ export class Devices {
       const device = this.#devices.get(name)
       if (device === undefined) continue
       // What cannot be unmapped goes with the container, before its groups have another user.
-      await unmapRegionsOf(this.#state, space, name).catch(() => undefined)
+      await this.regionMappings.remove(device).catch(() => undefined)
       await this.#close(device)
     }
   }

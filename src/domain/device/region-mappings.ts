@@ -58,9 +58,13 @@ export class RegionMappings {
     }
   }
 
-  /** Remove the mappings of a device, and tell its owner why. Runs in the lane of the space. */
-  async remove(device: OpenDevice, why: string): Promise<number> {
-    const { space, name } = device
+  /**
+   * Remove the mappings of a device, and tell its owner why, unless it ends the space itself. Runs in the
+   * lane of the space.
+   */
+  async remove(device: OpenDevice, why?: string): Promise<number> {
+    const { space, name, windows } = device
+    if (!windows.isInUse) return 0
     const before = space.mappings.size
     try {
       return await unmapRegionsOf(this.#state, space, name)
@@ -68,7 +72,7 @@ export class RegionMappings {
       const mappings = before - space.mappings.size
       const record = this.#state.device(name)
       const { owner } = space
-      if (mappings > 0 && record !== undefined) {
+      if (mappings > 0 && record !== undefined && why !== undefined) {
         const change = { device: record, owner, mappings, why }
         this.#state.apply({ kind: 'regions-unmapped', ...change })
       }
