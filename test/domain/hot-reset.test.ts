@@ -19,7 +19,7 @@ import {
 } from './bus-machine.ts'
 import { EDU, EDU_GROUP, type World, world } from './machine.ts'
 import { alice, bob, person } from './people.ts'
-import { requireRightBooks, WatchedKernel } from './watched-kernel.ts'
+import { requireCleanEnd, requireRightBooks, WatchedKernel } from './watched-kernel.ts'
 
 const HOT_RESET = 'VFIO_DEVICE_PCI_HOT_RESET'
 /** What edu's register of liveness answers to what was written. */
@@ -37,13 +37,7 @@ describeModes('a hot reset', (mode) => {
     at = world(busMachine, { mode, over: watched.over, ...options })
   }
 
-  afterEach(async () => {
-    at.sim.faults.clear()
-    requireRightBooks(at)
-    await at.domain.releaseAll('the test is over')
-    requireRightBooks(at)
-    expect([...watched.openFds]).toEqual([])
-  })
+  afterEach(() => requireCleanEnd(at, watched))
 
   type Place = { readonly name: string; readonly group: number }
 

@@ -28,7 +28,7 @@ import {
   region,
 } from './peer-machine.ts'
 import { alice, bob, person } from './people.ts'
-import { requireRightBooks, WatchedKernel } from './watched-kernel.ts'
+import { requireCleanEnd, WatchedKernel } from './watched-kernel.ts'
 
 let at: World
 let watched: WatchedKernel
@@ -68,15 +68,7 @@ function note(): void {
 
 beforeEach(() => start())
 
-afterEach(async () => {
-  at.sim.faults.clear()
-  at.sim.fault = undefined
-  requireRightBooks(at)
-  await at.domain.releaseAll('the test is over')
-  requireRightBooks(at)
-  expect([...watched.openFds]).toEqual([])
-  expect([...watched.segments]).toEqual([])
-})
+afterEach(() => requireCleanEnd(at, watched))
 
 /** Two mappings of the peer, and one of memory. */
 async function mapped(name: string): Promise<void> {

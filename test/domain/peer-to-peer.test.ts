@@ -25,7 +25,7 @@ import {
   region,
 } from './peer-machine.ts'
 import { alice, bob } from './people.ts'
-import { requireRightBooks, WatchedKernel } from './watched-kernel.ts'
+import { requireCleanEnd, WatchedKernel } from './watched-kernel.ts'
 
 /** The register of edu that answers the complement of what was written. */
 const LIVENESS = 4n
@@ -41,15 +41,7 @@ function start(options: Parameters<typeof world>[1] = {}, changes = {}): void {
 
 beforeEach(() => start())
 
-afterEach(async () => {
-  at.sim.faults.clear()
-  at.sim.fault = undefined
-  requireRightBooks(at)
-  await at.domain.releaseAll('the test is over')
-  requireRightBooks(at)
-  expect([...watched.openFds]).toEqual([])
-  expect([...watched.segments]).toEqual([])
-})
+afterEach(() => requireCleanEnd(at, watched))
 
 const allocate = (id = 'ram') =>
   at.domain.memories.allocate(alice, { id, length: 4n * PAGE, hugePage: undefined })

@@ -86,3 +86,14 @@ export function requireRightBooks(at: World): void {
     .reduce((sum, { mappings }) => sum + (mappings.price.locked_bytes ?? 0n), 0n)
   expect(at.pinned() * 0x1000n).toBe(pinned)
 }
+
+/** The books are right before and after everything is released, and nothing is left open or mapped. */
+export async function requireCleanEnd(at: World, watched: WatchedKernel): Promise<void> {
+  at.sim.faults.clear()
+  at.sim.fault = undefined
+  requireRightBooks(at)
+  await at.domain.releaseAll('the test is over')
+  requireRightBooks(at)
+  expect([...watched.openFds]).toEqual([])
+  expect([...watched.segments]).toEqual([])
+}
