@@ -8,6 +8,7 @@ import { VFIO_IOMMU_UNMAP_DMA } from '../../src/abi/container.ts'
 import { VFIO_DEVICE_PCI_HOT_RESET, VFIO_DEVICE_RESET } from '../../src/abi/device.ts'
 import type { MachineSpec } from '../../src/backends/sim/spec/machine-spec.ts'
 import { ERRNO } from '../../src/base/errno.ts'
+import { Gate } from '../../src/base/gate.ts'
 import type { Event } from '../../src/domain/state/events.ts'
 import { eventOf } from '../../src/domain/state/events.ts'
 import { TYPE1 } from '../modes.ts'
@@ -223,6 +224,17 @@ describe('the mappings of a device stay', () => {
     await expect(at.domain.devices.close(bob, OTHER_EDU)).rejects.toMatchObject({
       reason: 'NOT_MM_OWNER',
     })
+  })
+
+  test('where another client has adopted the device before the turn of the call comes', async () => {
+    const lane = new Gate()
+    void at.domain.spaces.owned(alice, 'space').lane.run(() => lane.opened)
+    const closing = at.domain.devices.close(alice, OTHER_EDU)
+    await at.domain.adopt(bob, at.domain.handOver(alice, 60_000).token)
+    lane.open()
+
+    await expect(closing).rejects.toMatchObject({ reason: 'NOT_MM_OWNER' })
+    expect(at.domain.devices.find(bob, OTHER_EDU).isClosed).toBe(false)
   })
 
   test('where the kernel does not remove them: the device is not closed', async () => {

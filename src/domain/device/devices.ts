@@ -154,6 +154,8 @@ export class Devices {
     const device = this.find(client, name)
     return device.space.lane.run(async () => {
       if (device.isClosed) return 0
+      // It may have been handed over while the call waited in the lane.
+      device.requireOwner(client)
       const removed = await this.regionMappings.remove(device, CLOSED)
       await this.#close(device)
       return removed
