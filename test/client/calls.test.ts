@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Server, ServerCredentials, status } from '@grpc/grpc-js'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { connect, type VfiodClient } from '../../src/client/client.ts'
 import { RpcError } from '../../src/client/rpc-error.ts'
 import { methodsOf, type ServiceName, services } from '../../src/wire/protos.ts'
@@ -33,6 +33,7 @@ beforeEach(async () => {
   client = connect({ socket })
 })
 afterEach(() => {
+  vi.useRealTimers()
   client.close()
   server.forceShutdown()
   rmSync(directory, { recursive: true })
@@ -90,13 +91,19 @@ describe('a refused call', () => {
     expect(await refusal(impatient.inventory.listGroups())).toMatchObject(late)
     expect(await refusal(first(impatient.inventory.watchGroups()))).toMatchObject(late)
 
+    let end = () => {}
     behaviour.WatchGroups = (call: { write(message: object): void; end(): void }) => {
+      end = () => call.end()
       call.write({ presentSent: {} })
-      // Longer than the patience: it is for the first message alone.
-      setTimeout(() => call.end(), 100)
     }
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
     const seen: unknown[] = []
-    for await (const message of impatient.inventory.watchGroups()) seen.push(message)
+    for await (const message of impatient.inventory.watchGroups()) {
+      seen.push(message)
+      // It is for the first message alone.
+      vi.advanceTimersByTime(1000)
+      end()
+    }
     expect(seen).toHaveLength(1)
     impatient.close()
   })
