@@ -175,7 +175,8 @@ describe('bin/vfiod', () => {
     mkdirSync(join(modules, 'vfiod/dist/daemon'), { recursive: true })
     writeFileSync(
       join(modules, 'vfiod/dist/daemon/main.js'),
-      'console.error(process.argv0); console.error(\'"msg":"ready"}\')',
+      // It stays until the test ends it: an end of its own would race with the look at the process.
+      'console.error(process.argv0); console.error(\'"msg":"ready"}\'); setInterval(() => {}, 1000)',
     )
     symlinkSync(
       `${ROOT}node_modules/node-linux-${process.arch}`,
