@@ -6,6 +6,7 @@ import type { FaultSpec } from '../../src/backends/sim/spec/fault-spec.ts'
 import { VfiodError } from '../../src/base/error.ts'
 import type { Client } from '../../src/domain/identity/clients.ts'
 import { hotResetScope } from '../../src/kernel/hot-reset-calls.ts'
+import { BUFFER, REG, START, THEN_IRQ } from '../contract/edu-driver.ts'
 import { describeModes } from '../modes.ts'
 import {
   ABOVE,
@@ -369,10 +370,10 @@ describeModes('a hot reset', (mode) => {
         })
       // From the memory into the buffer, and an interrupt when it is done.
       for (const [offset, value] of [
-        [0x80n, 0n],
-        [0x88n, 0x40000n],
-        [0x90n, 64n],
-        [0x98n, 5n],
+        [REG.dmaSource, 0n],
+        [REG.dmaDestination, BUFFER],
+        [REG.dmaCount, 64n],
+        [REG.dmaCommand, START | THEN_IRQ],
       ] as const)
         await write(offset, value)
 
@@ -382,7 +383,7 @@ describeModes('a hot reset', (mode) => {
       await at.domain.devices.write(alice, {
         ...{ name: FIRST.name, region: 7, offset: 4n, data: new Uint8Array([6, 0]) },
       })
-      const status = { name: FIRST.name, region: 0, offset: 0x24n, length: 4 }
+      const status = { name: FIRST.name, region: 0, offset: REG.irqStatus, length: 4 }
       expect([...(await at.domain.devices.read(alice, status))]).toEqual([0, 0, 0, 0])
     })
 

@@ -1,8 +1,10 @@
 /** Two devices in one address space: an edu that does DMA, and a peer whose regions are mapped for it. */
 
-import type { Access } from '../../src/base/units.ts'
+import { PCI_COMMAND, PCI_COMMAND_MASTER, PCI_COMMAND_MEMORY } from '../../src/abi/pci.ts'
 import type { Client } from '../../src/domain/identity/clients.ts'
+import type { RegionItem } from '../../src/domain/space/region-mapping.ts'
 import { isOfRegion } from '../../src/domain/state/records.ts'
+import { BUFFER, REG, START, TO_MEMORY } from '../contract/edu-driver.ts'
 import { EDU, OTHER_EDU, type World } from './machine.ts'
 
 export const PAGE = 0x1000n
@@ -10,9 +12,9 @@ export const PAGE = 0x1000n
 export const CARD = '0000:00:07.0'
 export const PORT_BAR = 2
 export const CONFIG = 7
-export const COMMAND = 4n
-export const DECODING_OFF = 4
-export const DECODING_ON = 6
+export const COMMAND = BigInt(PCI_COMMAND)
+export const DECODING_OFF = PCI_COMMAND_MASTER
+export const DECODING_ON = PCI_COMMAND_MASTER | PCI_COMMAND_MEMORY
 /** Where BAR 0 of the peer is mapped, and where memory is. */
 export const PEER_IOVA = 0x100_0000n
 export const MEMORY_IOVA = 0x10_0000n
@@ -21,15 +23,6 @@ export const region = (changes: Partial<RegionItem> = {}): RegionItem => ({
   ...{ iova: PEER_IOVA, length: PAGE, device: OTHER_EDU, region: 0, offset: 0n },
   ...{ access: 'read-write', ...changes },
 })
-
-interface RegionItem {
-  readonly iova: bigint
-  readonly length: bigint
-  readonly device: string
-  readonly region: number
-  readonly offset: bigint
-  readonly access: Access
-}
 
 export const memory = (iova = MEMORY_IOVA) =>
   ({ iova, length: PAGE, memoryId: 'ram', offset: 0n, access: 'read-write' }) as const
@@ -68,12 +61,6 @@ export const map = ({ domain }: World, client: Client, item: RegionItem = region
 export const mappedRegions = ({ domain }: World, id = 'space') =>
   domain.state.mappings(id).all().filter(isOfRegion)
 
-/** Registers of edu. */
-const DMA = { source: 0x80n, destination: 0x88n, count: 0x90n, command: 0x98n } as const
-const BUFFER = 0x4_0000n
-const FETCH = 1n
-const STORE = 3n
-
 export class PeerDma {
   readonly #at: World
   readonly #client: Client
@@ -85,12 +72,12 @@ export class PeerDma {
 
   /** From an iova into the buffer of the edu. */
   fetch(iova: bigint, length: number): Promise<void> {
-    return this.#transfer({ source: iova, destination: BUFFER, length, command: FETCH })
+    return this.#transfer({ source: iova, destination: BUFFER, length, command: START })
   }
 
   /** From the buffer of the edu to an iova. */
   store(iova: bigint, length: number): Promise<void> {
-    return this.#transfer({ source: BUFFER, destination: iova, length, command: STORE })
+    return this.#transfer({ source: BUFFER, destination: iova, length, command: START | TO_MEMORY })
   }
 
   async #transfer(what: {
@@ -99,10 +86,10 @@ export class PeerDma {
     readonly length: number
     readonly command: bigint
   }): Promise<void> {
-    await this.#put(DMA.source, what.source)
-    await this.#put(DMA.destination, what.destination)
-    await this.#put(DMA.count, BigInt(what.length))
-    await this.#put(DMA.command, what.command)
+    await this.#put(REG.dmaSource, what.source)
+    await this.#put(REG.dmaDestination, what.destination)
+    await this.#put(REG.dmaCount, BigInt(what.length))
+    await this.#put(REG.dmaCommand, what.command)
     while (this.#at.sim.step());
   }
 

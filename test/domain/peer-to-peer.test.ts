@@ -257,7 +257,9 @@ describe('a batch with a region', () => {
     ).rejects.toMatchObject({ reason: 'IOVA_IN_USE' })
 
     expect(at.domain.state.mappings('space').size).toBe(0)
-    expect(await at.domain.devices.reset(alice, OTHER_EDU).catch(() => 'refused')).toBe('refused')
+    await expect(at.domain.devices.reset(alice, OTHER_EDU)).rejects.toMatchObject({
+      reason: 'UNSUPPORTED',
+    })
     await map(at, alice)
   })
 

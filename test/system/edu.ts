@@ -1,24 +1,11 @@
 /** Driving QEMU's edu device (docs/specs/edu) through gRPC, as a client's driver would. */
 
+import { PCI_COMMAND, PCI_COMMAND_MASTER, PCI_COMMAND_MEMORY } from '../../src/abi/pci.ts'
 import type { VfiodClient } from '../../src/client/client.ts'
+import { BUFFER, REG, START, THEN_IRQ, TO_MEMORY } from '../contract/edu-driver.ts'
 import { until } from './world.ts'
 
 const CONFIG = 7
-const COMMAND = 4
-const MEMORY_AND_MASTER = 0x06
-
-const DMA_SOURCE = 0x80n
-const DMA_DESTINATION = 0x88n
-const DMA_COUNT = 0x90n
-const DMA_COMMAND = 0x98n
-const START = 1n
-const TO_MEMORY = 2n
-/** Raise an interrupt when done. */
-const THEN_INTERRUPT = 4n
-const IRQ_RAISE = 0x60n
-const IRQ_ACKNOWLEDGE = 0x64n
-/** The device's own buffer, as the DMA engine addresses it. */
-const BUFFER = 0x40000n
 
 export class Edu {
   readonly #client: VfiodClient
@@ -32,8 +19,8 @@ export class Edu {
   /** Enable its memory BARs and bus mastering. */
   async enable(): Promise<void> {
     const data = Buffer.alloc(2)
-    data.writeUInt16LE(MEMORY_AND_MASTER)
-    await this.#write(CONFIG, BigInt(COMMAND), data)
+    data.writeUInt16LE(PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER)
+    await this.#write(CONFIG, BigInt(PCI_COMMAND), data)
   }
 
   /** The identification register: 0x010000ed. */
@@ -54,16 +41,16 @@ export class Edu {
 
   /** Copy from the device's buffer to an iova, and wait until it is done. */
   async copyOut(iova: bigint, length: number, { interrupt = false } = {}): Promise<void> {
-    const command = START | TO_MEMORY | (interrupt ? THEN_INTERRUPT : 0n)
+    const command = START | TO_MEMORY | (interrupt ? THEN_IRQ : 0n)
     await this.#transfer({ source: BUFFER, destination: iova, length, command })
   }
 
   async raiseIrq(bits: number): Promise<void> {
-    await this.#write32(IRQ_RAISE, bits)
+    await this.#write32(REG.irqRaise, bits)
   }
 
   async acknowledgeIrq(bits: number): Promise<void> {
-    await this.#write32(IRQ_ACKNOWLEDGE, bits)
+    await this.#write32(REG.irqAcknowledge, bits)
   }
 
   async #transfer(what: {
@@ -72,11 +59,11 @@ export class Edu {
     readonly length: number
     readonly command: bigint
   }): Promise<void> {
-    await this.#write64(DMA_SOURCE, what.source)
-    await this.#write64(DMA_DESTINATION, what.destination)
-    await this.#write64(DMA_COUNT, BigInt(what.length))
-    await this.#write64(DMA_COMMAND, what.command)
-    await until(async () => ((await this.#read64(DMA_COMMAND)) & START) === 0n || undefined)
+    await this.#write64(REG.dmaSource, what.source)
+    await this.#write64(REG.dmaDestination, what.destination)
+    await this.#write64(REG.dmaCount, BigInt(what.length))
+    await this.#write64(REG.dmaCommand, what.command)
+    await until(async () => ((await this.#read64(REG.dmaCommand)) & START) === 0n || undefined)
   }
 
   #write(region: number, offset: bigint, data: Buffer): Promise<unknown> {
