@@ -26,6 +26,7 @@ const ROOMS: Readonly<Record<string, Room>> = {
   abi: { rooms: ['base'], packages: [], isPure: true },
   rules: { rooms: ['base'], packages: [], isPure: true },
   os: { rooms: ['base'], packages: ['koffi'] },
+  link: { rooms: ['base'], packages: [] },
   wire: { rooms: ['base', 'proto'], packages: ['@grpc/grpc-js', '@grpc/proto-loader'] },
   kernel: { rooms: ['base', 'abi', 'rules', 'os'], packages: [] },
   'backends/linux': { rooms: ['base', 'os', 'kernel'], packages: [] },
@@ -39,7 +40,11 @@ const ROOMS: Readonly<Record<string, Room>> = {
     packages: ['@grpc/grpc-js', '@grpc/proto-loader'],
   },
   api: {
-    rooms: ['base', 'rules', 'os', 'wire', 'proto', 'domain'],
+    rooms: ['base', 'rules', 'os', 'link', 'wire', 'proto', 'domain'],
+    packages: ['@grpc/grpc-js', '@grpc/proto-loader'],
+  },
+  front: {
+    rooms: ['base', 'os', 'link', 'wire'],
     packages: ['@grpc/grpc-js', '@grpc/proto-loader', '@grpc/reflection', 'grpc-health-check'],
   },
   cli: {
@@ -52,7 +57,7 @@ const ROOMS: Readonly<Record<string, Room>> = {
   },
   daemon: {
     rooms: [
-      ...['base', 'abi', 'rules', 'os', 'wire', 'proto', 'kernel', 'domain', 'api'],
+      ...['base', 'abi', 'rules', 'os', 'link', 'wire', 'proto', 'kernel', 'domain', 'api'],
       ...['backends/linux', 'backends/sim'],
     ],
     packages: ['pino', 'smol-toml', 'zod', 'commander'],

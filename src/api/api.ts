@@ -4,13 +4,12 @@
  */
 import { once } from 'node:events'
 import { setTimeout as delay } from 'node:timers/promises'
-import type { TLSSocket } from 'node:tls'
 import type { Domain } from '../domain/domain.ts'
 import type { Client } from '../domain/identity/clients.ts'
+import type { Certificates } from '../link/records.ts'
 import { SeqpacketListener } from '../os/fd-passing.ts'
 import type { ServiceName } from '../wire/protos.ts'
-import { type CallRules, implementation, unknownMethod } from './call/call.ts'
-import { deferring } from './call/decode.ts'
+import { type CallRules, implementation, type Served, unknownMethod } from './call/call.ts'
 import { InFlightCalls } from './call/in-flight.ts'
 import { Pipeline } from './call/pipeline.ts'
 import { Rates } from './call/rate.ts'
@@ -22,7 +21,6 @@ import { addressSpaceHandlers } from './services/address-space.ts'
 import { type Administration, adminHandlers } from './services/admin.ts'
 import { deviceHandlers } from './services/device.ts'
 import { dirtyHandlers } from './services/dirty.ts'
-import { HealthAndReflection } from './services/health-and-reflection.ts'
 import { inventoryHandlers } from './services/inventory.ts'
 import { memoryHandlers } from './services/memory.ts'
 import { migrationHandlers } from './services/migration.ts'
@@ -30,13 +28,10 @@ import { ownershipHandlers } from './services/ownership.ts'
 import { RegisterWrites } from './services/register-writes.ts'
 import { type Simulator, simulatorHandlers } from './services/simulator.ts'
 import { Admission } from './transport/admission.ts'
+import { Connections, serverBinder } from './transport/connections.ts'
 import { FdChannel, fdChannelBinder } from './transport/fd-channel.ts'
-import {
-  type Certificates,
-  RemoteListener,
-  type RemoteOptions,
-} from './transport/remote-listener.ts'
-import { Connections, serverBinder } from './transport/server.ts'
+import type { StartFront } from './transport/fronts.ts'
+import { RemoteListener, type RemoteOptions } from './transport/remote-listener.ts'
 import { placeSocket, removeSocket, type SocketFile } from './transport/socket-file.ts'
 
 /** A socket to make, or one that the service manager made and keeps. */
@@ -55,10 +50,9 @@ export interface ApiOptions {
   readonly remote?: RemoteOptions
   /** Where the machine is simulated. */
   readonly simulator?: Simulator
+  /** How a front is started: a process, or in this one. */
+  readonly startFront: StartFront
 }
-
-/** How long clients get to close their connections once every call has been answered. */
-const CLOSE_MS = 500
 
 export class Api {
   readonly connections: Connections
@@ -67,7 +61,6 @@ export class Api {
   readonly #peers: Peers
   readonly #pipeline: Pipeline
   readonly #admission: Admission
-  readonly #healthAndReflection: HealthAndReflection
   /** Releases that are under way: the daemon does not end in the middle of one. */
   readonly #releases = new Set<Promise<void>>()
   /** The socket files that this daemon made, and removes; not those of a daemon that runs already. */
@@ -86,18 +79,16 @@ export class Api {
     this.#admission = new Admission({ quotas, log })
     const pipeline = new Pipeline({ inFlight: this.#inFlight, rates: new Rates(), log })
     this.#pipeline = pipeline
+    const rules: CallRules = { peerOf: (name) => this.connections.peerOf(name), pipeline }
     this.connections = new Connections({
       peers: this.#peers,
       admission: this.#admission,
       pipeline,
+      served: new Map(this.#servicesOf(rules).map((served) => [served.path, served])),
+      unknown: (path) => unknownMethod(rules, path),
+      startFront: options.startFront,
       log,
     })
-    const rules: CallRules = {
-      peerOf: (token) => this.connections.peerOf(token),
-      pipeline,
-    }
-    this.#addServices(rules)
-    this.#healthAndReflection = new HealthAndReflection(this.connections.grpc)
   }
 
   /** Listens once everything is in place. */
@@ -107,6 +98,7 @@ export class Api {
     try {
       api.#fdChannel = new FdChannel(await api.#listenForFds(fdSocket), {
         peers: api.#peers,
+        fronts: api.connections.fronts,
         admission: api.#admission,
         pipeline: api.#pipeline,
         purposeOf: (client, ticket) => domain.tickets.purposeOf(client, ticket),
@@ -127,7 +119,7 @@ export class Api {
     this.connections.stopAccepting()
     this.#fdChannel?.stopAccepting()
     this.#remoteListener?.close()
-    this.#healthAndReflection.notServing()
+    this.connections.fronts.notServing()
     this.#inFlight.drain()
     await Promise.race([this.#inFlight.idle(), delay(graceMs, undefined, { ref: false })])
     this.#inFlight.abortAll()
@@ -135,32 +127,30 @@ export class Api {
 
   /** Closes every connection and removes the sockets. Releases nothing: that is the domain's. */
   async close(): Promise<void> {
-    this.#fdChannel?.close()
-    await this.connections.close(CLOSE_MS)
+    this.#fdChannel?.stopAccepting()
+    await this.connections.close()
     this.#peers.close()
     this.#remotePeers?.close()
     for (const file of this.#placed) removeSocket(file)
     await Promise.all(this.#releases)
   }
 
-  #addServices(rules: CallRules): void {
-    const { domain, fdSocket, log } = this.#options
-    const { grpc } = this.connections
-    grpc.refuseOthersWith((path) => unknownMethod(rules, path))
-    const add = (service: ServiceName, handlers: object) =>
-      grpc.addService(deferring(service), implementation(rules, service, handlers))
-    add('inventory', inventoryHandlers(domain))
-    add('memory', memoryHandlers(domain, fdSocket.path))
-    add('addressSpace', addressSpaceHandlers(domain))
-    add('device', deviceHandlers(domain, fdSocket.path, new RegisterWrites(domain.state, log)))
-    add('dirty', dirtyHandlers(domain))
-    add('migration', migrationHandlers(domain))
-    add('ownership', ownershipHandlers(domain))
+  #servicesOf(rules: CallRules): Served[] {
+    const { domain, fdSocket, log, administration, simulator } = this.#options
+    const of = (service: ServiceName, handlers: object) =>
+      implementation(rules, service, handlers as never)
     const clients = () => [...this.#peers.clients(), ...(this.#remotePeers?.clients() ?? [])]
-    const parts = { domain, administration: this.#options.administration, clients }
-    add('admin', adminHandlers(parts))
-    const { simulator } = this.#options
-    if (simulator) add('simulator', simulatorHandlers(simulator))
+    return [
+      ...of('inventory', inventoryHandlers(domain)),
+      ...of('memory', memoryHandlers(domain, fdSocket.path)),
+      ...of('addressSpace', addressSpaceHandlers(domain)),
+      ...of('device', deviceHandlers(domain, fdSocket.path, new RegisterWrites(domain.state, log))),
+      ...of('dirty', dirtyHandlers(domain)),
+      ...of('migration', migrationHandlers(domain)),
+      ...of('ownership', ownershipHandlers(domain)),
+      ...of('admin', adminHandlers({ domain, administration, clients })),
+      ...(simulator === undefined ? [] : of('simulator', simulatorHandlers(simulator))),
+    ]
   }
 
   #released(client: Client, why: string, how: 'releaseClient' | 'expireLease'): Promise<void> {
@@ -204,9 +194,9 @@ export class Api {
       appeared: (client) => this.#options.domain.clientReturned(client),
     })
     this.#remotePeers = peers
-    const accept = (socket: TLSSocket, name: string) =>
-      this.connections.serve(socket, peers.at(name), () => peers.at(name))
-    this.#remoteListener = new RemoteListener(remote, accept, log)
+    const { connections } = this
+    const parts = { connections, peerAt: (name: string) => peers.at(name), log }
+    this.#remoteListener = new RemoteListener(remote, parts)
     await this.#remoteListener.listen()
   }
 

@@ -1,7 +1,8 @@
 /** Where remote clients are served, and by which certificates: complete, or not at all. */
 import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { createSecureContext } from 'node:tls'
-import type { Certificates, RemoteOptions } from '../api/transport/remote-listener.ts'
+import type { RemoteOptions } from '../api/transport/remote-listener.ts'
+import type { Certificates } from '../link/records.ts'
 import type { Config } from './config.ts'
 import { ConfigError } from './config-error.ts'
 import { readTrusted } from './trusted-file.ts'

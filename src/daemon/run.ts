@@ -10,6 +10,7 @@ import { onError } from '../os/poller.ts'
 import { createBackend } from './compose.ts'
 import { type Config, configText, loadConfig, type Overrides } from './config.ts'
 import { ConfigError, EX_CONFIG } from './config-error.ts'
+import { startFrontProcess } from './front-process.ts'
 import { createLogging, type Logging } from './logging.ts'
 import { PolicyStore } from './policy-file.ts'
 import { onReload, reload } from './reload.ts'
@@ -117,6 +118,7 @@ const serve = async (config: Config, logging: Logging): Promise<number> => {
     totalQuota: policy.total,
   })
   const api = await Api.start({
+    startFront: startFrontProcess,
     domain,
     log,
     grantOf: policy.grantOf,

@@ -7,7 +7,7 @@ import { readProc } from './process.ts'
 const getrlimit = bind('getrlimit', 'int', ['int', 'void *'])
 const setrlimit = bind('setrlimit', 'int', ['int', 'void *'])
 
-const RESOURCES = { nofile: 7, memlock: 8 } as const
+const RESOURCES = { data: 2, nofile: 7, memlock: 8 } as const
 export type ResourceName = keyof typeof RESOURCES
 
 export interface ResourceLimit {
@@ -35,6 +35,8 @@ const CAPABILITIES = {
   CAP_DAC_OVERRIDE: 1,
   CAP_FOWNER: 3,
   CAP_KILL: 5,
+  CAP_SETGID: 6,
+  CAP_SETUID: 7,
   CAP_IPC_LOCK: 14,
   CAP_SYS_MODULE: 16,
   CAP_SYS_RAWIO: 17,

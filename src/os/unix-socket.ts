@@ -17,8 +17,10 @@ const accept4 = bind('accept4', 'int', ['int', 'void *', 'void *', 'int'])
 const connect = bind('connect', 'int', ['int', 'void *', 'unsigned int'])
 const sendmsg = bind('sendmsg', 'long', ['int', 'void *', 'int'])
 const recvmsg = bind('recvmsg', 'long', ['int', 'void *', 'int'])
+const socketpair = bind('socketpair', 'int', ['int', 'int', 'int', 'void *'])
 const getsockopt = bind('getsockopt', 'int', ['int', 'int', 'int', 'void *', 'void *'])
 
+export const SOCK_STREAM = 1
 export const SOCK_DGRAM = 2
 export const SOCK_SEQPACKET = 5
 const AF_UNIX = 1
@@ -71,6 +73,16 @@ export const listenUnix = (type: SocketType, path: string): number =>
 /** The next connection, non-blocking; -EAGAIN when there is none. */
 export const acceptUnix = (fd: number): number =>
   call(accept4, fd, null, null, SOCK_CLOEXEC | SOCK_NONBLOCK)
+
+/** Two sockets that are connected to each other, non-blocking, or -errno. */
+export const socketPair = (
+  type: typeof SOCK_STREAM | typeof SOCK_SEQPACKET,
+): readonly [number, number] | number => {
+  const pair = new Int32Array(2)
+  const bytes = new Uint8Array(pair.buffer)
+  const answer = call(socketpair, AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, bytes)
+  return answer < 0 ? answer : [pair[0] as number, pair[1] as number]
+}
 
 /** getsockopt(2) at SOL_SOCKET: the number of bytes filled in, or -errno. */
 export const socketOption = (fd: number, option: number, into: Uint8Array): number => {

@@ -51,7 +51,7 @@ const idle = (): Socket => {
   return made
 }
 
-const isOpen = (): number => server.api.connections.sockets.size
+const isOpen = (): number => server.api.connections.size
 const refusals = () => server.lines.filter(({ message }) => message === 'connection refused')
 
 /** Connected, and counted by the daemon. */

@@ -7,7 +7,7 @@ import { createServer } from 'node:http2'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { keepBehind, keepOpen } from '../../dist/api/transport/native-session.js'
+import { keepBehind, keepOpen } from '../../dist/front/native-session.js'
 
 const ROUNDS = 5
 const isKept = process.argv[2] === 'kept'

@@ -15,8 +15,8 @@ let server: TestServer
 afterEach(() => server.stop())
 
 /** What the death of a client looks like from here. */
-const breakConnections = ({ api }: TestServer): void => {
-  for (const socket of api.connections.sockets) socket.destroy()
+const breakConnections = ({ sockets }: TestServer): void => {
+  for (const socket of sockets()) socket.destroy()
 }
 
 const calls = () => server.lines.filter(({ fields }) => 'method' in fields)

@@ -3,7 +3,7 @@ import { execFileSync, spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type { Certificates } from '../../src/api/transport/remote-listener.ts'
+import type { Certificates } from '../../src/link/records.ts'
 
 const hasOpenssl = spawnSync('openssl', ['version']).status === 0
 

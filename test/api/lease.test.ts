@@ -11,12 +11,12 @@ import {
   test as testAlways,
   vi,
 } from 'vitest'
-import type { Certificates } from '../../src/api/transport/remote-listener.ts'
 import { Chunk, HEAD_ROOM } from '../../src/base/chunk.ts'
 import { connect, type VfiodClient } from '../../src/client/client.ts'
 import type { Domain } from '../../src/domain/domain.ts'
 import type { InventoryEvent } from '../../src/domain/host/inventory.ts'
 import type { ReadEvent } from '../../src/domain/migration/migration.ts'
+import type { Certificates } from '../../src/link/records.ts'
 import { Authority, lacksOpenssl } from './certificates.ts'
 import { type Change, EVERYTHING, refusal, startServer, type TestServer, until } from './server.ts'
 
@@ -126,7 +126,7 @@ describe('a lease', () => {
     const client = await started({ expireLease: () => held })
     const { clientId } = await client.ownership.whoAmI()
     await vi.advanceTimersByTimeAsync(LEASE_MS)
-    await until(() => server.api.connections.sockets.size > 0)
+    await until(() => server.api.connections.size > 0)
     for (let turn = 0; turn < 4; turn += 1) await new Promise(setImmediate)
 
     const early = await refusal(client.ownership.whoAmI())

@@ -9,7 +9,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { keepBehind, keepOpen, nativeOf } from '../../src/api/transport/native-session.ts'
+import { keepBehind, keepOpen, nativeOf } from '../../src/front/native-session.ts'
 import { collectGarbage } from '../os/gc.ts'
 
 const PROGRAM = fileURLToPath(new URL('./broken-headers.mjs', import.meta.url))

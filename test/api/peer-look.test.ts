@@ -59,7 +59,7 @@ describe('a look at the process of a client that fails', () => {
 
     const refused = await child.call('memory', 'listMemory')
     await child.disconnect()
-    await until(() => server.api.connections.sockets.size === 0)
+    await until(() => server.api.connections.size === 0)
     vi.restoreAllMocks()
     const { result } = await child.call('memory', 'listMemory')
 

@@ -148,7 +148,7 @@ describe('the end of a client', () => {
     const child = await ownsSomething()
 
     await child.disconnect()
-    await until(() => server.api.connections.sockets.size === 0)
+    await until(() => server.api.connections.size === 0)
     const { result } = await child.call('memory', 'listMemory')
 
     expect(result.memories).toHaveLength(1)

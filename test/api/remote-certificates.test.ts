@@ -1,6 +1,7 @@
 // Which certificates of clients are taken, for how long, and what ends them.
 
 import { once } from 'node:events'
+import { type AddressInfo, createServer, type Server } from 'node:net'
 import { connect, type TLSSocket } from 'node:tls'
 import {
   afterAll,
@@ -11,7 +12,8 @@ import {
   test,
   vi,
 } from 'vitest'
-import { type Certificates, RemoteListener } from '../../src/api/transport/remote-listener.ts'
+import { TlsHandshakes } from '../../src/front/tls-handshakes.ts'
+import type { Certificates } from '../../src/link/records.ts'
 import { Authority, lacksOpenssl, rsa } from './certificates.ts'
 
 // The titles of skipped tests tell what was not tried.
@@ -21,7 +23,8 @@ const DAY_MS = 86_400_000
 
 let authority: Authority
 let own: Certificates
-let listener: RemoteListener
+let listener: TlsHandshakes
+let server: Server
 let accepted: string[] = []
 let ended: unknown[] = []
 const sockets: TLSSocket[] = []
@@ -36,31 +39,33 @@ afterEach(() => {
   vi.useRealTimers()
   for (const socket of sockets.splice(0)) socket.destroy()
   listener.close()
+  server.close()
 })
 
 const listen = async (certificates: Certificates): Promise<void> => {
   accepted = []
   ended = []
-  const silent = () => undefined
-  const warn = ({ refusal }: Readonly<Record<string, unknown>>) => void ended.push(refusal)
-  listener = new RemoteListener(
-    { host: '127.0.0.1', port: 0, certificates, leaseMs: 1000 },
-    (socket, name) => {
+  listener = new TlsHandshakes({
+    named: (_connection, name) => void accepted.push(name),
+    refused: (_connection, why) => void ended.push(why),
+  })
+  listener.setCertificates(certificates)
+  server = createServer((below) =>
+    listener.shakeHands(1, below, (socket) => {
       sockets.push(socket)
-      socket.on('error', silent)
+      socket.on('error', () => undefined)
       socket.resume()
-      accepted.push(name)
-    },
-    { debug: silent, info: silent, warn, error: silent },
+    }),
   )
-  await listener.listen()
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
 }
 
 /** Resolves when the connection has ended; a client of TLS 1.3 learns of a refusal after the handshake. */
 const present = (certificates: Certificates): { readonly end: Promise<unknown> } => {
   const { ca, cert, key } = certificates
   const socket = connect({
-    port: listener.port,
+    port: (server.address() as AddressInfo).port,
     host: 'localhost',
     ca,
     cert,
@@ -136,6 +141,6 @@ describe('a certificate of a client', () => {
     vi.advanceTimersByTime(2 * DAY_MS)
 
     await end
-    expect(ended).toEqual(['the certificate of a has expired'])
+    expect(ended).toEqual(['its certificate has expired'])
   })
 })

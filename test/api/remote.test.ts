@@ -11,8 +11,9 @@ import {
   expect,
   test as testAlways,
 } from 'vitest'
-import { type Certificates, nameIn } from '../../src/api/transport/remote-listener.ts'
 import { connect, type VfiodClient } from '../../src/client/client.ts'
+import { nameIn } from '../../src/front/tls-handshakes.ts'
+import type { Certificates } from '../../src/link/records.ts'
 import { type Grant, grantOf, type Policy } from '../../src/rules/policy.ts'
 import { Authority, lacksOpenssl } from './certificates.ts'
 import { EVERYTHING, startServer, type TestServer, until } from './server.ts'

@@ -3,12 +3,14 @@
  * up. Everything it logged is kept, for tests about what is logged and for failures.
  */
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
+import type { Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Api } from '../../src/api/api.ts'
 import type { GrantOf } from '../../src/api/identity/connection-peer.ts'
 import type { Log } from '../../src/api/identity/log.ts'
 import type { Administration } from '../../src/api/services/admin.ts'
+import type { StartFront } from '../../src/api/transport/fronts.ts'
 import type { RemoteOptions } from '../../src/api/transport/remote-listener.ts'
 import { createSim } from '../../src/backends/sim/sim.ts'
 import { defaultMachine } from '../../src/backends/sim/spec/default-machine.ts'
@@ -16,6 +18,8 @@ import type { MachineSpec } from '../../src/backends/sim/spec/machine-spec.ts'
 import { connect, type VfiodClient } from '../../src/client/client.ts'
 import { simulatorOf } from '../../src/daemon/simulator.ts'
 import { createDomain, type Domain } from '../../src/domain/domain.ts'
+import type { Front } from '../../src/front/front.ts'
+import { startInside } from '../../src/front/inside.ts'
 import type { Grant } from '../../src/rules/policy.ts'
 
 export interface LogLine {
@@ -26,6 +30,8 @@ export interface LogLine {
 
 export interface TestServer {
   readonly api: Api
+  /** The daemon's ends of the connections. */
+  sockets(): readonly Socket[]
   readonly domain: Domain
   readonly socket: string
   readonly fdSocket: string
@@ -51,6 +57,8 @@ export interface ServerOptions {
   readonly remote?: RemoteOptions
   /** The built-in one where nothing is said. */
   readonly machine?: MachineSpec
+  /** In this process where nothing is said. */
+  readonly startFront?: StartFront
   /** Whether the API may poke the machine; it may where nothing is said. */
   readonly isSimulated?: boolean
 }
@@ -81,7 +89,15 @@ export const startServer = async (
   const real = createDomain({ kernel, watchMs: 20 })
   const domain = { ...real, ...change } as Domain
   const lines: LogLine[] = []
+  const fronts: Front[] = []
   const api = await Api.start({
+    startFront:
+      options.startFront ??
+      ((onExit) => {
+        const started = startInside(onExit)
+        fronts.push(started.front)
+        return started
+      }),
     domain,
     log: keepIn(lines),
     socket: { path: socket, mode: 0o666 },
@@ -94,6 +110,7 @@ export const startServer = async (
   const clients: VfiodClient[] = []
   return {
     api,
+    sockets: () => fronts.flatMap((front) => front.sockets),
     domain,
     socket,
     fdSocket,

@@ -18,6 +18,7 @@ import { createSim } from '../../src/backends/sim/sim.ts'
 import { defaultMachine } from '../../src/backends/sim/spec/default-machine.ts'
 import { connect } from '../../src/client/client.ts'
 import { createDomain } from '../../src/domain/domain.ts'
+import { startInside } from '../../src/front/inside.ts'
 import { sys } from '../../src/os/libc.ts'
 import { listenUnix, SOCK_SEQPACKET } from '../../src/os/unix-socket.ts'
 import { isRoot } from './client-process.ts'
@@ -45,6 +46,7 @@ const start = async (
   const { kernel } = createSim(defaultMachine, { time: 'auto' })
   const { mode = 0o600, gid } = file
   const api = await Api.start({
+    startFront: startInside,
     domain: createDomain({ kernel }),
     log,
     socket: { path: pathOf('vfiod.sock'), mode, gid },

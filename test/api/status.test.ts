@@ -3,8 +3,8 @@
 import { readFileSync } from 'node:fs'
 import { status } from '@grpc/grpc-js'
 import { describe, expect, test } from 'vitest'
-import { STATUS, toStatusObject, toVfiodError } from '../../src/api/call/status.ts'
 import { REASONS, type Reason, VfiodError } from '../../src/base/error.ts'
+import { STATUS, toStatusObject, toVfiodError } from '../../src/wire/status.ts'
 import { DETAILS_KEY, decodeStatus } from '../../src/wire/status-details.ts'
 
 const read = (name: string): string =>

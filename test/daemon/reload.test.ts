@@ -4,8 +4,8 @@
 import { chmodSync } from 'node:fs'
 import { credentials } from '@grpc/grpc-js'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
-import type { Certificates } from '../../src/api/transport/remote-listener.ts'
 import { connect, type VfiodClient } from '../../src/client/client.ts'
+import type { Certificates } from '../../src/link/records.ts'
 import { Authority } from '../api/certificates.ts'
 import { DaemonProcess, until } from './daemon-process.ts'
 

@@ -8,10 +8,10 @@ import { connect as connectSocket } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import { type Client, credentials, Metadata, type ServiceError } from '@grpc/grpc-js'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
-import type { Certificates } from '../../src/api/transport/remote-listener.ts'
 import { REASONS } from '../../src/base/error.ts'
 import { connect, type VfiodClient } from '../../src/client/client.ts'
 import { toRpcError } from '../../src/client/rpc-error.ts'
+import type { Certificates } from '../../src/link/records.ts'
 import { methodsOf, type ServiceName, services } from '../../src/wire/protos.ts'
 import { Authority, lacksOpenssl } from '../api/certificates.ts'
 import { until } from '../system/world.ts'
@@ -79,6 +79,12 @@ beforeAll(async () => {
   if (!lacksOpenssl) port = Number(await until(() => /"remotePort":(\d+)/.exec(daemon.output)?.[1]))
   client = connect({ socket: daemon.socket })
   await isWell()
+  // The front of remote clients is there from their first connection on.
+  if (!lacksOpenssl) {
+    const far = remote()
+    await far.inventory.listGroups()
+    far.close()
+  }
   before = daemon.fds()
   recorded = await recordedAt(daemon)
   await client.memory.releaseMemory({ memoryId: 'fuzz' })

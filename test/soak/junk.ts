@@ -2,8 +2,8 @@
 
 import { writeFileSync } from 'node:fs'
 import type { Socket } from 'node:net'
-import type { Certificates } from '../../src/api/transport/remote-listener.ts'
 import { connect } from '../../src/client/client.ts'
+import type { Certificates } from '../../src/link/records.ts'
 import type { SoakDaemon } from './daemon.ts'
 import { record } from './fuzz-bytes.ts'
 import type { Random } from './random.mjs'

@@ -2,31 +2,25 @@
  * A gRPC call in the pipeline: its request, its cancellation, its answer, by the
  * kind of its streams. A handler is what is left: `async (request, { client }) => response`.
  */
-import { setImmediate } from 'node:timers/promises'
-import {
-  type handleClientStreamingCall,
-  type handleServerStreamingCall,
-  type handleUnaryCall,
-  Metadata,
-  type ServerReadableStream,
-  type ServerUnaryCall,
-  type ServerWritableStream,
-  type sendUnaryData,
-  type UntypedHandleCall,
-  type UntypedServiceImplementation,
+import type {
+  handleClientStreamingCall,
+  handleServerStreamingCall,
+  handleUnaryCall,
 } from '@grpc/grpc-js'
+import type { MethodDefinition } from '@grpc/proto-loader'
 import type { Chunk } from '../../base/chunk.ts'
 import { VfiodError } from '../../base/error.ts'
 import { LIMITS } from '../../base/limits.ts'
 import { methodsOf, type ServiceName, type Services } from '../../wire/protos.ts'
+import { toVfiodError } from '../../wire/status.ts'
 import { sendable, TEXT_MAX } from '../../wire/status-details.ts'
 import type { ConnectionPeer } from '../identity/connection-peer.ts'
 import { objectOf, outcomeOf } from './audit.ts'
-import { decoded } from './decode.ts'
+import { decoderOf, encoderOf } from './decode.ts'
+import type { IncomingCall } from './incoming-call.ts'
 import { type MethodPolicy, methodPolicyOf } from './method-policy.ts'
 import type { Method } from './outcome.ts'
 import { abortReason, type CallContext, type Pipeline } from './pipeline.ts'
-import { toStatusObject, toVfiodError } from './status.ts'
 
 /** The handlers of a service, as its generated `Handlers` type demands them. */
 export type Handlers<Generated> = {
@@ -48,179 +42,170 @@ type Handler<Generated> =
 
 type AnyHandler = (request: object, context: CallContext) => unknown
 
-/** What every kind of call has. */
-interface AnyCall {
-  getPeer(): string
-  on(event: 'cancelled', listener: () => void): unknown
-}
-
 export interface CallRules {
-  /** The peer behind `call.getPeer()`; throws UNKNOWN_PEER. */
-  readonly peerOf: (token: string) => ConnectionPeer
+  /** The peer behind the name of a connection; throws UNKNOWN_PEER. */
+  readonly peerOf: (connection: string) => ConnectionPeer
   readonly pipeline: Pipeline
 }
 
-/** Runs the work of one call, which the interceptor has admitted. */
+/** A method of the API as it is served. */
+export interface Served {
+  /** `/vfiod.v1.MemoryService/ListMemory`. */
+  readonly path: string
+  readonly method: Method
+  /** Whether its client sends a stream, and not one request. */
+  readonly isClientStream: boolean
+  /** It is answered at its head, whatever is sent behind it. */
+  readonly ignoresRest?: true
+  /** Serves a call that the pipeline has admitted; never throws. */
+  readonly serve: (call: IncomingCall) => void
+}
+
+interface Parts {
+  readonly rules: CallRules
+  readonly method: Method
+  readonly handler: AnyHandler
+  readonly decode: (bytes: Buffer) => object
+  readonly encode: (response: object) => Buffer
+}
+
 const CANCELLED = 'the client has cancelled the call'
 
+/** Runs the work of one call; what it is about is known once its first message is decoded. */
 const runCall = <Result>(
-  { peerOf, pipeline }: CallRules,
-  method: Method,
-  call: AnyCall,
+  { rules: { peerOf, pipeline }, method }: Parts,
+  call: IncomingCall,
   how: {
-    /** What the call is about; a client stream names it in its first message. */
     readonly object: () => Readonly<Record<string, unknown>>
     readonly holdsLease: boolean
   },
   work: (context: CallContext) => Promise<Result>,
 ): Promise<Result> => {
   const abort = new AbortController()
-  // Comes at the end of every call; without a reason the platform would make an exception each time.
-  call.on('cancelled', () => abort.abort(CANCELLED))
-  const connection = call.getPeer()
+  call.onCancelled(() => abort.abort(CANCELLED))
+  const { connection } = call
   const peer = () => peerOf(connection)
   return pipeline.run({ method, peer, connection, abort, ...how }, work)
 }
 
-type Reply = sendUnaryData<object>
-
-const respond = async (response: Promise<object>, reply: Reply): Promise<void> => {
+const respond = async (call: IncomingCall, response: Promise<Buffer>): Promise<void> => {
   try {
-    const message = await response
-    reply(null, message)
+    call.reply(await response)
   } catch (error) {
-    reply(toStatusObject(toVfiodError(error)))
+    call.refuse(toVfiodError(error))
   }
 }
 
 const unary =
-  (rules: CallRules, method: Method, handler: AnyHandler) =>
-  (call: ServerUnaryCall<object, object>, reply: Reply): void => {
+  (parts: Parts) =>
+  (call: IncomingCall): void => {
+    let request: object = {}
     let response: object | undefined
     const work = async (context: CallContext) => {
-      response = (await handler(decoded(call.request), context)) as object
-      return response
+      request = parts.decode(call.request)
+      response = (await parts.handler(request, context)) as object
+      return parts.encode(response)
     }
-    const how = { object: () => outcomeOf(call.request, response), holdsLease: true }
-    void respond(runCall(rules, method, call, how, work), reply)
+    const how = { object: () => outcomeOf(request, response), holdsLease: true }
+    void respond(call, runCall(parts, call, how, work))
   }
 
-/**
- * The requests of a client stream. A client on grpc-js that cancels sends the end of its stream and
- * then the reset, so a stream that has ended may be one that was cancelled. The call is asked before
- * its end is believed; sending headers is what makes grpc-js look. A reset that comes later still is
- * not seen, which is why WriteSession answers with a number of bytes to compare.
- */
+/** The requests of a client stream. The daemon's own reasons end it as well as the client's. */
 async function* received(
-  call: ServerReadableStream<object, object>,
+  { decode }: Parts,
+  call: IncomingCall,
   { client, signal }: CallContext,
 ): AsyncGenerator<object, void> {
-  // A client that is gone sends neither a message nor an end: the daemon's own reasons end the wait.
-  const giveUp = () => call.destroy(abortReason(signal))
-  if (signal.aborted) giveUp()
-  signal.addEventListener('abort', giveUp, { once: true })
-  for await (const request of call) {
+  for await (const bytes of call.requests(signal)) {
     const letGo = client.lease.hold()
     try {
-      yield decoded(request)
+      yield decode(bytes)
     } finally {
       letGo()
     }
   }
-  call.sendMetadata(new Metadata())
-  await setImmediate()
   if (signal.aborted) throw abortReason(signal)
 }
 
 const clientStream =
-  (rules: CallRules, method: Method, handler: AnyHandler) =>
-  (call: ServerReadableStream<object, object>, reply: Reply): void => {
+  (parts: Parts) =>
+  (call: IncomingCall): void => {
     // The first message names what the call is about.
     let first: object | undefined
     const requests = async function* (context: CallContext) {
-      for await (const request of received(call, context)) {
+      for await (const request of received(parts, call, context)) {
         first ??= request
         yield request
       }
     }
     const work = async (context: CallContext) =>
-      (await handler(requests(context), context)) as object
+      parts.encode((await parts.handler(requests(context), context)) as object)
     const how = { object: () => objectOf(first ?? {}), holdsLease: false }
-    void respond(runCall(rules, method, call, how, work), reply)
+    void respond(call, runCall(parts, call, how, work))
   }
 
-/** Resolves when the message has been sent: its buffer may be used again. Rejects when it never will be. */
-const written = (
-  call: ServerWritableStream<object, object>,
-  message: object,
-  signal: AbortSignal,
-): Promise<void> =>
+/** Rejects when the call is aborted before. */
+const unlessAborted = <Result>(signal: AbortSignal, waited: Promise<Result>): Promise<Result> =>
   new Promise((resolve, reject) => {
-    // grpc-js forgets the callback of a message that it drops because the call is cancelled.
     const aborted = () => reject(abortReason(signal))
     if (signal.aborted) return aborted()
     signal.addEventListener('abort', aborted, { once: true })
-    call.write(message, (error: Error | null | undefined) => {
-      signal.removeEventListener('abort', aborted)
-      if (error) reject(error)
-      else resolve()
-    })
+    waited.finally(() => signal.removeEventListener('abort', aborted)).then(resolve, reject)
   })
 
 const serverStream =
-  (rules: CallRules, method: Method, handler: AnyHandler) =>
-  (call: ServerWritableStream<object, object>): void => {
+  (parts: Parts) =>
+  (call: IncomingCall): void => {
+    const { method, handler, decode, encode } = parts
+    let request: object = {}
     const work = async (context: CallContext): Promise<void> => {
-      const messages = handler(decoded(call.request), context) as AsyncIterable<object>
-      // One message at a time: a client that does not read stops the source, and fills no memory.
-      for await (const message of messages) {
-        await written(call, message, context.signal)
-        // Watch messages fit into socket buffers, so a completed write does not show that the client lives.
-        if (!method.isEndless) context.client.lease.renew()
+      const { signal, client } = context
+      request = decode(call.request)
+      // Watch messages fit into socket buffers, so a message that was taken does not show that the client lives.
+      const taken = () => {
+        if (!method.isEndless) client.lease.renew()
       }
-      if (context.signal.aborted) throw abortReason(context.signal)
+      // A client that does not read stops the source, and fills no memory.
+      for await (const message of handler(request, context) as AsyncIterable<object>)
+        await unlessAborted(signal, call.send(encode(message), taken))
+      if (signal.aborted) throw abortReason(signal)
     }
-    const how = { object: () => objectOf(call.request), holdsLease: false }
-    runCall(rules, method, call, how, work).then(
-      () => call.end(),
-      (error: unknown) => {
-        if (!call.cancelled) call.emit('error', toStatusObject(toVfiodError(error)))
-      },
+    const how = { object: () => objectOf(request), holdsLease: false }
+    runCall(parts, call, how, work).then(
+      () => call.done(),
+      (error: unknown) => call.refuse(toVfiodError(error)),
     )
   }
 
-const serve = (
-  rules: CallRules,
-  kind: { readonly requestStream: boolean; readonly responseStream: boolean },
-  method: Method,
-  handler: AnyHandler,
-): UntypedHandleCall => {
-  if (kind.responseStream) return serverStream(rules, method, handler) as UntypedHandleCall
-  if (kind.requestStream) return clientStream(rules, method, handler) as UntypedHandleCall
-  return unary(rules, method, handler) as UntypedHandleCall
+const serving = (
+  { requestStream, responseStream }: MethodDefinition<object, object>,
+  parts: Parts,
+): ((call: IncomingCall) => void) => {
+  if (responseStream) return serverStream(parts)
+  return requestStream ? clientStream(parts) : unary(parts)
 }
 
-/** The handlers of a service as grpc-js takes them. */
+/** The methods of a service, each with its handler. */
 export const implementation = <Name extends ServiceName>(
   rules: CallRules,
   service: Name,
   handlers: { readonly [Method in keyof Services[Name]]?: unknown },
-): UntypedServiceImplementation =>
-  Object.fromEntries(
-    methodsOf(service).map(([name, definition]) => {
-      const handler = (handlers as Readonly<Record<string, AnyHandler>>)[name]
-      if (handler === undefined) throw new Error(`${definition.path} has no handler`)
-      const policy = methodPolicyOf(service, name)
-      const isEndless = name.startsWith('Watch')
-      const method = { name: definition.path.slice(1), isEndless, policy }
-      return [name, serve(rules, definition, method, handler)]
-    }),
-  )
+): readonly Served[] =>
+  methodsOf(service).map(([name, definition]) => {
+    const { path, requestStream: isClientStream } = definition
+    const handler = (handlers as Readonly<Record<string, AnyHandler>>)[name]
+    if (handler === undefined) throw new Error(`${path} has no handler`)
+    const policy = methodPolicyOf(service, name)
+    const method = { name: path.slice(1), isEndless: name.startsWith('Watch'), policy }
+    const [decode, encode] = [decoderOf(definition), encoderOf(definition)]
+    const serve = serving(definition, { rules, method, handler, decode, encode })
+    return { path, method, isClientStream, serve }
+  })
 
-/** What calls of a method that no service has are answered with. */
-export const unknownMethod = (rules: CallRules, wanted: string): UntypedHandleCall => {
+/** What a call of a method that does not exist is answered with. */
+export const unknownMethod = (rules: CallRules, wanted: string): Served => {
   const path = sendable(wanted, TEXT_MAX)
-  const refuse = () => {
+  const handler = () => {
     throw new VfiodError(
       'UNSUPPORTED',
       `Cannot call ${path}: this daemon has no such method; reflection lists those that it has`,
@@ -229,5 +214,7 @@ export const unknownMethod = (rules: CallRules, wanted: string): UntypedHandleCa
   }
   const policy: MethodPolicy = { role: 'none', isAudited: false, maxBytes: LIMITS.requestBytes }
   const method: Method = { name: path.slice(1), isEndless: false, policy }
-  return clientStream(rules, method, refuse) as UntypedHandleCall
+  const nothing = { decode: () => ({}), encode: () => Buffer.alloc(0) }
+  const serve = unary({ rules, method, handler, ...nothing })
+  return { path, method, isClientStream: true, ignoresRest: true, serve }
 }

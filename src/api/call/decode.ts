@@ -1,30 +1,12 @@
 /**
- * From bytes to requests. grpc-js decodes before a handler runs and answers by itself what it cannot
- * decode; here such bytes become a message that the call refuses in its turn, with a reason.
- *
- * Messages are small in fields as well as in bytes: two bytes make a field, and a field costs an
- * object, so fields are counted before any object is made.
+ * From bytes to requests, and back. Messages are small in fields as well as in bytes: two bytes make a
+ * field, and a field costs an object, so fields are counted before any object is made.
  */
-import type { ServiceDefinition } from '@grpc/grpc-js'
+import type { MethodDefinition } from '@grpc/proto-loader'
 import { badArgument, VfiodError } from '../../base/error.ts'
 import { LIMITS } from '../../base/limits.ts'
 import { countFields } from '../../wire/field-count.ts'
-import { methodsOf, type ServiceName, shapeOf } from '../../wire/protos.ts'
-
-/** A request that was refused before it was made. */
-class Refused {
-  readonly error: VfiodError
-
-  constructor(error: VfiodError) {
-    this.error = error
-  }
-}
-
-/** The request; throws where its bytes were refused. */
-export const decoded = (message: object): object => {
-  if (message instanceof Refused) throw message.error
-  return message
-}
+import { shapeOf } from '../../wire/protos.ts'
 
 /** Every item has a few fields; the request itself has a few more. */
 const FIELDS_MAX = LIMITS.batchItems * LIMITS.itemFields + LIMITS.itemFields
@@ -48,25 +30,38 @@ const tooMany = (what: string, max: number, needed: number): VfiodError =>
 const notA = (type: string, why: string): VfiodError =>
   badArgument(type, `Cannot decode the request: ${why}; send a vfiod.v1.${type}`)
 
-/** The definition of a service for the server: its requests are counted, then decoded. */
-export const deferring = (service: ServiceName): ServiceDefinition =>
-  Object.fromEntries(
-    methodsOf(service).map(([name, definition]) => {
-      const { requestType, requestDeserialize } = definition
-      const { name: type } = requestType.type as { readonly name: string }
-      const shape = shapeOf(requestType)
-      const deserialize = (bytes: Buffer): object => {
-        const { items, fields, isWhole } = countFields(bytes, shape, FIELDS_MAX)
-        if (items > LIMITS.batchItems)
-          return new Refused(tooMany('items', LIMITS.batchItems, items))
-        if (fields > FIELDS_MAX) return new Refused(tooMany('fields', FIELDS_MAX, fields))
-        try {
-          const request = requestDeserialize(bytes)
-          return isWhole ? request : new Refused(notA(type, 'it ends in the middle of a field'))
-        } catch (error) {
-          return new Refused(notA(type, error instanceof Error ? error.message : String(error)))
-        }
-      }
-      return [name, { ...definition, requestDeserialize: deserialize }]
-    }),
-  )
+/** Decodes the requests of a method; throws where there is too much in one, or where it is not one. */
+export const decoderOf = ({
+  requestType,
+  requestDeserialize,
+}: MethodDefinition<object, object>): ((bytes: Buffer) => object) => {
+  const { name: type } = requestType.type as { readonly name: string }
+  const shape = shapeOf(requestType)
+  return (bytes) => {
+    const { items, fields, isWhole } = countFields(bytes, shape, FIELDS_MAX)
+    if (items > LIMITS.batchItems) throw tooMany('items', LIMITS.batchItems, items)
+    if (fields > FIELDS_MAX) throw tooMany('fields', FIELDS_MAX, fields)
+    let request: object
+    try {
+      request = requestDeserialize(bytes)
+    } catch (error) {
+      throw notA(type, error instanceof Error ? error.message : String(error))
+    }
+    if (!isWhole) throw notA(type, 'it ends in the middle of a field')
+    return request
+  }
+}
+
+/** Encodes the responses of a method; throws where one is larger than clients take. */
+export const encoderOf =
+  ({ responseSerialize }: MethodDefinition<object, object>): ((response: object) => Buffer) =>
+  (response) => {
+    const bytes = responseSerialize(response)
+    if (bytes.length <= LIMITS.messageBytes) return bytes
+    const [max, needed] = [BigInt(LIMITS.messageBytes), BigInt(bytes.length)]
+    throw new VfiodError(
+      'LIMIT_REACHED',
+      `Cannot send the answer: it needs ${needed} bytes and a message may have ${max}; ask for less`,
+      { quota: { limit: 'bytes of one message', max, current: 0n, needed } },
+    )
+  }

@@ -3,8 +3,8 @@
  * table is total by its type: a new RPC does not compile without a row.
  */
 import { VfiodError } from '../../base/error.ts'
-import { LIMITS } from '../../base/limits.ts'
 import { type Grant, hasRole, type Role } from '../../rules/policy.ts'
+import { requestBytesOf } from '../../wire/methods.ts'
 import { methodsOf, type ServiceName, type Services } from '../../wire/protos.ts'
 
 export interface MethodPolicy {
@@ -15,27 +15,22 @@ export interface MethodPolicy {
   readonly maxBytes: number
 }
 
-const small = (role: Role, isAudited: boolean): MethodPolicy => ({
-  role,
-  isAudited,
-  maxBytes: LIMITS.requestBytes,
-})
+type Row = Omit<MethodPolicy, 'maxBytes'>
+
+const small = (role: Role, isAudited: boolean): Row => ({ role, isAudited })
 
 /** Tells a caller about itself; it must also work for a caller that was granted nothing. */
-const ANYBODY: MethodPolicy = small('none', false)
+const ANYBODY: Row = small('none', false)
 /** Looks, and changes nothing. */
-const READ: MethodPolicy = small('observe', false)
+const READ: Row = small('observe', false)
 /** Looks at what the caller owns. */
-const READ_OWN: MethodPolicy = small('operate', false)
+const READ_OWN: Row = small('operate', false)
 /** Changes what the caller owns. */
-const OPERATE: MethodPolicy = small('operate', true)
-/** The same, with a batch or with bytes for a device. */
-const OPERATE_LARGE: MethodPolicy = { ...OPERATE, maxBytes: LIMITS.messageBytes }
+const OPERATE: Row = small('operate', true)
 /** Moves data of what the caller owns, as often as a driver does: no line of the audit for each. */
-const DATA: MethodPolicy = small('operate', false)
-const DATA_LARGE: MethodPolicy = { ...DATA, maxBytes: LIMITS.messageBytes }
-const ADMIN: MethodPolicy = small('admin', true)
-const ADMIN_READ: MethodPolicy = small('admin', false)
+const DATA: Row = small('operate', false)
+const ADMIN: Row = small('admin', true)
+const ADMIN_READ: Row = small('admin', false)
 
 /** Generated services have index signatures besides their methods; only the methods count. */
 type MethodsOf<Service> = Extract<
@@ -44,7 +39,7 @@ type MethodsOf<Service> = Extract<
 >
 
 export const METHOD_POLICIES: {
-  readonly [Name in ServiceName]: Readonly<Record<MethodsOf<Services[Name]>, MethodPolicy>>
+  readonly [Name in ServiceName]: Readonly<Record<MethodsOf<Services[Name]>, Row>>
 } = {
   inventory: {
     ListGroups: READ,
@@ -70,10 +65,10 @@ export const METHOD_POLICIES: {
     DestroySpace: OPERATE,
     AddGroup: OPERATE,
     RemoveGroup: OPERATE,
-    Map: OPERATE_LARGE,
-    Unmap: OPERATE_LARGE,
+    Map: OPERATE,
+    Unmap: OPERATE,
     InvalidateVaddr: OPERATE,
-    UpdateVaddr: OPERATE_LARGE,
+    UpdateVaddr: OPERATE,
     ListMappings: READ_OWN,
   },
   device: {
@@ -82,7 +77,7 @@ export const METHOD_POLICIES: {
     GetDeviceInfo: READ_OWN,
     ReadRegion: DATA,
     // Counted, and audited once when the device is closed (register-writes.ts).
-    WriteRegion: DATA_LARGE,
+    WriteRegion: DATA,
     ResetDevice: OPERATE,
     GetHotReset: READ,
     HotResetDevice: OPERATE,
@@ -94,11 +89,11 @@ export const METHOD_POLICIES: {
     ExportFd: OPERATE,
   },
   dirty: {
-    StartTracking: OPERATE_LARGE,
+    StartTracking: OPERATE,
     StopTracking: OPERATE,
     GetTracking: READ_OWN,
     ReadDirty: DATA,
-    ReadAndUnmap: OPERATE_LARGE,
+    ReadAndUnmap: OPERATE,
     DemotePages: OPERATE,
     PromotePages: OPERATE,
   },
@@ -109,7 +104,7 @@ export const METHOD_POLICIES: {
     EstimateSize: READ_OWN,
     GetPrecopyInfo: READ_OWN,
     ReadSession: OPERATE,
-    WriteSession: OPERATE_LARGE,
+    WriteSession: OPERATE,
   },
   ownership: {
     WhoAmI: ANYBODY,
@@ -135,9 +130,10 @@ export const METHOD_POLICIES: {
 
 /** The row of a method. */
 export function methodPolicyOf(service: ServiceName, method: string): MethodPolicy {
-  const policy = (METHOD_POLICIES[service] as Readonly<Record<string, MethodPolicy>>)[method]
-  if (policy === undefined) throw new Error(`${service} ${method} has no role`)
-  return policy
+  const row = (METHOD_POLICIES[service] as Readonly<Record<string, Row>>)[method]
+  const path = methodsOf(service).find(([name]) => name === method)?.[1].path
+  if (row === undefined || path === undefined) throw new Error(`${service} ${method} has no role`)
+  return { ...row, maxBytes: requestBytesOf(path) }
 }
 
 /** The row of every method, by the path that a call names it by: `/vfiod.v1.AdminService/Drain`. */

@@ -5,13 +5,13 @@
  */
 import { VfiodError } from '../../base/error.ts'
 import type { Client } from '../../domain/identity/clients.ts'
+import { toVfiodError } from '../../wire/status.ts'
 import type { ConnectionPeer } from '../identity/connection-peer.ts'
 import type { Log } from '../identity/log.ts'
 import type { InFlightCalls } from './in-flight.ts'
 import { requireRole } from './method-policy.ts'
 import { logOutcome, type Method } from './outcome.ts'
 import type { Rates } from './rate.ts'
-import { toVfiodError } from './status.ts'
 
 /** What a handler knows besides the request. */
 export interface CallContext {

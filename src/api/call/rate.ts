@@ -2,9 +2,10 @@
  * How often an identity may call: at the rate of its quota, with one second's worth at once. The
  * processes of one identity share it.
  */
+
+import { Buckets } from '../../base/bucket.ts'
 import { VfiodError } from '../../base/error.ts'
 import type { QuotaHolder } from '../../domain/identity/quotas.ts'
-import { Buckets } from './bucket.ts'
 
 export class Rates {
   readonly #buckets: Buckets

@@ -20,8 +20,8 @@ import type { IovaRange as ProtoRange } from '../../proto/vfiod/v1/IovaRange.ts'
 import type { ItemStatus } from '../../proto/vfiod/v1/ItemStatus.ts'
 import type { Owner } from '../../proto/vfiod/v1/Owner.ts'
 import type { Ticket as ProtoTicket } from '../../proto/vfiod/v1/Ticket.ts'
+import { STATUS, toVfiodError } from '../../wire/status.ts'
 import { MESSAGE_MAX, sendable } from '../../wire/status-details.ts'
-import { STATUS, toVfiodError } from '../call/status.ts'
 
 /** A number of 64 bits; proto-loader gives "0" for a field that was not sent. */
 export const u64 = (field: string, text: string): bigint => {

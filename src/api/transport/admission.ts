@@ -5,10 +5,11 @@
  * answered with LIMIT_REACHED, and then it is closed. A few of an identity may stand waiting to be told so; those
  * beyond them are closed unheard, and so are those of an identity that come too fast.
  */
+
+import { Buckets, type Flow } from '../../base/bucket.ts'
 import { VfiodError } from '../../base/error.ts'
 import { LIMITS } from '../../base/limits.ts'
 import type { Quotas } from '../../domain/identity/quotas.ts'
-import { Buckets, type Flow } from '../call/bucket.ts'
 import type { Payer } from '../identity/connection-peer.ts'
 import type { Log } from '../identity/log.ts'
 

@@ -6,7 +6,6 @@
  * Nothing a peer sends can do more than be refused: every fd of a refused packet is closed, and a
  * peer that does not take its answer loses its connection.
  */
-import { setImmediate } from 'node:timers/promises'
 import { status } from '@grpc/grpc-js'
 import { ERRNO, errnoName } from '../../base/errno.ts'
 import { badArgument, VfiodError } from '../../base/error.ts'
@@ -14,28 +13,24 @@ import { LIMITS } from '../../base/limits.ts'
 import type { Client } from '../../domain/identity/clients.ts'
 import type { Redeemed, TicketPurpose } from '../../domain/identity/tickets.ts'
 import { ownerText } from '../../domain/state/owner.ts'
-import {
-  connectSeqpacket,
-  type Packet,
-  type SeqpacketConnection,
-  SeqpacketListener,
-} from '../../os/fd-passing.ts'
-import { POLLHUP, pendingEvents } from '../../os/libc.ts'
+import { LinkError } from '../../link/frames.ts'
+import { TICKET_LENGTH_MAX } from '../../link/ticket-payload.ts'
+import { connectSeqpacket, SeqpacketListener } from '../../os/fd-passing.ts'
+import { POLLHUP, pendingEvents, sys } from '../../os/libc.ts'
 import { closeAll, listenUnix, SOCK_SEQPACKET } from '../../os/unix-socket.ts'
+import { STATUS, toVfiodError } from '../../wire/status.ts'
 import { MESSAGE_MAX, sendable } from '../../wire/status-details.ts'
 import type { Method } from '../call/outcome.ts'
 import type { Pipeline } from '../call/pipeline.ts'
-import { STATUS, toVfiodError } from '../call/status.ts'
 import type { Log } from '../identity/log.ts'
 import type { LocalPeer, Peers } from '../identity/peers.ts'
 import { type Admission, REFUSED_MS } from './admission.ts'
+import type { PacketHead } from './front-fds.ts'
+import type { Fronts, GivenTo } from './fronts.ts'
 import type { Binder } from './socket-file.ts'
 
 /** Open connections of one client, beside the quota of its identity; each is for one ticket. */
 const CONNECTIONS_PER_CLIENT = 32n
-
-/** Longer than any ticket: what is longer cannot be one. */
-const TICKET_LENGTH_MAX = 256
 
 /** Every packet is this: what it does is said by its ticket. */
 const REDEEM: Method = {
@@ -66,6 +61,7 @@ type FdPeer = LocalPeer | VfiodError
 
 export interface FdChannelParts {
   readonly peers: Peers
+  readonly fronts: Fronts
   readonly admission: Admission
   readonly pipeline: Pipeline
   /** What a ticket of the client is for. */
@@ -77,12 +73,12 @@ export interface FdChannelParts {
 export class FdChannel {
   readonly #parts: FdChannelParts
   readonly #listener: SeqpacketListener
-  readonly #connections = new Map<SeqpacketConnection, FdPeer>()
+  readonly #peers = new Set<FdPeer>()
 
   constructor(listener: SeqpacketListener, parts: FdChannelParts) {
     this.#listener = listener
     this.#parts = parts
-    const answer = listener.onConnection((connection) => this.#accept(connection))
+    const answer = listener.onConnection((connection) => this.#accept(connection.fd))
     if (answer < 0) throw new Error(`Cannot accept fd channel connections: ${errnoName(-answer)}`)
   }
 
@@ -91,96 +87,79 @@ export class FdChannel {
     this.#listener.close()
   }
 
-  close(): void {
-    this.#listener.close()
-    for (const connection of this.#connections.keys()) connection.close()
-  }
-
-  #accept(connection: SeqpacketConnection): void {
-    const { peers, admission, log } = this.#parts
-    const admitted = admission.admit(peers.payerOf(connection.fd))
-    if (admitted === undefined) {
-      connection.close()
-      return
-    }
-    const peer = admitted.refusal ?? this.#peerAt(connection)
-    if (peer === undefined) {
-      admitted.leave()
-      connection.close()
+  #accept(fd: number): void {
+    const { peers, admission, log, fronts } = this.#parts
+    const payer = peers.payerOf(fd)
+    const admitted = admission.admit(payer)
+    const peer = admitted && (admitted.refusal ?? this.#peerAt(fd))
+    if (admitted === undefined || peer === undefined) {
+      admitted?.leave()
+      sys.closeSync(fd)
       return
     }
     if (peer instanceof VfiodError)
       log.warn({ refusal: peer.message }, 'fd channel connection refused')
-    this.#connections.set(connection, peer)
-    void this.#serve(connection, peer).finally(admitted.leave)
+    this.#peers.add(peer)
+    const [id, key] = [fronts.nextId(), fronts.keyOf(payer)]
+    const isRefused = peer instanceof VfiodError
+    let served: GivenTo | undefined
+    const close = () => served?.close(true)
+    // A connection is for a ticket that is there; one that sends nothing is closed when none can be.
+    const idle = setTimeout(close, isRefused ? REFUSED_MS : LIMITS.ticketMs)
+    idle.unref()
+    let refused = 0
+    const given = { connection: id, isGranted: true, account: payer.account } as const
+    const owned = {
+      token: `fd channel:${id}`,
+      state: () => ({ peer: isRefused ? undefined : peer, refusal: undefined }),
+      closed: () => {
+        clearTimeout(idle)
+        this.#peers.delete(peer)
+        admitted.leave()
+        if (!isRefused) peer.disconnected()
+      },
+      named: () => {
+        throw new LinkError('a connection of the fd channel was given a name')
+      },
+      ticket: (head: PacketHead) => {
+        idle.refresh()
+        void this.#answer(peer, head).then((isDone) => {
+          refused += isDone ? 0 : 1
+          if (isRefused || refused === REFUSALS_PER_CONNECTION) close()
+        })
+      },
+    }
+    served = fronts.give(key, { ...given, speaks: 'packets' }, owned, fd)
   }
 
   /** The other end, or why it is served its refusal only; undefined where it has hung up. */
-  #peerAt(connection: SeqpacketConnection): FdPeer | undefined {
-    if (pendingEvents(connection.fd, POLLHUP) > 0) return undefined
-    const peer = this.#parts.peers.at(connection.fd)
+  #peerAt(fd: number): FdPeer | undefined {
+    if (pendingEvents(fd, POLLHUP) > 0) return undefined
+    const peer = this.#parts.peers.at(fd)
     const client = peer?.client
     if (client === undefined) return peer
     let open = 0n
-    for (const other of this.#connections.values())
+    for (const other of this.#peers)
       if (!(other instanceof VfiodError) && other.client?.id === client.id) open += 1n
     return open < CONNECTIONS_PER_CLIENT ? peer : tooManyOf(client, open)
   }
 
-  async #serve(connection: SeqpacketConnection, peer: FdPeer): Promise<void> {
-    const isRefused = peer instanceof VfiodError
-    // A connection is for a ticket that is there; one that sends nothing is closed when none can be.
-    const idle = setTimeout(() => connection.close(), isRefused ? REFUSED_MS : LIMITS.ticketMs)
-    idle.unref()
-    let refused = 0
-    try {
-      for (;;) {
-        // One packet in a turn of the event loop: a peer that never stops sending is not alone.
-        await setImmediate()
-        const packet = await connection.receive()
-        if (packet !== -ERRNO.EMSGSIZE) {
-          if (typeof packet === 'number') return
-          if (packet.bytes.length === 0) return await closeAll(packet.fds)
-        }
-        idle.refresh()
-        const answered = await this.#answer(connection, peer, packet)
-        if (answered === 'not taken' || isRefused) return
-        refused += answered === 'refused' ? 1 : 0
-        if (refused === REFUSALS_PER_CONNECTION) return
-      }
-    } catch (error) {
-      this.#parts.log.error({ err: error }, 'fd channel connection failed by a mistake')
-    } finally {
-      clearTimeout(idle)
-      this.#connections.delete(connection)
-      connection.close()
-      if (!isRefused) peer.disconnected()
-    }
-  }
-
-  /** Answers one packet. */
-  async #answer(
-    connection: SeqpacketConnection,
-    peer: FdPeer,
-    packet: Packet | number,
-  ): Promise<'done' | 'refused' | 'not taken'> {
-    const outcome = await this.#redeem(peer, packet)
+  /** Answers one packet; false where it was refused. */
+  async #answer(peer: FdPeer, head: PacketHead): Promise<boolean> {
+    const outcome = await this.#redeem(peer, head)
     if (outcome instanceof VfiodError) {
-      const received = typeof packet === 'number' ? [] : packet.fds
-      await closeAll(received)
       const { reason, message } = outcome
       const refusal = { ok: false, status: status[STATUS[reason]], reason }
-      const text = sendable(message, MESSAGE_MAX)
-      const sent = connection.send(json({ ...refusal, message: text }))
-      return sent < 0 ? 'not taken' : 'refused'
+      head.answer(json({ ...refusal, message: sendable(message, MESSAGE_MAX) }), [])
+      return false
     }
-    const answer = connection.send(json({ ok: true, ...outcome.reply }), outcome.fds)
+    head.answer(json({ ok: true, ...outcome.reply }), outcome.fds)
     await closeAll(outcome.fds)
-    return answer < 0 ? 'not taken' : 'done'
+    return true
   }
 
   /** What the domain made of the packet: it has taken over the fds unless it refused. */
-  async #redeem(peer: FdPeer, packet: Packet | number): Promise<Redeemed | VfiodError> {
+  async #redeem(peer: FdPeer, head: PacketHead): Promise<Redeemed | VfiodError> {
     const { pipeline, redeem, purposeOf } = this.#parts
     if (peer instanceof VfiodError) return peer
     let about: object = {}
@@ -189,20 +168,24 @@ export class FdChannel {
       peer: () => peer,
       connection: REDEEM.name,
       abort: new AbortController(),
-      object: () => ({ ...about, fds: typeof packet === 'number' ? 0 : packet.fds.length }),
+      object: () => ({ ...about, fds: head.fds ?? 0 }),
       holdsLease: true,
     }
+    let fds: readonly number[] = []
     try {
       pipeline.admit(REDEEM, asked.peer)
-      return await pipeline.run(asked, ({ client }) => {
-        if (typeof packet === 'number')
+      return await pipeline.run(asked, async ({ client }) => {
+        if (head.fds === undefined)
           throw badArgument('fd', `Cannot accept the packet: ${TOO_LARGE}; send less`)
-        const ticket = Buffer.from(packet.bytes).toString('latin1', 0, TICKET_LENGTH_MAX)
-        const purpose = purposeOf(client, ticket)
+        const purpose = purposeOf(client, head.ticket)
         if (purpose !== undefined) about = { act: purpose.act, ...purpose.object }
-        return redeem(client, ticket, packet.fds)
+        // Fds are taken only with a ticket.
+        if (purpose !== undefined && head.fds > 0) fds = await head.want()
+        return redeem(client, head.ticket, fds)
       })
     } catch (error) {
+      // Of kinds that tickets are for, or stand-ins for others: their close does not sleep.
+      await closeAll(fds)
       return toVfiodError(error)
     }
   }
@@ -224,4 +207,4 @@ const tooManyOf = (client: Client, current: bigint): VfiodError =>
 
 const TOO_LARGE = `it is longer than a packet may be or has more than ${LIMITS.fdsPerPacket} fds`
 
-const json = (value: object): Uint8Array => Buffer.from(JSON.stringify(value))
+const json = (value: object): Buffer => Buffer.from(JSON.stringify(value))

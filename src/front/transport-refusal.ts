@@ -6,15 +6,17 @@
  * grpc-js sends its own refusals through `sendStatus` of the call at the bottom, below every
  * responder of an interceptor, so that method is replaced for each call.
  */
-import { type ServerInterceptingCall, type ServerInterceptor, status } from '@grpc/grpc-js'
-import { badArgument, VfiodError } from '../../base/error.ts'
-import { LIMITS } from '../../base/limits.ts'
-import { DETAILS_KEY } from '../../wire/status-details.ts'
-import { POLICY_BY_PATH } from '../call/method-policy.ts'
-import type { Pipeline } from '../call/pipeline.ts'
-import { toStatusObject, toVfiodError } from '../call/status.ts'
-import type { ConnectionPeer } from '../identity/connection-peer.ts'
-import type { Log } from '../identity/log.ts'
+import {
+  type ServerInterceptingCall,
+  type ServerInterceptor,
+  type StatusObject,
+  status,
+} from '@grpc/grpc-js'
+import { badArgument, VfiodError } from '../base/error.ts'
+import { requestBytesOf } from '../wire/methods.ts'
+import { toStatusObject, toVfiodError } from '../wire/status.ts'
+import { DETAILS_KEY } from '../wire/status-details.ts'
+import type { BottomCall, ForwardedCalls } from './forwarded-calls.ts'
 
 /** Bytes as one of grpc-js's texts has them. */
 const bytes = (digits: string | undefined): bigint => BigInt(digits ?? 0)
@@ -87,13 +89,24 @@ function explanationOf(code: status, text: string): VfiodError | undefined {
   return MISTAKES.includes(code) ? toVfiodError(new Error(text)) : undefined
 }
 
+/** Tells the owner of a call that was refused here: by the name of its connection. */
+export type Refused = (
+  peer: string,
+  call: { readonly method: string; readonly reason: string; readonly refusal: string },
+) => void
+
+interface Cancellable {
+  notifyOnCancel(): void
+}
+
 export interface TransportRules {
-  /** Why calls of this peer are refused, whatever they are; tells that one is being answered. */
-  readonly refusalOf: (token: string) => VfiodError | undefined
-  /** The peer behind `call.getPeer()`; throws UNKNOWN_PEER. */
-  readonly peerOf: (token: string) => ConnectionPeer
-  readonly pipeline: Pipeline
-  readonly log: Log
+  readonly refused: Refused
+  /** Why calls of this connection are refused, whatever they are; tells that one is being answered. */
+  readonly refusalOf: (peer: string) => StatusObject | undefined
+  /** Whether the owner decides about calls of this path; if not they are answered here. */
+  readonly isOwners: (path: string) => boolean
+  readonly head: ForwardedCalls['head']
+  readonly cancelled: ForwardedCalls['cancelled']
 }
 
 /** Of a call of grpc-js, what it does not show: read and set before it has read anything. */
@@ -104,29 +117,25 @@ interface Unread {
 }
 
 /** Packed messages are small on the wire and large in memory, so nothing is unpacked. */
-function requirePlain({ incomingEncoding }: Unread): void {
-  if (incomingEncoding === 'identity') return
-  throw new VfiodError(
+const packed = ({ incomingEncoding }: Unread): VfiodError =>
+  new VfiodError(
     'UNSUPPORTED',
     `Cannot decompress the request: its encoding is "${incomingEncoding}"; send identity`,
   )
-}
 
 /**
  * Put into the server, it sees every call of every service, health and reflection among them, before
- * a byte of its messages is looked at: the role that the method needs, the rate of the identity and
- * that its process lives are checked here, and how many bytes a message may have is set.
+ * a byte of its messages is looked at: how many bytes a message may have is set here. Role, rate and a
+ * live peer are the owner's to check.
  */
-export const transportRefusals = (rules: TransportRules): ServerInterceptor => {
-  const { refusalOf, peerOf, pipeline, log } = rules
-  return ({ path }, call) => {
-    const name = path.slice(1)
+export const transportRefusals =
+  ({ refused, refusalOf, isOwners, head, cancelled }: TransportRules): ServerInterceptor =>
+  ({ path }, call) => {
+    const method = path.slice(1)
     const send = call.sendStatus.bind(call)
     const refuse = (error: VfiodError): void => {
-      const { reason, message, cause } = error
-      const fields = { method: name, reason }
-      if (reason === 'BUG') log.error({ ...fields, err: cause }, 'call failed by a mistake')
-      else log.info({ ...fields, refusal: message }, 'call refused')
+      const { reason, message: refusal } = error
+      refused(call.getPeer(), { method, reason, refusal })
       send(toStatusObject(error))
     }
     call.sendStatus = (answer) => {
@@ -136,24 +145,23 @@ export const transportRefusals = (rules: TransportRules): ServerInterceptor => {
       if (error === undefined) send({ ...answer, code, details })
       else refuse(error)
     }
-    // Nothing is read from such a call, and no handler runs.
-    const unheard = (error: VfiodError) => {
-      call.start = () => send(toStatusObject(error))
-    }
-    const policy = POLICY_BY_PATH.get(path)
     const unread = call as unknown as Unread
-    unread.maxReceiveMessageSize = policy?.maxBytes ?? LIMITS.requestBytes
+    unread.maxReceiveMessageSize = requestBytesOf(path)
     unread.decoder.maxReadMessageLength = unread.maxReceiveMessageSize
-    try {
-      const refusal = refusalOf(call.getPeer())
-      if (refusal !== undefined) throw refusal
-      requirePlain(unread)
-      const peer = () => peerOf(call.getPeer())
-      if (policy !== undefined) pipeline.admit({ name, policy }, peer)
-    } catch (error) {
-      unheard(toVfiodError(error))
+    const refusal = refusalOf(call.getPeer())
+    // Nothing is read from a call that is refused, and no handler runs.
+    if (refusal !== undefined) call.start = () => send(refusal)
+    else if (unread.incomingEncoding !== 'identity') call.start = () => refuse(packed(unread))
+    else if (isOwners(path)) {
+      const bottom = call as unknown as BottomCall & Cancellable
+      head(path, bottom, send)
+      const notify = bottom.notifyOnCancel.bind(bottom)
+      // Comes at the end of every call, also of those that are answered.
+      bottom.notifyOnCancel = () => {
+        notify()
+        cancelled(bottom)
+      }
     }
     // The call itself, so that messages pass through no further hands; the server asks for no more.
     return call as ServerInterceptingCall
   }
-}

@@ -3,8 +3,8 @@ import type { Server } from '@grpc/grpc-js'
 import type { PackageDefinition } from '@grpc/proto-loader'
 import { ReflectionService } from '@grpc/reflection'
 import { HealthImplementation } from 'grpc-health-check'
-import { healthDefinition } from '../../wire/health.ts'
-import { packageDefinition } from '../../wire/protos.ts'
+import { healthDefinition } from '../wire/health.ts'
+import { packageDefinition } from '../wire/protos.ts'
 
 /** Reflection answers for what it is given only, so health has to be among it. */
 const everything: PackageDefinition = { ...packageDefinition, ...healthDefinition }

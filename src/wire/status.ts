@@ -3,8 +3,8 @@
  * details; anything else is a mistake of vfiod: INTERNAL with reason BUG, and its text stays here.
  */
 import { Metadata, type StatusObject, status } from '@grpc/grpc-js'
-import { type Reason, VfiodError } from '../../base/error.ts'
-import { DETAILS_KEY, encodeStatus, MESSAGE_MAX, sendable } from '../../wire/status-details.ts'
+import { type Reason, VfiodError } from '../base/error.ts'
+import { DETAILS_KEY, encodeStatus, MESSAGE_MAX, sendable } from './status-details.ts'
 
 /** The gRPC status of every reason; the README is held equal to it. */
 export const STATUS: Readonly<Record<Reason, status>> = {

@@ -1,0 +1,375 @@
+/**
+ * The owner's end of the link to one front. The front is not trusted: it speaks for the connections
+ * that it was given, and what it says is bounded and checked here, in bytes, calls and rate, before
+ * anything is decoded. A front that breaks the rules is ended, and its connections with it.
+ */
+import type { Socket } from 'node:net'
+import { Buckets } from '../../base/bucket.ts'
+import type { VfiodError } from '../../base/error.ts'
+import { LIMITS } from '../../base/limits.ts'
+import { type FrameAbout, FrameWriter } from '../../link/frame-writer.ts'
+import {
+  FROM_FRONT,
+  FROM_OWNER,
+  type Frame,
+  type FrameKind,
+  FrameReader,
+  LinkError,
+} from '../../link/frames.ts'
+import type { GivenConnection, RefusedCall } from '../../link/records.ts'
+import { messageAt, SLOTS_OF, SlotWriter } from '../../link/slots.ts'
+import { Deadline } from '../../os/deadline.ts'
+import type { SeqpacketConnection } from '../../os/fd-passing.ts'
+import { METHODS } from '../../wire/methods.ts'
+import { toVfiodError } from '../../wire/status.ts'
+import { sendable, TEXT_MAX } from '../../wire/status-details.ts'
+import type { Served } from '../call/call.ts'
+import type { Pipeline } from '../call/pipeline.ts'
+import type { ConnectionPeer } from '../identity/connection-peer.ts'
+import type { Log } from '../identity/log.ts'
+import { FrontFds, type PacketHead } from './front-fds.ts'
+import { type CallLink, LinkCall, statusPayload } from './link-call.ts'
+
+/** Calls of one connection at a time, as the HTTP/2 settings say. */
+export const CALLS_PER_CONNECTION = 128
+
+/** Bytes that the front has not taken; beyond them no frame of it is read. */
+const BACKLOG = 32 << 20
+
+/** How long a front may leave them untaken. */
+const STUCK_MS = 30_000
+
+/** How often a front that serves connections is asked whether it runs, and how long it may take. */
+const PING_MS = 5000
+const PONG_MS = 15_000
+
+/** Lines of the log for calls that a front refused. */
+const REFUSED_LINES = { perSecond: 10, burst: 100 } as const
+
+const EMPTY = Buffer.alloc(0)
+
+const NO_CONNECTION: FrameAbout = { connection: 0 }
+
+/** A connection that the owner accepted. */
+export interface Owned {
+  /** Names the connection to calls. */
+  readonly token: string
+  /** Of a client on another host. */
+  readonly address?: string
+  /** Who calls, or why calls are refused; neither before a remote client has shown a certificate. */
+  state():
+    | { readonly peer: ConnectionPeer | undefined; readonly refusal: VfiodError | undefined }
+    | undefined
+  /** The front says that its client has hung up, or the front has ended. */
+  closed(): void
+  /** The front says what name the certificate of the client has; throws LinkError where it may not. */
+  named(name: string): void
+  /** A packet came on the fd channel; throws LinkError where there is no such connection. */
+  ticket(packet: PacketHead): void
+}
+
+export interface LinkRules {
+  /** By path. */
+  readonly served: ReadonlyMap<string, Served>
+  readonly unknown: (path: string) => Served
+  readonly pipeline: Pipeline
+  readonly log: Log
+}
+
+interface OpenCall {
+  readonly call: LinkCall
+  readonly served: Served
+}
+
+interface Connection {
+  readonly owned: Owned
+  readonly calls: Map<number, OpenCall>
+}
+
+export class FrontLink {
+  readonly #frames: Socket
+  readonly #packets: SeqpacketConnection
+  readonly #rules: LinkRules
+  readonly #onEnd: (why: string) => void
+  readonly #writer: FrameWriter
+  readonly #fds: FrontFds
+  readonly #ownSlots: SlotWriter
+  /** The slots that the front fills: it may change them at any time. */
+  readonly #frontSlots: Buffer
+  readonly #connections = new Map<number, Connection>()
+  readonly #rate = new Buckets()
+  readonly #reader: FrameReader
+  #stuck: NodeJS.Timeout | undefined
+  readonly #pinger = setInterval(() => this.#ping(), PING_MS)
+  /** Set while an answer is waited for. */
+  #pong: Deadline | undefined
+  #hasEnded = false
+
+  /** `onEnd` is called once, when the front has ended, or must be ended because of what it did. */
+  constructor(parts: {
+    readonly frames: Socket
+    readonly packets: SeqpacketConnection
+    /** Where fds of clients come, each packet after it was asked for. */
+    readonly uplink: SeqpacketConnection
+    /** Memory for large messages, LINK_MEMORY bytes. */
+    readonly memory: Buffer
+    readonly rules: LinkRules
+    readonly onEnd: (why: string) => void
+  }) {
+    this.#frames = parts.frames
+    this.#packets = parts.packets
+    this.#ownSlots = new SlotWriter(parts.memory.subarray(SLOTS_OF.owner, SLOTS_OF.front))
+    this.#frontSlots = parts.memory.subarray(SLOTS_OF.front)
+    this.#rules = parts.rules
+    this.#onEnd = parts.onEnd
+    this.#reader = new FrameReader(FROM_FRONT, (frame) => this.#take(frame))
+    this.#frames.on('data', (bytes) => this.#push(bytes))
+    this.#frames.on('drain', () => this.#drained())
+    this.#frames.on('error', () => {})
+    this.#frames.on('close', () => this.end('its link is closed'))
+    this.#pinger.unref()
+    this.#writer = new FrameWriter(parts.frames)
+    this.#fds = new FrontFds({
+      frames: this.#writer,
+      packets: parts.packets,
+      uplink: parts.uplink,
+      onLie: (why) => this.end(why),
+    })
+  }
+
+  /** Connections that it serves. */
+  get size(): number {
+    return this.#connections.size
+  }
+
+  /** Give it a connection with this socket, which stays the caller's to close. */
+  give(given: GivenConnection, owned: Owned, fd: number): void {
+    this.#connections.set(given.connection, { owned, calls: new Map() })
+    const answer = this.#packets.send(Buffer.from(JSON.stringify(given)), [fd])
+    if (answer < 0) this.end('it does not take connections')
+  }
+
+  /** Close a connection: at once, or when its calls are answered. */
+  closeConnection(connection: number, isAtOnce: boolean): void {
+    this.#write(FROM_OWNER.close, { connection }, Buffer.of(isAtOnce ? 1 : 0))
+  }
+
+  /** Answer every call of a connection with this. */
+  refuse(connection: number, refusal: VfiodError): void {
+    this.#write(FROM_OWNER.refuse, { connection }, statusPayload(refusal))
+  }
+
+  say(kind: (typeof FROM_OWNER)['serving' | 'certificates' | 'end'], payload: Buffer): void {
+    this.#write(kind, NO_CONNECTION, payload)
+  }
+
+  /** No frame of it is read any more: its connections are closed and their calls are cancelled. */
+  end(why: string): void {
+    if (this.#hasEnded) return
+    this.#hasEnded = true
+    clearTimeout(this.#stuck)
+    clearInterval(this.#pinger)
+    this.#pong?.cancel()
+    this.#frames.destroy()
+    this.#packets.close()
+    this.#fds.close()
+    for (const id of [...this.#connections.keys()]) this.#close(id)
+    this.#onEnd(why)
+  }
+
+  #push(bytes: Buffer): void {
+    if (this.#hasEnded) return
+    try {
+      this.#reader.push(bytes)
+    } catch (error) {
+      if (!(error instanceof LinkError)) throw error
+      this.end(`it broke the protocol: ${error.message}`)
+      return
+    }
+    if (this.#writer.backlog < BACKLOG || this.#stuck !== undefined) return
+    this.#frames.pause()
+    this.#stuck = setTimeout(() => this.end('it does not take answers'), STUCK_MS)
+  }
+
+  #ping(): void {
+    if (this.#pong !== undefined || this.#connections.size === 0) return
+    this.#write(FROM_OWNER.ping, NO_CONNECTION, EMPTY)
+    this.#pong = new Deadline(PONG_MS, () => this.end('it does not run'))
+  }
+
+  #drained(): void {
+    clearTimeout(this.#stuck)
+    this.#stuck = undefined
+    this.#frames.resume()
+  }
+
+  #take(frame: Frame): void {
+    if (this.#hasEnded) return
+    const { kind, connection: id, call, payload } = frame
+    if (kind === FROM_FRONT.pong) {
+      this.#pong?.cancel()
+      this.#pong = undefined
+      return
+    }
+    if (kind === FROM_FRONT.slotFree) {
+      if (payload.length !== 1 || !this.#ownSlots.release(payload.readUInt8()))
+        throw new LinkError('a slot was freed that was not in use')
+      return
+    }
+    const connection = this.#connections.get(id)
+    if (connection === undefined) throw new LinkError(`connection ${id} was not given to it`)
+    switch (kind) {
+      case FROM_FRONT.open:
+        this.#open(connection, frame, this.#methodOf(payload))
+        break
+      case FROM_FRONT.openUnknown: {
+        const path = sendable(payload.toString('latin1'), TEXT_MAX)
+        this.#open(connection, frame, this.#rules.unknown(path))
+        break
+      }
+      case FROM_FRONT.closed:
+        this.#close(id)
+        break
+      case FROM_FRONT.named:
+        connection.owned.named(payload.toString('utf8'))
+        break
+      case FROM_FRONT.ticket:
+        connection.owned.ticket(this.#fds.head(id, call, payload))
+        break
+      case FROM_FRONT.refused:
+        this.#refused(connection, payload)
+        break
+      default: {
+        // A call that is answered may have frames under way.
+        const open = connection.calls.get(call)
+        if (kind === FROM_FRONT.messageAt) {
+          const message = this.#copyOf(payload)
+          if (open !== undefined) takeInCall(open, FROM_FRONT.message, message)
+        } else if (open !== undefined) takeInCall(open, kind, payload)
+      }
+    }
+  }
+
+  /** The message in a slot of the front, as it is now: it is looked at only after it was copied. */
+  #copyOf(payload: Buffer): Buffer {
+    const found = messageAt(this.#frontSlots, payload)
+    if (found === undefined) throw new LinkError('a message lies in no slot')
+    const copy = Buffer.from(found.bytes)
+    this.#write(FROM_OWNER.slotFree, NO_CONNECTION, Buffer.of(found.slot))
+    return copy
+  }
+
+  #methodOf(payload: Buffer): Served {
+    const index = payload.length === 2 ? payload.readUInt16LE(0) : -1
+    const path = METHODS[index]?.path
+    if (path === undefined) throw new LinkError('a call is of no method')
+    return this.#rules.served.get(path) ?? this.#rules.unknown(path)
+  }
+
+  /** The head of a call: whether it may be made is known before anything else of it is looked at. */
+  #open(connection: Connection, frame: Frame, served: Served): void {
+    const { owned, calls } = connection
+    const { connection: id, call: callId } = frame
+    if (calls.has(callId)) throw new LinkError(`call ${callId} is under way already`)
+    if (calls.size >= CALLS_PER_CONNECTION) throw new LinkError('a connection has too many calls')
+    const { peer, refusal } = owned.state() ?? {}
+    if (peer === undefined && refusal === undefined)
+      throw new LinkError('a call came on a connection without a name')
+    const perSecond = LIMITS.streamsPerSecond
+    if (this.#rate.take(peer?.account ?? '', { perSecond, burst: perSecond * 4 }) > 0)
+      throw new LinkError('calls came too fast')
+    const about = { connection: id, call: callId }
+    const link: CallLink = {
+      write: (kind, payload = EMPTY) => this.#write(kind, about, payload),
+      sendMessage: (payload) => this.#flush(about, payload),
+      ended: () => void calls.delete(callId),
+    }
+    const call = new LinkCall(link, owned.token)
+    calls.set(callId, { call, served })
+    try {
+      if (peer === undefined) throw refusal
+      this.#rules.pipeline.admit(served.method, () => peer)
+    } catch (error) {
+      call.refuse(toVfiodError(error))
+      // The next call comes by another connection.
+      if (refusal !== undefined) this.closeConnection(id, false)
+      return
+    }
+    if (served.isClientStream) served.serve(call)
+  }
+
+  #refused({ owned }: Connection, payload: Buffer): void {
+    const { method, reason, refusal } = refusedCallOf(payload)
+    if (this.#rate.take('refused', REFUSED_LINES) > 0) return
+    const { identity } = owned.state()?.peer ?? {}
+    const { log } = this.#rules
+    if (method !== '') log.info({ identity, method, reason, refusal }, 'call refused')
+    else log.warn({ identity, address: owned.address, refusal }, 'connection refused')
+  }
+
+  #close(id: number): void {
+    const connection = this.#connections.get(id)
+    this.#connections.delete(id)
+    this.#fds.forget(id)
+    for (const { call } of [...(connection?.calls.values() ?? [])]) call.cancel()
+    connection?.owned.closed()
+  }
+
+  #write(kind: FrameKind, about: FrameAbout, payload: Buffer): void {
+    this.#writer.write(kind, about, payload)
+  }
+
+  #flush(about: FrameAbout, payload: Buffer): Promise<void> {
+    const place = this.#ownSlots.put(payload)
+    if (place !== undefined) {
+      this.#write(FROM_OWNER.messageAt, about, place)
+      return Promise.resolve()
+    }
+    return new Promise((resolve) => {
+      if (!this.#writer.write(FROM_OWNER.message, about, payload, resolve)) resolve()
+    })
+  }
+}
+
+const takeInCall = ({ call, served }: OpenCall, kind: number, payload: Buffer): void => {
+  const { isClientStream, method, serve, path } = served
+  if (served.ignoresRest === true && kind !== FROM_FRONT.cancel) return
+  if (payload.length > method.policy.maxBytes)
+    throw new LinkError(`a request of ${path} has ${payload.length} bytes`)
+  switch (kind) {
+    case FROM_FRONT.request:
+      if (isClientStream || !call.requested(payload))
+        throw new LinkError(`a call of ${path} has two requests`)
+      serve(call)
+      break
+    case FROM_FRONT.message:
+      if (!isClientStream || !call.received(payload))
+        throw new LinkError('a message came that was not asked for')
+      break
+    case FROM_FRONT.end:
+      call.end()
+      break
+    case FROM_FRONT.cancel:
+      call.cancel()
+      break
+    case FROM_FRONT.taken:
+      if (!call.taken()) throw new LinkError('a message was taken that was not sent')
+      break
+  }
+}
+
+/** A front says so, and is believed as far as the log needs: short texts, and nothing else. */
+const refusedCallOf = (payload: Buffer): RefusedCall => {
+  let parsed: Partial<RefusedCall>
+  try {
+    parsed = JSON.parse(payload.toString('utf8'))
+  } catch {
+    throw new LinkError('a record is not JSON')
+  }
+  const text = (value: unknown): string => sendable(String(value ?? ''), TEXT_MAX)
+  return {
+    method: text(parsed?.method),
+    reason: text(parsed?.reason),
+    refusal: text(parsed?.refusal),
+  }
+}

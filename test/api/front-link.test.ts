@@ -1,0 +1,312 @@
+// What a front may say to the owner: one that was taken over speaks for the connections that it was given,
+// within bounds, and is ended when it tries more. Beside it an honest front serves another account.
+
+import { Socket } from 'node:net'
+import { afterEach, describe, expect, test, vi } from 'vitest'
+import type { GrantOf } from '../../src/api/identity/connection-peer.ts'
+import type { StartFront } from '../../src/api/transport/fronts.ts'
+import { LIMITS } from '../../src/base/limits.ts'
+import { startInside } from '../../src/front/inside.ts'
+import { FROM_FRONT, FROM_OWNER, type Frame, FrameReader, header } from '../../src/link/frames.ts'
+import { LINK_MEMORY } from '../../src/link/slots.ts'
+import { SeqpacketConnection } from '../../src/os/fd-passing.ts'
+import { sys } from '../../src/os/libc.ts'
+import { SOCK_SEQPACKET, SOCK_STREAM, socketPair } from '../../src/os/unix-socket.ts'
+import { METHODS } from '../../src/wire/methods.ts'
+import { openFds } from '../os/fds.ts'
+import { canBeOthers, noOtherUsers } from '../other-users.ts'
+import { ClientProcess } from './client-process.ts'
+import { EVERYTHING, startServer, type TestServer, until } from './server.ts'
+
+const OWN = process.getuid?.() ?? 0
+const VICTIM = 20_003
+
+const pair = (type: typeof SOCK_STREAM | typeof SOCK_SEQPACKET): readonly [number, number] => {
+  const made = socketPair(type)
+  if (typeof made === 'number') throw new Error('no sockets')
+  return made
+}
+
+/** A front that does what the test says. */
+class HostileFront {
+  readonly frames: Socket
+  readonly packets: SeqpacketConnection
+  readonly uplink: SeqpacketConnection
+  readonly heard: Frame[] = []
+  isKilled = false
+
+  constructor(ends: { frames: number; packets: number; uplink: number }) {
+    this.frames = new Socket({ fd: ends.frames })
+    this.frames.on('error', () => undefined)
+    this.packets = new SeqpacketConnection(ends.packets)
+    this.uplink = new SeqpacketConnection(ends.uplink)
+    const reader = new FrameReader(FROM_OWNER, (frame) => void this.heard.push(frame))
+    this.frames.on('data', (bytes) => reader.push(bytes))
+  }
+
+  say(kind: number, connection: number, call: number, payload: Buffer = Buffer.alloc(0)): void {
+    this.frames.write(
+      Buffer.concat([header(kind as never, { connection, call }, payload.length), payload]),
+    )
+  }
+
+  /** The number of the connection that it was given; its socket is kept. */
+  async given(): Promise<{ readonly connection: number; readonly fd: number }> {
+    const packet = await this.packets.receive()
+    if (typeof packet === 'number') throw new Error(`no connection: ${packet}`)
+    const { connection } = JSON.parse(Buffer.from(packet.bytes).toString())
+    return { connection, fd: packet.fds[0] as number }
+  }
+
+  end(): void {
+    this.isKilled = true
+    this.frames.destroy()
+    this.packets.close()
+    this.uplink.close()
+  }
+}
+
+const place = (path: string): Buffer => {
+  const payload = Buffer.alloc(2)
+  payload.writeUInt16LE(METHODS.findIndex((method) => method.path === path))
+  return payload
+}
+
+const WHO = place('/vfiod.v1.OwnershipService/WhoAmI')
+const WRITE = place('/vfiod.v1.MigrationService/WriteSession')
+const EVENTS = place('/vfiod.v1.OwnershipService/WatchEvents')
+
+let server: TestServer
+let front: HostileFront
+let hasStarted = false
+afterEach(async () => {
+  vi.useRealTimers()
+  hasStarted = false
+  front.end()
+  await server.stop()
+})
+
+/** The first front that is started is the hostile one; the next are honest. */
+const start = async (grantOf: GrantOf = () => EVERYTHING): Promise<void> => {
+  const startFront: StartFront = (onExit) => {
+    if (hasStarted) return startInside(onExit)
+    hasStarted = true
+    const [frames, packets, uplink] = [
+      pair(SOCK_STREAM),
+      pair(SOCK_SEQPACKET),
+      pair(SOCK_SEQPACKET),
+    ]
+    front = new HostileFront({ frames: frames[1], packets: packets[1], uplink: uplink[1] })
+    return {
+      frames: new Socket({ fd: frames[0] }),
+      packets: new SeqpacketConnection(packets[0]),
+      uplink: new SeqpacketConnection(uplink[0]),
+      memory: Buffer.alloc(LINK_MEMORY),
+      kill: () => front.end(),
+    }
+  }
+  server = await startServer({}, { grantOf, startFront })
+}
+
+/** A connection that the hostile front was given. */
+const connected = async (): Promise<number> => {
+  const socket = new Socket()
+  socket.on('error', () => undefined)
+  socket.connect(server.socket)
+  await until(() => hasStarted)
+  const { connection, fd } = await front.given()
+  sys.closeSync(fd)
+  return connection
+}
+
+const endings = () => server.lines.filter(({ message }) => message === 'front ended')
+
+/** The front is ended, the log says why, and nothing of its connections is left. */
+const isEnded = async (why: string): Promise<void> => {
+  await until(() => front.isKilled && endings().length > 0)
+  expect(endings()).toMatchObject([
+    { level: 'warn', fields: { front: `uid ${OWN}`, why: expect.stringContaining(why) } },
+  ])
+  await until(() => server.api.connections.size === 0)
+}
+
+type Lie = readonly [what: string, why: string, tell: (connection: number) => void]
+
+const LIES: readonly Lie[] = [
+  [
+    'a call on a connection that it was not given',
+    'was not given to it',
+    (connection) => front.say(FROM_FRONT.open, connection + 1, 1, WHO),
+  ],
+  [
+    'a frame of a kind that there is not',
+    'a frame of kind 200',
+    (connection) => front.say(200, connection, 1),
+  ],
+  [
+    'a frame that only the owner sends',
+    `a frame of kind ${FROM_OWNER.reply}`,
+    (connection) => front.say(FROM_OWNER.reply, connection, 1),
+  ],
+  [
+    'a frame without end',
+    'has a payload of',
+    () => front.frames.write(Buffer.from('ffffffff0a0100000001000000', 'hex')),
+  ],
+  [
+    'a method that there is not',
+    'a call is of no method',
+    (connection) => front.say(FROM_FRONT.open, connection, 1, Buffer.from('ffff', 'hex')),
+  ],
+  [
+    'the same call twice',
+    'is under way already',
+    (connection) => {
+      front.say(FROM_FRONT.open, connection, 1, WHO)
+      front.say(FROM_FRONT.open, connection, 1, WHO)
+    },
+  ],
+  [
+    'two requests for one call',
+    'has two requests',
+    (connection) => {
+      front.say(FROM_FRONT.open, connection, 1, EVENTS)
+      front.say(FROM_FRONT.request, connection, 1)
+      front.say(FROM_FRONT.request, connection, 1)
+    },
+  ],
+  [
+    'a request that is larger than its method takes',
+    'bytes',
+    (connection) => {
+      front.say(FROM_FRONT.open, connection, 1, WHO)
+      front.say(FROM_FRONT.request, connection, 1, Buffer.alloc(LIMITS.requestBytes + 1))
+    },
+  ],
+  [
+    'messages that were not asked for',
+    'was not asked for',
+    (connection) => {
+      front.say(FROM_FRONT.open, connection, 1, WRITE)
+      for (let n = 0; n < 4; n += 1) front.say(FROM_FRONT.message, connection, 1)
+    },
+  ],
+  [
+    'that a message was taken which was not sent',
+    'was not sent',
+    (connection) => {
+      front.say(FROM_FRONT.open, connection, 1, EVENTS)
+      front.say(FROM_FRONT.request, connection, 1)
+      front.say(FROM_FRONT.taken, connection, 1)
+    },
+  ],
+  [
+    'more calls than a connection may have',
+    'too many calls',
+    (connection) => {
+      for (let call = 1; call <= 129; call += 1) front.say(FROM_FRONT.open, connection, call, WHO)
+    },
+  ],
+  [
+    'calls faster than an account may make them',
+    'too fast',
+    (connection) => {
+      for (let call = 1; call <= 30_000; call += 1) {
+        front.say(FROM_FRONT.open, connection, call, WHO)
+        front.say(FROM_FRONT.cancel, connection, call)
+      }
+    },
+  ],
+  [
+    'the name of a remote client',
+    'was given a name',
+    (connection) => front.say(FROM_FRONT.named, connection, 0, Buffer.from('spiffe://host-b')),
+  ],
+  [
+    'a ticket on a connection that speaks gRPC',
+    'that speaks gRPC',
+    (connection) => front.say(FROM_FRONT.ticket, connection, 1, Buffer.from('0000', 'hex')),
+  ],
+  [
+    'a slot free that was not in use',
+    'not in use',
+    (connection) => front.say(FROM_FRONT.slotFree, connection, 0, Buffer.of(0)),
+  ],
+  [
+    'a message in a slot that there is not',
+    'lies in no slot',
+    (connection) =>
+      front.say(FROM_FRONT.messageAt, connection, 1, Buffer.from('63ffffffff', 'hex')),
+  ],
+  [
+    'a record that is not JSON',
+    'not JSON',
+    (connection) => front.say(FROM_FRONT.refused, connection, 0, Buffer.from('{')),
+  ],
+]
+
+describe('a front that was taken over is ended when it says', () => {
+  test.each(LIES)('%s', async (_what, why, tell) => {
+    await start()
+    const connection = await connected()
+
+    tell(connection)
+
+    await isEnded(why)
+  })
+
+  test('fds that were not asked for: they are closed', async () => {
+    await start()
+    await connected()
+    const before = openFds()
+    const fd = sys.openSync('/dev/null', 0)
+
+    front.uplink.send(Buffer.from('00000000'), [fd, fd, fd])
+
+    await isEnded('fds that were not asked for')
+    sys.closeSync(fd)
+    await until(() => openFds() <= before)
+  })
+})
+
+test('a front that does not run is ended', async () => {
+  vi.useFakeTimers({
+    toFake: ['setTimeout', 'clearTimeout', 'setInterval', 'clearInterval', 'performance'],
+  })
+  await start()
+  await connected()
+
+  vi.advanceTimersByTime(5000)
+  vi.advanceTimersByTime(15_000)
+
+  await isEnded('it does not run')
+})
+
+describe('a front that ends', () => {
+  test('costs its connections, and the next connection gets another one', async () => {
+    await start()
+    await connected()
+
+    front.end()
+    await isEnded('its link is closed')
+
+    await expect(server.client().ownership.whoAmI()).resolves.toMatchObject({ pid: process.pid })
+  })
+
+  test.skipIf(!canBeOthers)(`costs other accounts nothing${noOtherUsers}`, async () => {
+    await start()
+    await connected()
+    const victim = new ClientProcess(server.socket, { uid: VICTIM, gid: VICTIM })
+    await victim.call('addressSpace', 'createSpace', { spaceId: 'victim' })
+
+    front.say(200, 1, 1)
+    await isEndedKeeping(1)
+
+    const { result } = await victim.call('addressSpace', 'listSpaces', {})
+    expect(result.spaces).toMatchObject([{ spaceId: 'victim' }])
+    await victim.kill()
+  })
+})
+
+const isEndedKeeping = (count: number): Promise<void> =>
+  until(() => front.isKilled && server.api.connections.size === count)
