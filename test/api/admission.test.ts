@@ -1,6 +1,7 @@
 // How many connections an identity may have, what those beyond are told, and that they cost the
 // others nothing.
 
+import { readdirSync } from 'node:fs'
 import type { ClientHttp2Session } from 'node:http2'
 import { connect as connectSocket, type Socket } from 'node:net'
 import { credentials } from '@grpc/grpc-js'
@@ -13,6 +14,7 @@ import { State } from '../../src/domain/state/state.ts'
 import type { Ticket } from '../../src/proto/vfiod/v1/Ticket.ts'
 import type { Quota } from '../../src/rules/policy.ts'
 import { canBeOthers, noOtherUsers } from '../other-users.ts'
+import { fdsOf } from '../system/world.ts'
 import { Authority, lacksOpenssl } from './certificates.ts'
 import { ClientProcess } from './client-process.ts'
 import { framed, openSession, rawCall } from './raw-call.ts'
@@ -50,6 +52,10 @@ const idle = (): Socket => {
   sockets.push(made)
   return made
 }
+
+/** Of the processes that this one holds on to. */
+const pidfds = (): number =>
+  fdsOf(process.pid, readdirSync('/proc/self/fd')).filter((link) => link.includes('pidfd')).length
 
 const isOpen = (): number => server.api.connections.size
 const refusals = () => server.lines.filter(({ message }) => message === 'connection refused')
@@ -165,6 +171,25 @@ describe('a connection beyond the quota of its identity', () => {
       ...Array.from({ length: 8 }, () => true),
       false,
     ])
+  })
+
+  test('leaves no fd when it is closed unheard, whatever its role', async () => {
+    const grant = { ...EVERYTHING, role: 'none', quota: { connections: 0n } } as const
+    server = await startServer({}, { grantOf: () => grant })
+    for (let n = 0; n < 8; n += 1) idle()
+    await until(() => isOpen() === 8)
+    const before = pidfds()
+
+    for (let n = 0; n < 8; n += 1)
+      await new Promise((resolve) => {
+        const unheard = idle()
+        unheard.once('close', () => {
+          sockets.splice(sockets.indexOf(unheard), 1)
+          resolve(undefined)
+        })
+      })
+
+    await until(() => pidfds() === before)
   })
 
   test('to the fd channel is told so when it sends its ticket', async () => {

@@ -132,7 +132,8 @@ export class Connections {
       return
     }
     const admitted = this.#admission.admit(payer)
-    const peer = admitted?.refusal === undefined ? peerAt() : undefined
+    // One that is closed unheard is not looked up: nothing would give back the pidfd of its process.
+    const peer = admitted !== undefined && !admitted.refusal ? peerAt() : undefined
     if (admitted === undefined || (peer === undefined && admitted.refusal === undefined)) {
       admitted?.leave()
       sys.closeSync(fd)
