@@ -2,7 +2,8 @@
 // within bounds, and is ended when it tries more. Beside it an honest front serves another account.
 
 import { Socket } from 'node:net'
-import { afterEach, describe, expect, test, vi } from 'vitest'
+import { setImmediate } from 'node:timers/promises'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import type { GrantOf } from '../../src/api/identity/connection-peer.ts'
 import type { StartFront } from '../../src/api/transport/fronts.ts'
 import { LIMITS } from '../../src/base/limits.ts'
@@ -82,7 +83,7 @@ let hasStarted = false
 afterEach(async () => {
   vi.useRealTimers()
   hasStarted = false
-  front.end()
+  front?.end()
   await server.stop()
 })
 
@@ -269,17 +270,61 @@ describe('a front that was taken over is ended when it says', () => {
   })
 })
 
-test('a front that does not run is ended', async () => {
-  vi.useFakeTimers({
-    toFake: ['setTimeout', 'clearTimeout', 'setInterval', 'clearInterval', 'performance'],
+describe('a front that is asked whether it runs', () => {
+  beforeEach(() => {
+    vi.useFakeTimers({
+      toFake: ['setTimeout', 'clearTimeout', 'setInterval', 'clearInterval', 'performance'],
+    })
   })
-  await start()
-  await connected()
 
-  vi.advanceTimersByTime(5000)
-  vi.advanceTimersByTime(15_000)
+  test('is ended where it has run and does not answer for 15 s', async () => {
+    await start()
+    const connection = await connected()
+    front.say(FROM_FRONT.open, connection, 1, WHO)
+    front.say(FROM_FRONT.request, connection, 1)
+    await until(() => front.heard.some(({ kind }) => kind === FROM_OWNER.reply))
 
-  await isEnded('it does not run')
+    vi.advanceTimersByTime(5000)
+    vi.advanceTimersByTime(15_000)
+
+    await isEnded('it does not run')
+  })
+
+  test('is waited for while it starts, for two minutes', async () => {
+    await start()
+    await connected()
+
+    vi.advanceTimersByTime(5000)
+    vi.advanceTimersByTime(119_999)
+    for (let turn = 0; turn < 10; turn += 1) await setImmediate()
+    expect(endings()).toEqual([])
+    vi.advanceTimersByTime(1)
+
+    await isEnded('it has not started')
+  })
+})
+
+describe('where no front can be started', () => {
+  test('connections are closed, and the log says why', async () => {
+    let canStart = false
+    const startFront: StartFront = (onExit) => {
+      if (canStart) return startInside(onExit)
+      throw new Error('Cannot start a front: no reason')
+    }
+    server = await startServer({}, { startFront })
+
+    await expect(server.client().ownership.whoAmI()).rejects.toMatchObject({
+      status: 'UNAVAILABLE',
+    })
+
+    expect(server.lines).toContainEqual({
+      level: 'error',
+      message: 'front not started',
+      fields: { front: `uid ${OWN}`, why: 'Cannot start a front: no reason', waitMs: 50 },
+    })
+    canStart = true
+    await expect(server.client().ownership.whoAmI()).resolves.toMatchObject({ pid: process.pid })
+  })
 })
 
 describe('a front that ends', () => {

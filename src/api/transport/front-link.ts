@@ -43,6 +43,9 @@ const STUCK_MS = 30_000
 const PING_MS = 5000
 const PONG_MS = 15_000
 
+/** The same for a front that has said nothing yet: Node may take its time to start. */
+const START_MS = 120_000
+
 /** Lines of the log for calls that a front refused. */
 const REFUSED_LINES = { perSecond: 10, burst: 100 } as const
 
@@ -103,6 +106,8 @@ export class FrontLink {
   readonly #pinger = setInterval(() => this.#ping(), PING_MS)
   /** Set while an answer is waited for. */
   #pong: Deadline | undefined
+  /** Whether any frame of it has come. */
+  #hasStarted = false
   #hasEnded = false
 
   /** `onEnd` is called once, when the front has ended, or must be ended because of what it did. */
@@ -194,7 +199,9 @@ export class FrontLink {
   #ping(): void {
     if (this.#pong !== undefined || this.#connections.size === 0) return
     this.#write(FROM_OWNER.ping, NO_CONNECTION, EMPTY)
-    this.#pong = new Deadline(PONG_MS, () => this.end('it does not run'))
+    this.#pong = this.#hasStarted
+      ? new Deadline(PONG_MS, () => this.end('it does not run'))
+      : new Deadline(START_MS, () => this.end('it has not started'))
   }
 
   #drained(): void {
@@ -205,6 +212,7 @@ export class FrontLink {
 
   #take(frame: Frame): void {
     if (this.#hasEnded) return
+    this.#hasStarted = true
     const { kind, connection: id, call, payload } = frame
     if (kind === FROM_FRONT.pong) {
       this.#pong?.cancel()

@@ -28,14 +28,14 @@ export interface RunningFront {
   kill(): void
 }
 
-/** Starts a front; calls back once when it has ended. */
+/** Starts a front; calls back once when it has ended. Throws where none can be started. */
 export type StartFront = (onExit: (how: string) => void) => RunningFront
 
 /** Fronts that run at once: each is a process with its memory. Accounts beyond them share one more. */
-const FRONTS_MAX = 32
+export const FRONTS_MAX = 32
 
 /** Processes of one key that were ended and are not gone: what a client passed keeps them in the kernel. */
-const LINGERING_MAX = 4
+export const LINGERING_MAX = 4
 
 /** How long a front without connections is kept. */
 const IDLE_MS = 300_000
@@ -221,14 +221,22 @@ export class Fronts {
       this.#log.warn({ front: key, lingering }, 'front not started: former ones are not gone')
       return undefined
     }
-    this.#lingering.set(key, lingering + 1)
     let front: Front | undefined
-    const { frames, packets, uplink, memory, kill } = this.#start((how) => {
-      this.#exited(key)
-      if (front?.isEnding === false && !this.#isClosed)
-        this.#log.warn({ front: key, how }, 'front exited')
-      front?.link.end('it has exited')
-    })
+    let running: RunningFront
+    try {
+      running = this.#start((how) => {
+        this.#exited(key)
+        if (front?.isEnding === false && !this.#isClosed)
+          this.#log.warn({ front: key, how }, 'front exited')
+        front?.link.end('it has exited')
+      })
+    } catch (error) {
+      const waitMs = this.#failed(key)
+      this.#log.error({ front: key, why: messageOf(error), waitMs }, 'front not started')
+      return undefined
+    }
+    this.#lingering.set(key, lingering + 1)
+    const { frames, packets, uplink, memory, kill } = running
     const link = new FrontLink({
       frames,
       packets,
@@ -268,14 +276,22 @@ export class Fronts {
     clearTimeout(front.idle)
     this.#forget(front)
     if (front.isEnding || this.#isClosed) return
-    const lived = performance.now() - started
-    const known = this.#failures.get(key)
-    const count = lived > BACK_OFF.forgottenMs ? 1 : (known?.count ?? 0) + 1
-    const waitMs = Math.min(BACK_OFF.firstMs * 2 ** (count - 1), BACK_OFF.lastMs)
-    this.#failures.set(key, { count, until: performance.now() + waitMs })
+    const waitMs = this.#failed(key, performance.now() - started)
     this.#log.warn({ front: key, why, waitMs }, 'front ended')
   }
+
+  /** The next front of this key is started in so many milliseconds, at the earliest. */
+  #failed(key: string, livedMs = 0): number {
+    const known = this.#failures.get(key)
+    const count = livedMs > BACK_OFF.forgottenMs ? 1 : (known?.count ?? 0) + 1
+    const waitMs = Math.min(BACK_OFF.firstMs * 2 ** (count - 1), BACK_OFF.lastMs)
+    this.#failures.set(key, { count, until: performance.now() + waitMs })
+    return waitMs
+  }
 }
+
+const messageOf = (error: unknown): string =>
+  error instanceof Error ? error.message : String(error)
 
 /** The key of the front that serves remote clients. */
 export const REMOTE = 'remote clients'
