@@ -18,7 +18,7 @@ const textOf = (document: string): string => readFileSync(join(ROOT, document), 
 
 /** A path from the root, as documents and drawings write it; not one inside a longer path. */
 const PATH =
-  /(?<![\w./-])(?:\.ci|bench|docs|proto|scripts|src|systemd|test)\/[\w./-]*[\w/](?:\*|[A-Z]+\b)?/g
+  /(?<![\w./-])(?:\.ci|bench|docs|proto|scripts|src|systemd|test)\/[\w./@-]*[\w/](?:\*|[A-Z]+\b)?/g
 
 /** `src/cli/commands/NOUN.ts` stands for files to come, `test/api/*.ts` for several: their folder. */
 const existing = (path: string): string =>

@@ -71,6 +71,11 @@ export const configSchema = z.strictObject({
   tls_crl: path
     .optional()
     .describe('PEM: the revoked certificates of remote clients; none are if unset.'),
+  front_socket: path
+    .optional()
+    .describe(
+      'The socket by which systemd starts fronts, each as a unit; they are processes of the daemon if unset.',
+    ),
   lease_ms: z
     .int()
     .min(100)
@@ -100,6 +105,8 @@ export interface Overrides {
   readonly logLevel: string | undefined
   /** True for stderr, else a file. */
   readonly trace: string | boolean | undefined
+  /** Without a flag: it belongs to the installation. */
+  readonly frontSocket?: string | undefined
 }
 
 /** The environment variable of each override. */
@@ -109,6 +116,7 @@ export const ENVIRONMENT = {
   sim: 'VFIOD_SIM',
   logLevel: 'VFIOD_LOG_LEVEL',
   trace: 'VFIOD_TRACE',
+  frontSocket: 'VFIOD_FRONT_SOCKET',
 } as const satisfies Record<keyof Overrides, string>
 
 /** Read when nothing else is named, and only if it is there. */
@@ -125,6 +133,7 @@ const fromEnvironment = (env: Environment): Overrides => {
     sim: sim === '1' ? true : sim,
     logLevel: env[ENVIRONMENT.logLevel],
     trace: trace === '1' ? true : trace,
+    frontSocket: env[ENVIRONMENT.frontSocket],
   }
 }
 
@@ -165,9 +174,10 @@ export const loadConfig = (flags: Overrides, env: Environment): Config => {
   const named = flags.config ?? environment.config
   const file = named ?? DEFAULT_FILE
   const table: Record<string, unknown> = readTable(file, named !== undefined)
-  for (const { socket, sim, logLevel, trace } of [environment, flags]) {
+  for (const { socket, sim, logLevel, trace, frontSocket } of [environment, flags]) {
     Object.assign(table, simTable(sim), traceTable(trace))
     Object.assign(table, given({ socket: socket && resolve(socket), log_level: logLevel }))
+    Object.assign(table, given({ front_socket: frontSocket || undefined }))
   }
   const parsed = configSchema.safeParse(table)
   if (!parsed.success)

@@ -1,64 +1,51 @@
-/** Fronts as processes. */
+/** Fronts as child processes of the owner: where no service manager starts them. */
 import { spawn } from 'node:child_process'
-import { Socket } from 'node:net'
 import { fileURLToPath } from 'node:url'
-import type { RunningFront, StartFront } from '../api/transport/fronts.ts'
+import type { StartFront } from '../api/transport/fronts.ts'
 import { printable } from '../base/printable.ts'
-import { LINK_MEMORY } from '../link/slots.ts'
-import { SeqpacketConnection } from '../os/fd-passing.ts'
-import { sys } from '../os/libc.ts'
 import { hasCapability } from '../os/limits.ts'
-import { allocShared, freeSegment } from '../os/memory.ts'
 import { forbidIoUring } from '../os/seccomp.ts'
-import { SOCK_SEQPACKET, SOCK_STREAM, socketPair } from '../os/unix-socket.ts'
+import { makeFrontEnds } from './front-ends.ts'
 
 const MAIN = fileURLToPath(new URL('../front/main.js', import.meta.url))
 
-/** Mebibytes of V8's heap; RLIMIT_DATA bounds the rest. */
-const HEAP_MIB = 256
+/** Mebibytes of V8's heap, as in bin/vfiod-front; RLIMIT_DATA bounds the rest. */
+export const HEAP_MIB = 256
 
 /** The user of a front where the daemon may choose: it owns no files (fs.overflowuid). */
-const OVERFLOW_UID = 65_534
+export const OVERFLOW_UID = 65_534
 
 /** Characters of its last words that the log has. */
 const SAID_MAX = 1024
 
-const canChangeUser = (): boolean =>
-  process.geteuid?.() === 0 && hasCapability('CAP_SETUID') && hasCapability('CAP_SETGID')
+/** Whether the owner can give a front another user, and still end it. */
+export const canChangeUser = (): boolean =>
+  process.geteuid?.() === 0 &&
+  (['CAP_SETUID', 'CAP_SETGID', 'CAP_KILL'] as const).every(hasCapability)
 
 let isWithoutIoUring = false
 
-export const startFrontProcess: StartFront = (onExit): RunningFront => {
+export const startFrontProcess: StartFront = (onExit) => {
   if (!isWithoutIoUring) forbidIoUring()
   isWithoutIoUring = true
-  const frames = socketPair(SOCK_STREAM)
-  const [packets, uplink] = [socketPair(SOCK_SEQPACKET), socketPair(SOCK_SEQPACKET)]
-  if (typeof frames === 'number' || typeof packets === 'number' || typeof uplink === 'number')
-    throw new Error('Cannot start a front: no sockets')
-  const memory = allocShared('vfiod-front', LINK_MEMORY)
+  const ends = makeFrontEnds()
   const child = spawn(process.execPath, [`--max-old-space-size=${HEAP_MIB}`, MAIN], {
-    stdio: ['ignore', 'ignore', 'pipe', frames[1], packets[1], uplink[1], memory.fd],
+    stdio: ['ignore', 'ignore', 'pipe', ...ends.fds],
     env: canChangeUser() ? { VFIOD_FRONT_UID: String(OVERFLOW_UID) } : {},
   })
   let said = ''
   child.stderr?.on('data', (bytes) => {
     said = printable(`${said}${bytes}`.slice(-SAID_MAX))
   })
-  for (const fd of [frames[1], packets[1], uplink[1], memory.fd]) sys.closeSync(fd)
+  ends.given()
   // 'close', not 'exit': its last words have arrived by then.
   child.on('close', (code, signal) => onExit(`it ended with ${signal ?? code}: ${said}`))
   child.on('error', (error) => onExit(error.message))
-  const view = memory.segment.bytes
-  let isFreed = false
   return {
-    frames: new Socket({ fd: frames[0] }),
-    packets: new SeqpacketConnection(packets[0]),
-    uplink: new SeqpacketConnection(uplink[0]),
-    memory: Buffer.from(view.buffer, view.byteOffset, LINK_MEMORY),
+    ...ends.own,
     kill: () => {
       child.kill('SIGKILL')
-      if (!isFreed) freeSegment(memory.segment)
-      isFreed = true
+      ends.free()
     },
   }
 }

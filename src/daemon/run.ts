@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
 import { Api } from '../api/api.ts'
 import type { Administration } from '../api/services/admin.ts'
+import type { StartFront } from '../api/transport/fronts.ts'
 import { createDomain, type Domain } from '../domain/domain.ts'
 import { tuneCollector, tuneMalloc } from '../os/limits.ts'
 import { notify } from '../os/notify.ts'
@@ -10,7 +11,8 @@ import { onError } from '../os/poller.ts'
 import { createBackend } from './compose.ts'
 import { type Config, configText, loadConfig, type Overrides } from './config.ts'
 import { ConfigError, EX_CONFIG } from './config-error.ts'
-import { startFrontProcess } from './front-process.ts'
+import { canChangeUser, OVERFLOW_UID, startFrontProcess } from './front-process.ts'
+import { frontUnits } from './front-unit.ts'
 import { createLogging, type Logging } from './logging.ts'
 import { PolicyStore } from './policy-file.ts'
 import { onReload, reload } from './reload.ts'
@@ -117,8 +119,9 @@ const serve = async (config: Config, logging: Logging): Promise<number> => {
     },
     totalQuota: policy.total,
   })
+  const fronts = frontsOf(config)
   const api = await Api.start({
-    startFront: startFrontProcess,
+    startFront: fronts.start,
     domain,
     log,
     grantOf: policy.grantOf,
@@ -131,8 +134,8 @@ const serve = async (config: Config, logging: Logging): Promise<number> => {
   canReload(() => reload({ config, policy, api, logging }))
   const { remotePort: port } = api
   warnOfRuntime(log)
-  const versions = { version: version(), node: process.version }
-  log.info({ socket, backend, ...versions, ...(port && { remotePort: port }) }, 'ready')
+  const about = { version: version(), node: process.version, fronts: fronts.runAs }
+  log.info({ socket, backend, ...about, ...(port && { remotePort: port }) }, 'ready')
   notify(`READY=1\nSTATUS=serving ${socket}`)
   process.stdout.write(`vfiod: ready on ${socket}\n`)
   const restWatchdog = feedWatchdog(process.env)
@@ -140,6 +143,19 @@ const serve = async (config: Config, logging: Logging): Promise<number> => {
   await shutDown(await stopped, { api, domain, log, drainMs })
   restWatchdog()
   return 0
+}
+
+interface Fronts {
+  /** For the log. */
+  readonly runAs: string
+  readonly start: StartFront
+}
+
+/** By the service manager where its socket is configured, and then in no other way. */
+const frontsOf = ({ front_socket: socket }: Config): Fronts => {
+  if (socket !== undefined) return { runAs: 'units', start: frontUnits(socket) }
+  const user = canChangeUser() ? `uid ${OVERFLOW_UID}` : 'this user'
+  return { runAs: `own processes as ${user}`, start: startFrontProcess }
 }
 
 const administrationOf = (

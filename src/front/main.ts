@@ -1,4 +1,8 @@
-/** The process of a front. It is started by the daemon, with its ends of the link as fds 3 to 6. */
+/**
+ * The process of a front. Its ends of the link are fds 3 to 6 where the daemon started it; where a
+ * service manager did (bin/vfiod-front), they come on the connection that VFIOD_FRONT_CONNECTION names.
+ */
+import { readdirSync, readFileSync, readlinkSync, writeFileSync, writeSync } from 'node:fs'
 import { Socket } from 'node:net'
 import { LINK_MEMORY } from '../link/slots.ts'
 import { SeqpacketConnection } from '../os/fd-passing.ts'
@@ -7,21 +11,50 @@ import { mapFd } from '../os/memory.ts'
 import { forbidTheRest } from '../os/seccomp.ts'
 import { Front } from './front.ts'
 
-const FRAMES = 3
-const PACKETS = 4
-const UPLINK = 5
-const MEMORY = 6
+/** Of frames, packets, uplink and memory. */
+type LinkFds = readonly [number, number, number, number]
 
 /** Bytes of heap and buffers: RLIMIT_DATA. */
 const DATA_MAX = 3n << 29n
 
+/** When memory is short the kernel takes a front, and not the daemon, from which it has its score. */
+const OOM_SCORE = 500
+const OOM_FILE = '/proc/self/oom_score_adj'
+
 tuneMalloc()
 tuneCollector()
+if (Number(readFileSync(OOM_FILE, 'utf8')) < OOM_SCORE) writeFileSync(OOM_FILE, `${OOM_SCORE}`)
 
 // The daemon ends it; a signal to the whole group is for the daemon.
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {})
 
-const mapped = await mapFd(MEMORY, {
+/** The pid goes to the one who waits for it on stdout, and knows by it that the connection is left to him. */
+const takeLink = async (connection: number): Promise<LinkFds> => {
+  const owner = new SeqpacketConnection(connection)
+  const packet = await owner.receive()
+  if (typeof packet === 'number' || packet.bytes.length === 0) process.exit(0)
+  const { fds } = packet
+  if (fds.length !== 4) throw new Error(`Cannot take the link: ${fds.length} fds came with it`)
+  owner.close()
+  writeSync(1, `${process.pid}\n`)
+  return fds as unknown as LinkFds
+}
+
+const openFiles = (): string[] =>
+  readdirSync('/proc/self/fd').flatMap((fd) => {
+    try {
+      return [readlinkSync(`/proc/self/fd/${fd}`)]
+    } catch {
+      // The folder itself, which is closed by now.
+      return []
+    }
+  })
+
+const { VFIOD_FRONT_UID: uid, VFIOD_FRONT_CONNECTION: connection } = process.env
+const [frames, packets, uplink, memory] =
+  connection === undefined ? ([3, 4, 5, 6] as const) : await takeLink(Number(connection))
+
+const mapped = await mapFd(memory, {
   offset: 0n,
   length: BigInt(LINK_MEMORY),
   access: 'read-write',
@@ -31,16 +64,19 @@ if (typeof mapped === 'number')
 const { buffer, byteOffset } = mapped.bytes
 
 new Front({
-  frames: new Socket({ fd: FRAMES }),
-  packets: new SeqpacketConnection(PACKETS),
-  uplink: new SeqpacketConnection(UPLINK),
+  frames: new Socket({ fd: frames }),
+  packets: new SeqpacketConnection(packets),
+  uplink: new SeqpacketConnection(uplink),
   memory: Buffer.from(buffer, byteOffset, LINK_MEMORY),
   onEnd: () => process.exit(0),
 })
 
+// Libuv makes a ring as it starts, unless the starter of a front forbids it: it would be a way around seccomp.
+if (openFiles().includes('anon_inode:[io_uring]'))
+  throw new Error('Cannot give up rights: this process has an io_uring, which seccomp does not see')
+
 // All that it needs is open. A front that grows beyond this ends, and costs its connections.
 setRlimit('data', { current: DATA_MAX, max: DATA_MAX })
-const { VFIOD_FRONT_UID: uid } = process.env
 if (uid !== undefined) {
   process.setgroups?.([])
   process.setgid?.(Number(uid))

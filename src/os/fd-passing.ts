@@ -12,6 +12,7 @@ import {
   acceptUnix,
   closeAll,
   connectUnix,
+  endWriting,
   listenUnix,
   receiveMessage,
   SOCK_SEQPACKET,
@@ -70,6 +71,11 @@ export class SeqpacketConnection {
   send(bytes: Uint8Array, fds: readonly number[] = []): number {
     if (this.#isClosed) return -ERRNO.EBADF
     return bytes.length === 0 ? -ERRNO.EINVAL : sendMessage(this.fd, bytes, fds)
+  }
+
+  /** The peer reads the end of this side; what it sends still arrives. 0 or -errno. */
+  endWriting(): number {
+    return this.#isClosed ? -ERRNO.EBADF : endWriting(this.fd)
   }
 
   close(): void {

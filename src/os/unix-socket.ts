@@ -18,6 +18,7 @@ const connect = bind('connect', 'int', ['int', 'void *', 'unsigned int'])
 const sendmsg = bind('sendmsg', 'long', ['int', 'void *', 'int'])
 const recvmsg = bind('recvmsg', 'long', ['int', 'void *', 'int'])
 const socketpair = bind('socketpair', 'int', ['int', 'int', 'int', 'void *'])
+const shutdown = bind('shutdown', 'int', ['int', 'int'])
 const getsockopt = bind('getsockopt', 'int', ['int', 'int', 'int', 'void *', 'void *'])
 
 export const SOCK_STREAM = 1
@@ -26,6 +27,7 @@ export const SOCK_SEQPACKET = 5
 const AF_UNIX = 1
 const SOCK_NONBLOCK = 0o4000
 const SOCK_CLOEXEC = 0o2000000
+const SHUT_WR = 1
 const SOL_SOCKET = 1
 const SCM_RIGHTS = 1
 const MSG_CTRUNC = 0x8
@@ -83,6 +85,9 @@ export const socketPair = (
   const answer = call(socketpair, AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, bytes)
   return answer < 0 ? answer : [pair[0] as number, pair[1] as number]
 }
+
+/** shutdown(2): the peer reads the end; what it sends still arrives. */
+export const endWriting = (fd: number): number => call(shutdown, fd, SHUT_WR)
 
 /** getsockopt(2) at SOL_SOCKET: the number of bytes filled in, or -errno. */
 export const socketOption = (fd: number, option: number, into: Uint8Array): number => {

@@ -71,6 +71,13 @@ describe('the configuration', () => {
     expect(config.log_level).toBe('warn')
   })
 
+  test.each([
+    ['', undefined],
+    ['/run/other.sock', '/run/other.sock'],
+  ])('takes VFIOD_FRONT_SOCKET=%s, where it says something', (value, expected) => {
+    expect(load('', {}, { VFIOD_FRONT_SOCKET: value }).front_socket).toBe(expected)
+  })
+
   test('takes a flag over the environment', () => {
     const env = { VFIOD_SOCKET: '/tmp/env.sock', VFIOD_LOG_LEVEL: 'warn' }
 

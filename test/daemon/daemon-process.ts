@@ -70,6 +70,10 @@ export class DaemonProcess {
     return until(() => this.#stdout.includes('vfiod: ready on '))
   }
 
+  get pid(): number | undefined {
+    return this.#child?.pid
+  }
+
   signal(name: NodeJS.Signals): void {
     this.#child?.kill(name)
   }

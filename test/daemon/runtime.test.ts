@@ -149,8 +149,12 @@ test.each([
 describe('bin/vfiod', () => {
   const packaged = realpathSync(packagedNode() ?? '')
 
-  test('is what npm installs, and bin/vfioctl beside it', () => {
-    expect(bin).toEqual({ vfiod: 'bin/vfiod', vfioctl: 'bin/vfioctl' })
+  test('is what npm installs, and the two programs beside it', () => {
+    expect(bin).toEqual({
+      vfiod: 'bin/vfiod',
+      'vfiod-front': 'bin/vfiod-front',
+      vfioctl: 'bin/vfioctl',
+    })
   })
 
   test('runs the daemon on it, as the process that was started', async () => {

@@ -6,6 +6,8 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
+import { FRONTS_MAX, LINGERING_MAX } from '../../src/api/transport/fronts.ts'
+import { HEAP_MIB } from '../../src/daemon/front-process.ts'
 
 const unit = (name: string): string =>
   readFileSync(new URL(`../../systemd/${name}`, import.meta.url), 'utf8')
@@ -20,14 +22,17 @@ const readme = readFileSync(new URL('../../README.md', import.meta.url), 'utf8')
 const [, score = '', remoteScore = ''] =
   /rates the unit (\d\.\d)[\s\S]*?(\d\.\d)\s+with\s+`?remote\.conf/.exec(readme) ?? []
 
+/** The same for a front. */
+const [, frontScore = ''] = /fronts\s+(\d\.\d)/.exec(readme) ?? []
+
 const directory = mkdtempSync(join(tmpdir(), 'vfiod-units-'))
 afterAll(() => rmSync(directory, { recursive: true }))
 
-/** verify looks for the program, which is not installed where tests run; Node stands in for it. */
+/** verify looks for the programs, which are not installed where tests run; Node stands in for them. */
 const copies = (): string[] =>
-  ['vfiod.service', 'vfiod.socket'].map((name) => {
+  ['vfiod.service', 'vfiod.socket', 'vfiod-front.socket', 'vfiod-front@.service'].map((name) => {
     const copy = join(directory, name)
-    writeFileSync(copy, unit(name).replace('/usr/bin/vfiod', process.execPath))
+    writeFileSync(copy, unit(name).replace(/\/usr\/bin\/vfiod(-front)?/, process.execPath))
     return copy
   })
 
@@ -69,6 +74,13 @@ describe.runIf(canAnalyze)('systemd-analyze', () => {
     if (isMeasured) expect(security(service, tenthLess(score))).not.toBe(0)
   })
 
+  test('security rates the unit of fronts no worse than the README says', () => {
+    const front = copies().find((path) => path.includes('vfiod-front@')) ?? ''
+
+    expect(security(front, frontScore)).toBe(0)
+    if (isMeasured) expect(security(front, tenthLess(frontScore))).not.toBe(0)
+  })
+
   test('security rates it with remote.conf no worse than the README says', () => {
     const [service = ''] = copies()
     mkdirSync(`${service}.d`, { recursive: true })
@@ -91,7 +103,7 @@ describe('vfiod.service', () => {
     ['Type=notify', 'it says when it is ready'],
     ['NotifyAccess=main', 'and nobody says it instead'],
     ['LimitMEMLOCK=infinity', 'type1 pins memory'],
-    ['SystemCallFilter=@system-service @pkey seccomp', 'Node 20 allocates protection keys'],
+    ['SystemCallFilter=@system-service @pkey', 'V8 allocates protection keys'],
     ['MALLOC_MMAP_THRESHOLD_=33554432', 'freed chunks are used again'],
     ['MALLOC_TRIM_THRESHOLD_=536870912', 'freed chunks are used again'],
     ['UV_THREADPOOL_SIZE=64', 'calls that sleep take a thread'],
@@ -111,6 +123,59 @@ describe('vfiod.service', () => {
 
   test('does not have MemoryDenyWriteExecute, which ends V8', () => {
     expect(service).not.toMatch(/^MemoryDenyWriteExecute=yes/m)
+  })
+})
+
+describe('the units of fronts', () => {
+  const [owner, socket, front] = [
+    'vfiod.service',
+    'vfiod-front.socket',
+    'vfiod-front@.service',
+  ].map(unit) as [string, string, string]
+  const settingOf = (text: string, key: string): string =>
+    new RegExp(`^${key}=(.*)$`, 'm').exec(text)?.[1] ?? ''
+
+  test('are reached by the daemon where they listen, and come with it', () => {
+    const path = settingOf(socket, 'ListenSequentialPacket')
+
+    expect(owner).toContain(`\nEnvironment=VFIOD_FRONT_SOCKET=${path}\n`)
+    for (const key of ['Wants', 'After'])
+      expect(owner).toMatch(new RegExp(`^${key}=vfiod-front\\.socket$`, 'm'))
+  })
+
+  test('are one for each connection, of root alone, and no client can make the socket fail', () => {
+    expect(settingOf(socket, 'Accept')).toBe('yes')
+    expect(settingOf(socket, 'SocketMode')).toBe('0600')
+    expect(settingOf(socket, 'TriggerLimitIntervalSec')).toBe('0')
+    expect(Number(settingOf(socket, 'MaxConnections'))).toBeGreaterThan(FRONTS_MAX * LINGERING_MAX)
+    expect(settingOf(front, 'StartLimitIntervalSec')).toBe('0')
+  })
+
+  test.each([
+    ['DynamicUser', 'yes'],
+    ['PrivateUsers', 'yes'],
+    ['CapabilityBoundingSet', ''],
+    ['NoNewPrivileges', 'yes'],
+    ['PrivateDevices', 'yes'],
+    ['PrivateNetwork', 'yes'],
+    ['RestrictAddressFamilies', 'none'],
+    ['ProtectProc', 'invisible'],
+    ['OOMScoreAdjust', '500'],
+    ['LimitCORE', '0'],
+    ['CollectMode', 'inactive-or-failed'],
+    ['KillSignal', 'SIGKILL'],
+  ])('have %s=%s', (key, value) => {
+    expect(front).toMatch(new RegExp(`^${key}=${value}$`, 'm'))
+  })
+
+  test('have no io_uring, which seccomp does not see', () => {
+    expect(front).toMatch(/^SystemCallFilter=~.*@aio\b/m)
+  })
+
+  test('have as much heap as fronts that the daemon starts', () => {
+    const program = readFileSync(new URL('../../bin/vfiod-front', import.meta.url), 'utf8')
+
+    expect(program).toContain(`--max-old-space-size=${HEAP_MIB} `)
   })
 })
 

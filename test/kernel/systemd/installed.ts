@@ -1,6 +1,6 @@
 /** The unit as it ships, installed in the machine of this folder, and what systemd says of it. */
-import { execFileSync } from 'node:child_process'
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { execFileSync, spawnSync } from 'node:child_process'
+import { mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { connect, type VfiodClient } from '../../../src/client/client.ts'
@@ -17,13 +17,46 @@ export const SOCKET = '/run/vfiod/vfiod.sock'
 
 const clients: VfiodClient[] = []
 
+const UNIT_FILES = [
+  'vfiod.service',
+  'vfiod.socket',
+  'vfiod-front.socket',
+  'vfiod-front@.service',
+] as const
+
 const run = (command: string, ...args: readonly string[]): string =>
   execFileSync(command, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] })
 
 export const systemctl = (...args: readonly string[]): string => run('systemctl', ...args)
 
-export const property = (name: string): string =>
-  systemctl('show', '--value', `--property=${name}`, 'vfiod.service').trim()
+export const property = (name: string, unit = 'vfiod.service'): string =>
+  systemctl('show', '--value', `--property=${name}`, unit).trim()
+
+/** What vfioctl prints, run by a user who is not root. */
+export const vfioctlAs = (uid: number, ...args: readonly string[]): string => {
+  const { stdout, stderr } = spawnSync(`${INSTALLED}/bin/vfioctl`, ['--socket', SOCKET, ...args], {
+    uid,
+    gid: uid,
+    cwd: '/',
+    encoding: 'utf8',
+  })
+  return stdout + stderr
+}
+
+/** The pids of fronts that run: the processes of their units that are Node. */
+export const fronts = (): number[] =>
+  readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number)
+    .filter((pid) => {
+      try {
+        const isOfUnit = readFileSync(`/proc/${pid}/cgroup`, 'utf8').includes('/vfiod-front@')
+        return isOfUnit && readlinkSync(`/proc/${pid}/exe`).endsWith('/node')
+      } catch {
+        // It has ended meanwhile.
+        return false
+      }
+    })
 
 /** A connection of this process, closed by `cleanUp`. */
 export const keep = (client: VfiodClient): VfiodClient => {
@@ -51,7 +84,7 @@ export const installAs = (name: string, text: string): void => {
 export const install = (): void => {
   mkdirSync(INSTALLED, { recursive: true })
   run('mount', '--bind', CHECKOUT, INSTALLED)
-  for (const name of ['vfiod.service', 'vfiod.socket'])
+  for (const name of UNIT_FILES)
     installAs(name, shipped(name).replace('/usr/bin/vfiod', `${INSTALLED}/bin/vfiod`))
 }
 
@@ -74,13 +107,13 @@ export const configure = (text: string): void =>
 export const allowRemote = (): void =>
   installAs('vfiod.service.d/remote.conf', shipped('remote.conf'))
 
-/** Run a program in the sandbox of the unit, in the place of the daemon; answers what it prints. */
-export const inSandbox = (script: string): string => {
+/** Run a program in the sandbox of a unit, in the place of its own; answers what it prints. */
+export const inSandbox = (script: string, name: 'vfiod' | 'vfiod-front@' = 'vfiod'): string => {
   const program = file('probe.mjs', script)
-  const unit = shipped('vfiod.service')
-    .replace('Type=notify', 'Type=oneshot')
+  const unit = shipped(`${name}.service`)
+    .replace('Type=notify', '')
     .replace('Restart=on-failure', 'Restart=no')
-    .replace('ExecStart=/usr/bin/vfiod', `ExecStart=${NODE} ${program}`)
+    .replace(/^ExecStart=.*$/m, `Type=oneshot\nExecStart=${NODE} ${program}`)
   installAs('vfiod-probe.service', `${unit}\n[Service]\nStandardOutput=truncate:${FILES}/printed\n`)
   systemctl('start', 'vfiod-probe.service')
   return readFileSync(`${FILES}/printed`, 'utf8')
@@ -89,7 +122,7 @@ export const inSandbox = (script: string): string => {
 /** Close connections, stop the daemon, and take back what tests configured. */
 export const cleanUp = (): void => {
   for (const made of clients.splice(0)) made.close()
-  systemctl('stop', 'vfiod.socket', 'vfiod.service')
+  systemctl('stop', 'vfiod.socket', 'vfiod.service', 'vfiod-front.socket')
   rmSync(`${UNITS}/vfiod.service.d`, { recursive: true, force: true })
   systemctl('daemon-reload')
 }
