@@ -77,7 +77,7 @@ export class Api {
     const { quotas } = options.domain
     this.#peers = new Peers({ release, grantOf, quotas, log })
     this.#admission = new Admission({ quotas, log })
-    const pipeline = new Pipeline({ inFlight: this.#inFlight, rates: new Rates(), log })
+    const pipeline = new Pipeline({ inFlight: this.#inFlight, rates: new Rates(quotas), log })
     this.#pipeline = pipeline
     const rules: CallRules = { peerOf: (name) => this.connections.peerOf(name), pipeline }
     this.connections = new Connections({

@@ -26,6 +26,9 @@ export const LIMITS = {
    * hands at the cost of a few calls. */
   connectionsPerSecond: 128,
   connectionsAtOnce: 512,
+  /** The same of all identities together, without those of the role admin. */
+  connectionsPerSecondOfAll: 1024,
+  connectionsAtOnceOfAll: 2048,
   /** New streams of one identity per second, and at once: about as many calls as a daemon can serve. */
   streamsPerSecond: 4096,
   /** The same where the policy grants nothing: health probes, and first tries. */
@@ -34,6 +37,10 @@ export const LIMITS = {
   objectsPerClient: 4096,
   /** Tickets that one client may hold at once. */
   ticketsPerClient: 256,
+  /** Exported fds of one group that the daemon remembers, to say who keeps the group. */
+  exportsKnown: 64,
+  /** Faults of a simulated machine. */
+  faults: 256,
   /** How long a ticket works. */
   ticketMs: 30_000,
   /** Fds in one packet: SCM_MAX_FD of the kernel. */

@@ -5,6 +5,7 @@ import { Api } from '../api/api.ts'
 import type { Administration } from '../api/services/admin.ts'
 import type { StartFront } from '../api/transport/fronts.ts'
 import { createDomain, type Domain } from '../domain/domain.ts'
+import { memoryOfHost } from '../kernel/own-limits.ts'
 import { tuneCollector, tuneMalloc } from '../os/limits.ts'
 import { notify } from '../os/notify.ts'
 import { onError } from '../os/poller.ts'
@@ -118,6 +119,7 @@ const serve = async (config: Config, logging: Logging): Promise<number> => {
       if (level === 'warn') log.warn(fields, event)
     },
     totalQuota: policy.total,
+    memoryBytes: await memoryOfHost(kernel),
   })
   const fronts = frontsOf(config)
   const api = await Api.start({

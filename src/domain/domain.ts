@@ -5,7 +5,7 @@
 
 import { LIMITS } from '../base/limits.ts'
 import type { Kernel } from '../kernel/port.ts'
-import type { Quota } from '../rules/policy.ts'
+import { defaultQuotas, type Quota } from '../rules/policy.ts'
 import { Devices } from './device/devices.ts'
 import { Irqs } from './device/irqs.ts'
 import { Dirty } from './dirty/dirty.ts'
@@ -27,6 +27,7 @@ import type { Counts } from './state/changes.ts'
 import { type Event, type EventLog, eventOf, isWarning, watchEvents } from './state/events.ts'
 import type { OwnerRecord } from './state/records.ts'
 import { State } from './state/state.ts'
+import { sum } from './state/usage.ts'
 import { Teardown } from './teardown.ts'
 
 export interface Domain {
@@ -78,6 +79,8 @@ export function createDomain(parts: {
   readonly patienceMs?: number
   /** What all clients may use together; asked at each call. */
   readonly totalQuota?: () => Quota
+  /** Memory of the host, of which a share may be pinned and allocated: 16 TiB where it is not said. */
+  readonly memoryBytes?: bigint
 }): Domain {
   const {
     kernel,
@@ -85,10 +88,11 @@ export function createDomain(parts: {
     watchMs = 1000,
     reconcileMs = 1000,
     totalQuota = () => ({}),
+    memoryBytes = 1n << 44n,
   } = parts
   const { patienceMs = LIMITS.patienceMs } = parts
   const state = new State()
-  const quotas = new Quotas(state, totalQuota)
+  const quotas = new Quotas(state, totalQuota, defaultQuotas(memoryBytes))
   const tickets = new Tickets()
   const users = new DeviceUsers({ kernel, state })
   const inventory = new Inventory({ kernel, state, quotas, users, watchMs })
@@ -141,7 +145,8 @@ export function createDomain(parts: {
     await spaces.requireAllowed(to, spaces.of(from))
     // Nothing is awaited from here on: what is checked is what is moved.
     const owned = spaces.of(from)
-    quotas.requireRoomToAdopt(from.account, to, state.priceOf(from.id))
+    const price = sum([state.priceOf(from.id), memories.windowsPrice(from)])
+    quotas.requireRoomToAdopt(from.account, to, price)
     for (const space of owned) space.client = to
     const spaceIds = owned.map(({ id }) => id)
     const memoryIds = memories.list(from).map(({ id }) => id)

@@ -1,7 +1,8 @@
 /**
- * What the kernel lets this process pin, asked through the port: a simulated kernel has no such
- * files, and its answer to the call itself is then all there is.
+ * What the kernel lets this process pin, and of how much memory, asked through the port. A simulated
+ * kernel has no files of this process: its answer to the call itself is then all there is.
  */
+import { VfiodError } from '../base/error.ts'
 import type { Kernel } from './port.ts'
 
 export interface Memlock {
@@ -18,6 +19,18 @@ const textOf = async (kernel: Kernel, path: string): Promise<string> => {
   const bytes = await kernel.readFile(path)
   return typeof bytes === 'number' ? '' : new TextDecoder().decode(bytes)
 }
+
+/** Bytes of memory that the host has. */
+export async function memoryOfHost(kernel: Kernel): Promise<bigint> {
+  const kilobytes = find(await textOf(kernel, MEMINFO), /^MemTotal:\s*(\d+) kB/m)
+  if (kilobytes !== undefined) return BigInt(kilobytes) * 1024n
+  throw new VfiodError(
+    'KERNEL_REFUSED',
+    `Cannot tell how much memory the host has: ${MEMINFO} has no MemTotal; mount /proc`,
+  )
+}
+
+const MEMINFO = '/proc/meminfo'
 
 const find = (text: string, pattern: RegExp): string | undefined => pattern.exec(text)?.[1]
 

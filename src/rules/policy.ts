@@ -36,41 +36,59 @@ export const QUOTAS = [
   'calls_per_second',
 ] as const
 export type QuotaName = (typeof QUOTAS)[number]
-/** Undefined is unlimited. */
+/** What the policy says; where it says nothing the default holds. */
 export type Quota = Readonly<Partial<Record<QuotaName, bigint>>>
 
-/**
- * What all may use together where the policy does not say. A mapping takes a few hundred bytes of the
- * daemon; fds are three quarters of the 65,536 that the unit allows, of which a connection takes one
- * and a process three besides. Bytes that devices pin are limited by RLIMIT_MEMLOCK and the policy.
- */
-export const DEFAULT_TOTAL_QUOTA: Quota = {
-  mappings: 1n << 22n,
-  address_spaces: 4096n,
-  memories: 16_384n,
-  memory_bytes: 1n << 46n,
-  devices: 4096n,
-  sessions: 1024n,
-  streams: 4096n,
-  watches: 256n,
-  fds: 49_152n,
-  connections: 1024n,
-  processes: 1024n,
+/** A limit for each: nothing is without one. */
+export type QuotaLimits = Readonly<Record<QuotaName, bigint>>
+
+/** What holds where the policy does not say. */
+export interface DefaultQuotas {
+  readonly identity: QuotaLimits
+  /** Of the role admin. */
+  readonly admin: QuotaLimits
+  /** For all identities together. */
+  readonly total: QuotaLimits
 }
 
-/** What an identity may use where its rule does not say: a quarter, so that it locks out no other. */
-export const DEFAULT_QUOTA: Quota = {
-  mappings: 1n << 20n,
-  address_spaces: 1024n,
-  memories: 4096n,
-  memory_bytes: 1n << 44n,
-  devices: 1024n,
-  sessions: 256n,
-  streams: 1024n,
-  watches: 16n,
-  fds: 12_288n,
-  connections: 256n,
-  processes: 64n,
+/**
+ * The defaults on a host with so much memory. All together may use so much that the daemon and the host
+ * go on: a mapping takes a few hundred bytes of the daemon; fds are three quarters of the 65,536 that the
+ * unit allows, of which a connection takes one and a process three besides; pages that devices pin and
+ * memory that the daemon allocates leave an eighth of the host. An identity may use a quarter, so that it
+ * locks out no other, and of memory a half: few large guests are what most hosts run.
+ */
+export function defaultQuotas(memoryBytes: bigint): DefaultQuotas {
+  const ofMemory = memoryBytes - memoryBytes / 8n
+  const total: QuotaLimits = {
+    locked_bytes: ofMemory,
+    mappings: 1n << 22n,
+    address_spaces: 4096n,
+    memories: 16_384n,
+    memory_bytes: 1n << 46n,
+    allocated_bytes: ofMemory,
+    devices: 4096n,
+    sessions: 1024n,
+    streams: 4096n,
+    watches: 256n,
+    fds: 49_152n,
+    connections: 1024n,
+    processes: 1024n,
+    calls_per_second: 65_536n,
+  }
+  const quarters = Object.fromEntries(
+    Object.entries(total).map(([name, max]) => [name, max / 4n]),
+  ) as QuotaLimits
+  const half = memoryBytes / 2n
+  const identity = {
+    ...quarters,
+    locked_bytes: half,
+    allocated_bytes: half,
+    watches: 16n,
+    processes: 64n,
+  }
+  const { locked_bytes, allocated_bytes } = total
+  return { identity, admin: { ...identity, locked_bytes, allocated_bytes }, total }
 }
 
 /** The credentials of a process, from the kernel, or the name in a verified certificate. */
@@ -118,12 +136,17 @@ export const DEFAULT_RELEASE_ASKED_MS = 60_000
 /** Connections of an identity without a role: for a probe of its health and a look at who it is. */
 const CONNECTIONS_WITHOUT_ROLE = 8n
 
-/** What a grant allows of each, defaults included. */
-export const quotaOf = ({ role, quota }: Pick<Grant, 'role' | 'quota'>): Quota => ({
-  ...DEFAULT_QUOTA,
-  ...(role === 'none' && { connections: CONNECTIONS_WITHOUT_ROLE }),
-  ...quota,
-})
+/** What a grant allows of one. */
+export function limitOf(
+  { role, quota }: Pick<Grant, 'role' | 'quota'>,
+  name: QuotaName,
+  defaults: DefaultQuotas,
+): bigint {
+  const said = quota[name]
+  if (said !== undefined) return said
+  if (role === 'none' && name === 'connections') return CONNECTIONS_WITHOUT_ROLE
+  return (role === 'admin' ? defaults.admin : defaults.identity)[name]
+}
 
 /** Of what there is for all, a sixteenth is kept for administrators, so that they always get in. */
 export const shareOf = (total: bigint, role: Role): bigint =>

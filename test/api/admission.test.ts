@@ -13,6 +13,7 @@ import { Quotas } from '../../src/domain/identity/quotas.ts'
 import { State } from '../../src/domain/state/state.ts'
 import type { Ticket } from '../../src/proto/vfiod/v1/Ticket.ts'
 import type { Quota } from '../../src/rules/policy.ts'
+import { defaultQuotas } from '../../src/rules/policy.ts'
 import { canBeOthers, noOtherUsers } from '../other-users.ts'
 import { fdsOf } from '../system/world.ts'
 import { Authority, lacksOpenssl } from './certificates.ts'
@@ -286,7 +287,7 @@ describe('connections that come too fast', () => {
   const grant = { ...EVERYTHING, quota: { connections: 10_000n } }
   const crowd = { identity: 'uid 1', account: 'uid 1', grant }
   const victim = { identity: 'uid 2', account: 'uid 2', grant }
-  const quotas = new Quotas(new State(), () => ({ connections: 10_000n }))
+  const quotas = new Quotas(new State(), () => ({ connections: 10_000n }), defaultQuotas(1n << 30n))
 
   test('are closed unheard, 512 at once and 128 a second of one identity; the others have theirs', () => {
     let now = 0
@@ -309,5 +310,29 @@ describe('connections that come too fast', () => {
     expect(warnings).toEqual(
       Array.from({ length: 2 }, () => 'connections refused: too many in a short time'),
     )
+  })
+
+  test('of many identities together: 2048 at once and 1024 a second, and administrators get in', () => {
+    let now = 0
+    const say = () => undefined
+    const log = { debug: say, info: say, warn: say, error: say }
+    const admission = new Admission({ quotas, log, now: () => now })
+    const everybody = Array.from({ length: 4096 }, (_, n) => ({
+      identity: `uid ${n}`,
+      account: `uid ${n}`,
+      grant: { ...grant, role: 'observe' as const },
+    }))
+    const admitted = () =>
+      everybody
+        .map((each) => admission.admit(each))
+        .filter((each) => each !== undefined)
+        .map((each) => each.leave()).length
+
+    const atOnce = admitted()
+    const admin = admission.admit(victim)
+    now = 1000
+
+    expect([atOnce, admitted()]).toEqual([2048, 1024])
+    expect(admin?.refusal).toBeUndefined()
   })
 })

@@ -156,6 +156,7 @@ describe('a message that is too large', () => {
     const full = await startServer({
       memories: {
         list: (owner: Client) => [{ ...huge, owner, isAllocated: true, isSealed: true }],
+        views: () => 1,
       },
     })
     const one = openSession(full.socket)

@@ -6,11 +6,11 @@ import { join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
 import { PolicyStore, parsePolicy, ruleSchema } from '../../src/daemon/policy-file.ts'
 import {
-  DEFAULT_QUOTA,
-  DEFAULT_TOTAL_QUOTA,
+  defaultQuotas,
   grantOf,
   type Identity,
   QUOTAS,
+  type QuotaName,
 } from '../../src/rules/policy.ts'
 
 const directory = mkdtempSync(join(tmpdir(), 'vfiod-policy-'))
@@ -47,7 +47,7 @@ describe('a policy', () => {
     expect(roleIn('[[rule]]\nremote = "*"\nrole = "observe"', local(0))).toBe('none')
   })
 
-  test('counts in whole numbers, and leaves unlimited what it does not name', () => {
+  test('counts in whole numbers, and leaves to the defaults what it does not name', () => {
     const { rules, total } = parsePolicy(
       '[[rule]]\nrole = "operate"\n[rule.quota]\ndevices = 2\n[total]\nmappings = 0',
       'p',
@@ -171,11 +171,16 @@ describe('docs/policy.md', () => {
 
   test('has a row for every quota, with its defaults, and no other', () => {
     const table = document.slice(document.indexOf('| quota | counts |'))
-    const rows = [...table.matchAll(/^\| `([a-z_]+)` \|.*\| (\w+) \| (\w+) \|$/gm)]
-    const text = (limit: bigint | undefined) => String(limit ?? 'unlimited')
+    const rows = [...table.matchAll(/^\| `([a-z_]+)` \|.*\| ([^|]+) \| ([^|]+) \|$/gm)]
+    const [small, large] = [defaultQuotas(8n), defaultQuotas(16n)]
+    // What grows with the memory of the host is a share of it.
+    const text = (whose: 'identity' | 'total', name: QuotaName) =>
+      small[whose][name] === large[whose][name]
+        ? String(small[whose][name])
+        : `${small[whose][name]}/8 of the memory`
 
     expect(rows.map(([, ...cells]) => cells)).toEqual(
-      QUOTAS.map((name) => [name, text(DEFAULT_QUOTA[name]), text(DEFAULT_TOTAL_QUOTA[name])]),
+      QUOTAS.map((name) => [name, text('identity', name), text('total', name)]),
     )
   })
 

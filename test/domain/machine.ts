@@ -53,6 +53,7 @@ export function world(
   const log: World['log'][number][] = []
   const domain = createDomain({
     kernel: over(sim.kernel),
+    memoryBytes: machine.memoryBytes,
     reconcileMs: options.reconcileMs ?? NEVER_MS,
     ...(options.patienceMs === undefined ? {} : { patienceMs: options.patienceMs }),
     log: (event, fields, level) =>

@@ -4,9 +4,12 @@ import { type Client, ownerOf } from '../../src/domain/identity/clients.ts'
 import { Quotas, type Usage } from '../../src/domain/identity/quotas.ts'
 import { State } from '../../src/domain/state/state.ts'
 import { hostDevice } from '../../src/kernel/sysfs.ts'
-import { QUOTAS, type Quota } from '../../src/rules/policy.ts'
-import { EDU, MTTY, readySpace, world } from './machine.ts'
-import { alice, person } from './people.ts'
+import { defaultQuotas, QUOTAS, type Quota, shareOf } from '../../src/rules/policy.ts'
+import { EDU, EDU_GROUP, MTTY, readySpace, world } from './machine.ts'
+import { alice, bob, person } from './people.ts'
+
+/** Of a host with 16 GiB. */
+const DEFAULTS = defaultQuotas(1n << 34n)
 
 const limited = (quota: Record<string, bigint>) => person('limited', 200, { quota })
 const refusal = (limit: string, max: bigint, current: bigint, needed: bigint) =>
@@ -16,7 +19,7 @@ const refusal = (limit: string, max: bigint, current: bigint, needed: bigint) =>
   })
 
 describe('Quotas', () => {
-  const quotasOf = (total: Quota = {}) => new Quotas(new State(), () => total)
+  const quotasOf = (total: Quota = {}) => new Quotas(new State(), () => total, DEFAULTS)
   const used = (usage: readonly Usage[]) => usage.filter(({ current }) => current !== 0n)
 
   test('are shared by the clients of one identity', () => {
@@ -62,7 +65,7 @@ describe('Quotas', () => {
 
   test('count records and charges together', () => {
     const state = new State()
-    const quotas = new Quotas(state, () => ({}))
+    const quotas = new Quotas(state, () => ({}), DEFAULTS)
     const client = limited({ address_spaces: 2n })
     state.apply({ kind: 'space-created', space: { id: 'a', owner: ownerOf(client) } })
     quotas.charge(client, { address_spaces: 1n })
@@ -70,6 +73,18 @@ describe('Quotas', () => {
     expect(() => quotas.charge(client, { address_spaces: 1n })).toThrow(
       refusal('address_spaces of uid of limited', 2n, 2n, 1n),
     )
+  })
+
+  test('are told for each account that uses something', () => {
+    const state = new State()
+    const quotas = new Quotas(state, () => ({}), DEFAULTS)
+    state.apply({ kind: 'space-created', space: { id: 'a', owner: ownerOf(alice) } })
+    quotas.charge(alice, { address_spaces: 1n, streams: 1n })
+    quotas.charge(bob, { watches: 1n }).release()
+
+    expect([...quotas.usageByAccount()]).toEqual([
+      [alice.account, { address_spaces: 2n, fds: 1n, streams: 1n }],
+    ])
   })
 
   test('let an identity adopt what it has room for, which is not new to all together', () => {
@@ -177,11 +192,63 @@ describe('over its quota a client is refused', () => {
   })
 })
 
+describe('where the policy says nothing', () => {
+  const MEMORY = 1n << 34n
+  const { identity, admin, total } = defaultQuotas(MEMORY)
+
+  test.each(QUOTAS.map((name) => [name] as const))('%s has a limit, of one and of all', (name) => {
+    expect(identity[name]).toBeGreaterThan(0n)
+    expect(admin[name]).toBeGreaterThanOrEqual(identity[name])
+    expect(total[name]).toBeGreaterThanOrEqual(admin[name])
+    // One identity does not take what is kept for administrators.
+    expect(shareOf(total[name], 'operate')).toBeGreaterThan(identity[name])
+  })
+
+  test('a share of the memory of the host is left to the host', () => {
+    for (const name of ['locked_bytes', 'allocated_bytes'] as const) {
+      expect([identity[name], admin[name], total[name]]).toEqual([
+        MEMORY / 2n,
+        (MEMORY / 8n) * 7n,
+        (MEMORY / 8n) * 7n,
+      ])
+    }
+  })
+
+  test('memory of the host is pinned up to the share of an identity: LIMIT_REACHED', async () => {
+    const memoryBytes = 1n << 20n
+    const at = world({ memoryBytes })
+    const tenant = person('tenant', 200, { role: 'operate' })
+    const item = (page: bigint, length: bigint) => ({
+      iova: page * 0x1000n,
+      length,
+      memoryId: 'ram',
+      offset: 0n,
+      access: 'read-write' as const,
+    })
+    const map = async (page: bigint, length: bigint) => {
+      const items = [item(page, length)]
+      const { errors } = await at.domain.spaces.map(tenant, 'space', { items, allOrNothing: false })
+      return errors[0]
+    }
+    await at.domain.binding.bind(alice, { devices: [EDU], driver: undefined, wholeGroup: false })
+    await at.domain.memories.allocate(tenant, { id: 'ram', length: 0x80000n, hugePage: undefined })
+    await at.domain.spaces.create(tenant, 'space')
+    await at.domain.spaces.addGroup(tenant, 'space', EDU_GROUP)
+
+    expect(await map(0n, memoryBytes / 2n)).toBeUndefined()
+    expect(await map(0x1000n, 0x1000n)).toMatchObject({
+      reason: 'LIMIT_REACHED',
+      message: expect.stringContaining('is 524288 bytes mapped for devices and 524288 are in use'),
+    })
+    await at.domain.releaseAll('the test is over')
+  })
+})
+
 describe('what there is for all', () => {
   const connect = (quotas: Quotas, client: Client) => quotas.charge(client, { connections: 1n })
 
   test('is kept in part for administrators, who always get in', () => {
-    const quotas = new Quotas(new State(), () => ({ connections: 32n }))
+    const quotas = new Quotas(new State(), () => ({ connections: 32n }), DEFAULTS)
     const crowd = Array.from({ length: 30 }, (_, n) => person(`user ${n}`, n, { role: 'operate' }))
     const admin = person('admin')
     for (const each of crowd) connect(quotas, each)
@@ -195,7 +262,7 @@ describe('what there is for all', () => {
   })
 
   test('is not taken by identities without a role, which have 8 connections', () => {
-    const quotas = new Quotas(new State(), () => ({}))
+    const quotas = new Quotas(new State(), () => ({}), DEFAULTS)
     const stranger = person('stranger', 1, { role: 'none' })
     for (let n = 0; n < 8; n += 1) connect(quotas, stranger)
 
@@ -213,15 +280,16 @@ test('every quota is charged somewhere, or asked for as a rate', () => {
     )
     .join('\n')
   const isUsed = (name: string): boolean =>
-    new RegExp(`\\b${name}: (?:1n|BigInt\\(|length\\b|locked\\b)|quota\\.${name}\\b`).test(text)
+    new RegExp(`\\b${name}: (?:1n|BigInt\\(|length\\b|locked\\b)|= '${name}'`).test(text)
 
   expect(QUOTAS.filter((name) => !isUsed(name))).toEqual([])
 })
 
 describe('the addresses of the daemon', () => {
   test('are not used up by memory of which nothing is used: LIMIT_REACHED', async () => {
-    const at = world()
-    const [greedy, victim] = [person('greedy'), person('victim')]
+    const at = world({ memoryBytes: 1n << 46n })
+    const greedy = person('greedy')
+    const victim = person('victim')
     const allocate = (client: Client, length: bigint) =>
       at.domain.memories.allocate(client, { id: '', length, hugePage: undefined })
     await allocate(greedy, 1n << 44n)

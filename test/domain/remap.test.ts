@@ -1,8 +1,9 @@
 import { beforeEach, describe, expect, test } from 'vitest'
+import type { Client } from '../../src/domain/identity/clients.ts'
 import { isOfMemory } from '../../src/domain/state/records.ts'
 import { hostDevice } from '../../src/kernel/sysfs.ts'
 import { MTTY, readySpace, type World, world } from './machine.ts'
-import { alice } from './people.ts'
+import { alice, bob, person } from './people.ts'
 
 const PAGE = 0x1000n
 
@@ -65,6 +66,36 @@ describe('a remap', () => {
     expect(bytes).toBe(4n * PAGE)
     expect(vaddrs()).not.toEqual(before)
     expect(at.sim.lockedPages).toBe(4n)
+  })
+
+  test('leaves the memory charged as it was, and twice only while it has two vaddrs', async () => {
+    const charged = (client: Client) =>
+      at.domain.quotas.usage(client).find(({ name }) => name === 'memory_bytes')?.current
+    await invalidate()
+    await update(0n)
+    expect(charged(alice)).toBe(8n * PAGE)
+
+    const { token } = at.domain.handOver(alice, 0)
+    await at.domain.adopt(bob, token)
+    expect([charged(alice), charged(bob)]).toEqual([0n, 8n * PAGE])
+
+    await at.domain.spaces.update(bob, 'space', 'all')
+    await at.domain.spaces.invalidate(bob, 'space', { piece: 'all', deadlineMs: 0 })
+    await at.domain.spaces.update(bob, 'space', 'all')
+    expect([charged(alice), charged(bob)]).toEqual([0n, 4n * PAGE])
+    await at.domain.releaseAll('the test is over')
+    expect(charged(bob)).toBe(0n)
+  })
+
+  test('is not adopted by a client without room for both vaddrs: LIMIT_REACHED', async () => {
+    await invalidate()
+    await update(0n)
+    const poor = person('poor', 300, { quota: { memory_bytes: 7n * PAGE } })
+
+    await expect(at.domain.adopt(poor, at.domain.handOver(alice, 0).token)).rejects.toMatchObject({
+      reason: 'LIMIT_REACHED',
+      details: { quota: { limit: 'memory_bytes of uid of poor', needed: 8n * PAGE } },
+    })
   })
 
   test('invalidates twice only after an update: VADDR_INVALID', async () => {

@@ -4,7 +4,9 @@ import type { Domain } from '../../domain/domain.ts'
 import type { Client } from '../../domain/identity/clients.ts'
 import { waitingOffers } from '../../domain/state/owner.ts'
 import type { OfferRecord, OwnerRecord } from '../../domain/state/records.ts'
+import { type Amounts, amountsOf } from '../../domain/state/usage.ts'
 import type { AdminServiceHandlers } from '../../proto/vfiod/v1/AdminService.ts'
+import type { AmountInUse } from '../../proto/vfiod/v1/AmountInUse.ts'
 import type { ClientInfo } from '../../proto/vfiod/v1/ClientInfo.ts'
 import type { Handlers } from '../call/call.ts'
 import { absenceToProto, processOf } from './convert.ts'
@@ -55,6 +57,9 @@ const absentInfo = (domain: Domain, offer: OfferRecord): ClientInfo => ({
   ...absenceToProto(offer),
 })
 
+const usedToProto = (amounts: Amounts): AmountInUse[] =>
+  amountsOf(amounts).map(([name, amount]) => ({ name, current: String(amount) }))
+
 export const adminHandlers = ({
   domain,
   administration,
@@ -81,7 +86,13 @@ export const adminHandlers = ({
     return {}
   },
 
-  GetUsage: () => ({ usage: usageToProto(domain.quotas.totalUsage()) }),
+  GetUsage: () => ({
+    usage: usageToProto(domain.quotas.totalUsage()),
+    accounts: [...domain.quotas.usageByAccount()].map(([account, amounts]) => ({
+      account,
+      used: usedToProto(amounts),
+    })),
+  }),
 
   GetConfiguration: () => ({
     configuration: administration.configuration(),

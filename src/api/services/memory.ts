@@ -18,45 +18,55 @@ const hugePageOf = (name: string | number): HugePage | undefined => {
   return page === 'none' ? undefined : page
 }
 
-const memoryToProto = (memory: MemoryRecord, mappings: number): ProtoMemory => ({
+const memoryToProto = (
+  memory: MemoryRecord,
+  { mappings, views }: { readonly mappings: number; readonly views: number },
+): ProtoMemory => ({
   memoryId: memory.id,
   length: String(memory.length),
   allocated: memory.isAllocated,
   sealed: memory.isSealed,
   owner: ownerToProto(memory.owner),
   mappings,
+  views,
 })
 
 export const memoryHandlers = (
   { memories, state }: Domain,
   fdSocketPath: string,
-): Handlers<MemoryServiceHandlers> => ({
-  RegisterMemory: async ({ memoryId }, { client }) => {
-    const { id, ticket } = memories.register(client, memoryId)
-    return { memoryId: id, ticket: ticketToProto(ticket, fdSocketPath) }
-  },
+): Handlers<MemoryServiceHandlers> => {
+  const countsOf = (id: string) => ({
+    mappings: state.mappingsOfMemory(id),
+    views: memories.views(id),
+  })
+  return {
+    RegisterMemory: async ({ memoryId }, { client }) => {
+      const { id, ticket } = memories.register(client, memoryId)
+      return { memoryId: id, ticket: ticketToProto(ticket, fdSocketPath) }
+    },
 
-  AllocateMemory: async (request, { client }) => {
-    const memory = await memories.allocate(client, {
-      id: request.memoryId,
-      length: u64('length', request.length),
-      hugePage: hugePageOf(request.hugePage),
-    })
-    return { memory: memoryToProto(memory, state.mappingsOfMemory(memory.id)) }
-  },
+    AllocateMemory: async (request, { client }) => {
+      const memory = await memories.allocate(client, {
+        id: request.memoryId,
+        length: u64('length', request.length),
+        hugePage: hugePageOf(request.hugePage),
+      })
+      return { memory: memoryToProto(memory, countsOf(memory.id)) }
+    },
 
-  ExportMemory: async ({ memoryId }, { client }) => ({
-    ticket: ticketToProto(memories.export(client, memoryId), fdSocketPath),
-  }),
+    ExportMemory: async ({ memoryId }, { client }) => ({
+      ticket: ticketToProto(memories.export(client, memoryId), fdSocketPath),
+    }),
 
-  ListMemory: async (request, { client }) => {
-    const { elements, nextPageToken } = pageOf(memories.list(client), ({ id }) => id, request)
-    const listed = elements.map((each) => memoryToProto(each, state.mappingsOfMemory(each.id)))
-    return { memories: listed, nextPageToken }
-  },
+    ListMemory: async (request, { client }) => {
+      const { elements, nextPageToken } = pageOf(memories.list(client), ({ id }) => id, request)
+      const listed = elements.map((each) => memoryToProto(each, countsOf(each.id)))
+      return { memories: listed, nextPageToken }
+    },
 
-  ReleaseMemory: async ({ memoryId }, { client }) => {
-    memories.release(client, memoryId)
-    return {}
-  },
-})
+    ReleaseMemory: async ({ memoryId }, { client }) => {
+      memories.release(client, memoryId)
+      return {}
+    },
+  }
+}

@@ -48,12 +48,7 @@ const eventToProto = ({ kind, client, why, spaces, memories, ...about }: Event):
 export const roleToProto = (role: Role): ProtoRole => ROLE[role]
 
 export const usageToProto = (usage: readonly Usage[]): QuotaUsage[] =>
-  usage.map(({ name, current, max }) => ({
-    name,
-    current: String(current),
-    max: String(max ?? 0n),
-    unlimited: max === undefined,
-  }))
+  usage.map(({ name, current, max }) => ({ name, current: String(current), max: String(max) }))
 
 /** The lease of a remote client, which the call itself has just renewed. */
 function requireLease(client: Client): number {

@@ -1,5 +1,6 @@
 /** SimulatorService: what goes wrong in a simulated machine, and its time. */
-import { badArgument } from '../../base/error.ts'
+import { badArgument, VfiodError } from '../../base/error.ts'
+import { LIMITS } from '../../base/limits.ts'
 import type { Fault, Fault__Output } from '../../proto/vfiod/v1/Fault.ts'
 import type { FaultKind, FaultKind__Output } from '../../proto/vfiod/v1/FaultKind.ts'
 import type { SimulatorServiceHandlers } from '../../proto/vfiod/v1/SimulatorService.ts'
@@ -44,6 +45,17 @@ const textOf = (fault: Fault__Output): FaultText => ({
   kind: kindOf(fault.kind),
 })
 
+function requireRoom(simulator: Simulator, name: string): void {
+  const names = simulator.faults().map(({ fault }) => fault.name)
+  if (names.length < LIMITS.faults || names.includes(name)) return
+  const max = BigInt(LIMITS.faults)
+  throw new VfiodError(
+    'LIMIT_REACHED',
+    `Cannot inject fault "${name}": there are ${max} already; clear some`,
+    { quota: { limit: 'faults of the simulated machine', max, current: max, needed: 1n } },
+  )
+}
+
 const faultToProto = ({ name, errno, kind, ...rest }: FaultText): Fault => ({
   ...rest,
   fault: name,
@@ -54,6 +66,7 @@ const faultToProto = ({ name, errno, kind, ...rest }: FaultText): Fault => ({
 export const simulatorHandlers = (simulator: Simulator): Handlers<SimulatorServiceHandlers> => ({
   InjectFault: ({ fault }) => {
     if (fault === null) throw badArgument('fault', 'Cannot inject a fault: none was given')
+    requireRoom(simulator, fault.fault)
     const mistake = simulator.inject(textOf(fault))
     if (mistake !== undefined) throw badArgument('fault', mistake)
     return {}

@@ -8,7 +8,7 @@ import { healthCheck } from '../../wire/health.ts'
 import { CliError } from '../failure.ts'
 import { parseDuration } from '../numbers.ts'
 import { action, type CommandSession } from '../session.ts'
-import { enumText, indented, propertiesText } from '../table.ts'
+import { enumText, indented, propertiesText, tableText } from '../table.ts'
 import { ROLE, usageText } from './ownership.ts'
 import { waitText } from './spaces.ts'
 
@@ -44,7 +44,13 @@ const release = async (
 
 const showUsage = async ({ client, output, signal }: CommandSession): Promise<void> => {
   const response = await client.admin.getUsage({}, { signal })
-  output.answer(response, () => usageText(response.usage))
+  const used = response.accounts.flatMap(({ account, used }) =>
+    used.map(({ name, current }) => [name, current, account]),
+  )
+  output.answer(
+    response,
+    () => `${usageText(response.usage)}\n\n${tableText(['QUOTA', 'IN USE', 'ACCOUNT'], used)}`,
+  )
 }
 
 const comment = (text: string): string =>
@@ -125,7 +131,7 @@ export const addAdminCommands = (program: Command): void => {
     .action(action(release))
   program
     .command('usage')
-    .description('show what all clients use together, and what they may')
+    .description('show what all clients use together, what they may, and what each account uses')
     .action(action(showUsage))
   program
     .command('config')

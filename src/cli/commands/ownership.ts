@@ -12,11 +12,7 @@ export const ROLE = 'ROLE_'
 export const usageText = (usage: readonly QuotaUsage[]): string =>
   tableText(
     ['QUOTA', 'IN USE', 'LIMIT'],
-    usage.map(({ name, current, max, unlimited }) => [
-      name,
-      current,
-      unlimited ? 'unlimited' : max,
-    ]),
+    usage.map(({ name, current, max }) => [name, current, max]),
   )
 
 const whoText = (who: WhoAmI): string => {

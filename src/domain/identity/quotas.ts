@@ -10,12 +10,12 @@
 
 import { VfiodError } from '../../base/error.ts'
 import {
-  DEFAULT_TOTAL_QUOTA,
+  type DefaultQuotas,
   type Grant,
+  limitOf,
   QUOTAS,
   type Quota,
   type QuotaName,
-  quotaOf,
   shareOf,
 } from '../../rules/policy.ts'
 import type { State } from '../state/state.ts'
@@ -31,8 +31,7 @@ export interface QuotaHolder {
 export interface Usage {
   readonly name: QuotaName
   readonly current: bigint
-  /** Undefined is unlimited. */
-  readonly max: bigint | undefined
+  readonly max: bigint
 }
 
 /** How the quotas read in messages. */
@@ -56,7 +55,7 @@ const TEXT: Record<QuotaName, string> = {
 /** Amounts that are held until `release`, which may be called more than once. */
 export class Charge {
   readonly #quotas: Quotas
-  readonly #payer: QuotaHolder
+  #payer: QuotaHolder
   readonly #books: Books
   readonly #held = new Tally()
 
@@ -79,6 +78,14 @@ export class Charge {
     this.#books.add(this.#payer.account, amounts, -1n)
   }
 
+  /** Another account holds them from now on, whose room was looked at before. */
+  moveTo(account: string): void {
+    const { amounts } = this.#held
+    this.#books.add(this.#payer.account, amounts, -1n)
+    this.#payer = { ...this.#payer, account }
+    this.#books.add(account, amounts)
+  }
+
   release(): void {
     if (!this.#held.isZero) this.giveBack(this.#held.amounts)
   }
@@ -87,12 +94,24 @@ export class Charge {
 export class Quotas {
   readonly #state: State
   readonly #total: () => Quota
+  readonly #defaults: DefaultQuotas
   readonly #held = new Books()
 
   /** `total` is asked at each call: a policy may be reloaded. */
-  constructor(state: State, total: () => Quota) {
+  constructor(state: State, total: () => Quota, defaults: DefaultQuotas) {
     this.#state = state
-    this.#total = () => ({ ...DEFAULT_TOTAL_QUOTA, ...total() })
+    this.#total = total
+    this.#defaults = defaults
+  }
+
+  /** How much of one an account may use. */
+  limitOf({ grant }: Pick<QuotaHolder, 'grant'>, name: QuotaName): bigint {
+    return limitOf(grant, name, this.#defaults)
+  }
+
+  /** How much of one all together may use when one of this role asks for more. */
+  limitOfAll(name: QuotaName, role: Grant['role']): bigint {
+    return shareOf(this.#totalOf(name), role)
   }
 
   /** Hold all of the amounts, or throw LIMIT_REACHED and hold none. */
@@ -114,26 +133,41 @@ export class Quotas {
 
   /** What its account uses, by quota. */
   usage(payer: QuotaHolder): Usage[] {
-    return this.#usage((name) => this.#usedBy(payer.account, name), quotaOf(payer.grant))
+    return QUOTAS.map((name) => ({
+      name,
+      current: this.#usedBy(payer.account, name),
+      max: this.limitOf(payer, name),
+    }))
   }
 
   /** What all identities use together. */
   totalUsage(): Usage[] {
-    return this.#usage((name) => this.#usedByAll(name), this.#total())
+    return QUOTAS.map((name) => ({
+      name,
+      current: this.#usedByAll(name),
+      max: this.#totalOf(name),
+    }))
+  }
+
+  /** What each account uses that uses something, by quota. */
+  usageByAccount(): Map<string, Amounts> {
+    const books = new Books()
+    for (const [account, amounts] of this.#state.usageByAccount()) books.add(account, amounts)
+    for (const [account, amounts] of this.#held) books.add(account, amounts)
+    return new Map(books)
   }
 
   /** What moves from one account to another is not new to all together. */
   #requireRoom(payer: QuotaHolder, amounts: Amounts, { isNew }: { readonly isNew: boolean }): void {
     const { account, grant } = payer
-    const [own, total] = [quotaOf(grant), this.#total()]
     for (const [name, needed] of amountsOf(amounts)) {
       const current = this.#usedBy(account, name)
-      requireBelow({ name, needed, current, max: own[name], of: account })
+      requireBelow({ name, needed, current, max: this.limitOf(payer, name), of: account })
       if (!isNew) continue
       const all = this.#usedByAll(name)
-      const max = total[name]
-      const share = max === undefined ? undefined : shareOf(max, grant.role)
-      const of = share === max ? 'all clients' : 'all clients without the role admin'
+      const share = this.limitOfAll(name, grant.role)
+      const of =
+        share === this.#totalOf(name) ? 'all clients' : 'all clients without the role admin'
       requireBelow({ name, needed, current: all, max: share, of })
     }
   }
@@ -146,8 +180,8 @@ export class Quotas {
     return this.#state.totalUsage().of(name) + this.#held.total.of(name)
   }
 
-  #usage(used: (name: QuotaName) => bigint, quota: Quota): Usage[] {
-    return QUOTAS.map((name) => ({ name, current: used(name), max: quota[name] }))
+  #totalOf(name: QuotaName): bigint {
+    return this.#total()[name] ?? this.#defaults.total[name]
   }
 }
 
@@ -155,11 +189,11 @@ function requireBelow(on: {
   readonly name: QuotaName
   readonly needed: bigint
   readonly current: bigint
-  readonly max: bigint | undefined
+  readonly max: bigint
   readonly of: string
 }): void {
   const { name, needed, current, max, of } = on
-  if (max === undefined || current + needed <= max) return
+  if (current + needed <= max) return
   throw new VfiodError(
     'LIMIT_REACHED',
     `Cannot take ${needed} more: the quota of ${of} is ${max} ${TEXT[name]} and ${current} are in use; release some, or raise ${name} in the policy`,

@@ -25,7 +25,7 @@ import {
   type OwnerRecord,
 } from '../state/records.ts'
 import type { State } from '../state/state.ts'
-import { memoryPrice } from '../state/usage.ts'
+import { type Amounts, memoryPrice, sum } from '../state/usage.ts'
 import { Memory, mapWhole } from './memory.ts'
 import type { Window } from './window.ts'
 
@@ -133,6 +133,16 @@ export class Memories {
     return memory.mapAgain(this.#quotas.charge(client, { memory_bytes: memory.length }))
   }
 
+  /** How many windows a memory has; none once it is released. */
+  views(id: string): number {
+    return this.#memories.get(id)?.windows ?? 0
+  }
+
+  /** What the windows of a client's memories cost beyond what the records do. */
+  windowsPrice(client: OwnerRecord): Amounts {
+    return sum(this.list(client).map(({ id }) => this.runtime(id).windowsPrice))
+  }
+
   list(client: OwnerRecord): MemoryRecord[] {
     return this.#state.memoriesOf(client.id)
   }
@@ -172,6 +182,9 @@ export class Memories {
           this.#windowOf(after).hold()
           this.#windowOf(before).drop()
         }
+        return
+      case 'adopted':
+        for (const id of change.memoryIds) this.runtime(id).handOn(change.to.account)
         return
       case 'memory-released':
         this.runtime(change.memoryId).close()

@@ -9,6 +9,7 @@ import { mapFd, type Segment } from '../../os/memory.ts'
 import { judgeMemory, judgeProcess } from '../../rules/causes/judge-memory.ts'
 import type { Charge } from '../identity/quotas.ts'
 import type { MemoryRecord } from '../state/records.ts'
+import type { Amounts } from '../state/usage.ts'
 import { Window } from './window.ts'
 
 /** A call that is mapping a memory: it holds the window, and the memory is not released meanwhile. */
@@ -28,6 +29,8 @@ export class Memory {
   readonly #windows = new Map<number, Window>()
   #current: Window
   #windowsMade = 0
+  /** One for each window beyond the first, which the record pays. */
+  readonly #charges = new Set<Charge>()
 
   constructor(fd: number, record: MemoryRecord, segment: Segment) {
     this.id = record.id
@@ -66,15 +69,30 @@ export class Memory {
     return window
   }
 
-  /** Map it once more, at another address; the caller holds the window, which holds the charge. */
+  get windows(): number {
+    return this.#windows.size
+  }
+
+  /** What its windows cost beyond what the record does. */
+  get windowsPrice(): Amounts {
+    return { memory_bytes: this.length * BigInt(this.#charges.size) }
+  }
+
+  /** Map it once more, at another address; the caller holds the window. The charge is held while there are as many. */
   async mapAgain(charge: Charge): Promise<Window> {
     const { fd, length } = this
+    this.#charges.add(charge)
     try {
-      return this.#newWindow(await mapWhole({ id: this.id, fd, length }), charge)
+      return this.#newWindow(await mapWhole({ id: this.id, fd, length }))
     } catch (error) {
-      charge.release()
+      this.#releaseOne()
       throw error
     }
+  }
+
+  /** It has another owner, who pays for its windows from now on. */
+  handOn(account: string): void {
+    for (const charge of this.#charges) charge.moveTo(account)
   }
 
   /** New mappings go through this window from now on. */
@@ -90,12 +108,20 @@ export class Memory {
     sys.closeSync(this.fd)
   }
 
-  #newWindow(segment: Segment, charge?: Charge): Window {
+  /** They are of one amount and of one account. */
+  #releaseOne(): void {
+    const [charge] = this.#charges
+    if (charge === undefined) return
+    this.#charges.delete(charge)
+    charge.release()
+  }
+
+  #newWindow(segment: Segment): Window {
     this.#windowsMade += 1
     const id = this.#windowsMade
     const window = new Window(id, segment, () => {
       this.#windows.delete(id)
-      charge?.release()
+      this.#releaseOne()
     })
     this.#windows.set(id, window)
     return window.hold()

@@ -11,6 +11,7 @@
 
 import type { Change } from './changes.ts'
 import { DeviceTable } from './device-table.ts'
+import { ExportTable } from './export-table.ts'
 import { type Mappings, MappingTable } from './mapping-table.ts'
 import { Multimap, Tallies } from './multimap.ts'
 import {
@@ -53,7 +54,7 @@ export class State {
   readonly #sessions = new Map<string, SessionRecord>()
   readonly #trackings = new Map<string, TrackingRecord>()
   readonly #offers = new Map<string, OfferRecord>()
-  readonly #exports = new Map<number, readonly string[]>()
+  readonly #exports = new ExportTable()
   readonly #spacesOf = new Multimap<string, string>()
   readonly #memoriesOf = new Multimap<string, string>()
   readonly #books = new Books()
@@ -103,8 +104,7 @@ export class State {
   }
 
   memoriesOf(ownerId: string): MemoryRecord[] {
-    const ids = this.#memoriesOf.of(ownerId)
-    return ids.map((id) => this.#memories.get(id) as MemoryRecord)
+    return this.#memoriesOf.of(ownerId).map((id) => this.#memories.get(id) as MemoryRecord)
   }
 
   /** How many mappings refer to a memory. */
@@ -141,7 +141,7 @@ export class State {
 
   /** Device fds of the group that clients have, as far as is known. */
   exportsOf(group: number): readonly string[] {
-    return this.#exports.get(group) ?? []
+    return this.#exports.of(group)
   }
 
   /** Who owns the space that has the group. */
@@ -163,6 +163,9 @@ export class State {
     return this.#books.total
   }
 
+  /** By account: of those that have some. */
+  usageByAccount = (): Iterable<[string, Amounts]> => this.#books
+
   /** What everything of one client costs. */
   priceOf(ownerId: string): Amounts {
     const spaces = this.spacesOf(ownerId).map((id) => this.#priceOfSpace(id))
@@ -183,7 +186,7 @@ export class State {
       sessions: [...this.#sessions.values()],
       trackings: [...this.#trackings.values()],
       offers: [...this.#offers.values()],
-      exports: [...this.#exports],
+      exports: this.#exports.all(),
       usage: [...this.#books].sort(([a], [b]) => (a < b ? -1 : 1)),
     }
   }
@@ -267,10 +270,8 @@ export class State {
         this.#trackings.delete(change.spaceId)
         return
       case 'device-exported':
-        this.#exports.set(change.group, [...this.exportsOf(change.group), change.what])
-        return
       case 'exports-closed':
-        this.#exports.delete(change.group)
+        this.#exports.apply(change)
         return
       case 'handover-offered':
       case 'owner-gone':

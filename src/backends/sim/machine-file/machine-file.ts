@@ -67,6 +67,7 @@ const machineSchema = z
   .strictObject({
     extends: z.literal('default').optional(),
     kernel_version: version.default(defaultMachine.kernelVersion),
+    memory_bytes: u64.default(defaultMachine.memoryBytes),
     memlock_bytes: z.union([z.literal('unlimited').transform(() => null), u64]).default(null),
     vfio_container: z.enum(VFIO_CONTAINERS).default('type1'),
     dma_entry_limit: unsigned(32).default(defaultMachine.dmaEntryLimit),
@@ -93,6 +94,7 @@ const machineSchema = z
     const members = functions.flatMap((fn) => [fn, ...virtualFunctions(fn)])
     return {
       kernelVersion: file.kernel_version,
+      memoryBytes: file.memory_bytes,
       memlockBytes: file.memlock_bytes,
       vfioContainer: file.vfio_container,
       dmaEntryLimit: file.dma_entry_limit,

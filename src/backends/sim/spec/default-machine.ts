@@ -186,6 +186,7 @@ export const defaultMachine: MachineSpec = {
       vtd: { capability: 0xd2_008c_2226_0286n, extendedCapability: 0xf0_0f4an, errata: 1 },
     },
   },
+  memoryBytes: 1n << 44n,
   memlockBytes: null,
   dmaEntryLimit: 65535,
   drivers: ['vfio-pci', 'pcieport', 'ahci', 'e1000e', 'i801_smbus', 'lpc_ich'],

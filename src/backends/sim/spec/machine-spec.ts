@@ -217,6 +217,8 @@ export interface MachineSpec {
   /** Decides where kernels differ: `6.12`. */
   readonly kernelVersion: string
   readonly iommu: IommuSpec
+  /** Memory of the host. */
+  readonly memoryBytes: bigint
   /** RLIMIT_MEMLOCK of the calling process; null when it has CAP_IPC_LOCK. */
   readonly memlockBytes: bigint | null
   /** `type1` where nothing is said. */

@@ -26,7 +26,7 @@ export const processOne = (machine: Machine): Entries => ({
     })),
 })
 
-/** /proc/swaps and /proc/filesystems. */
+/** /proc/meminfo, /proc/swaps and /proc/filesystems. */
 export const hostFiles = (machine: Machine): Entries => ({
   swaps: file(
     () =>
@@ -35,6 +35,7 @@ export const hostFiles = (machine: Machine): Entries => ({
         .map((name) => `/dev/${name} partition 1048572 0 -2\n`)
         .join(''),
   ),
+  meminfo: file(() => `MemTotal: ${machine.spec.memoryBytes / 1024n} kB\n`),
   filesystems: file(() => 'nodev\tsysfs\n\text4\n'),
 })
 
