@@ -1,7 +1,7 @@
-// One client of the storm: node storm-client.mjs SOCKET SEED CALLS NUMBER CLIENTS DIRECTORY
+// One client of the storm: node storm-client.mjs SOCKET SEED NUMBER CLIENTS DIRECTORY
 // Half of its calls use what it owns, and each has to do what it should; the other half tries what
-// belongs to others, by guessed ids and under false names, and each has to be refused. It says how
-// many calls it made, which refusals it got and everything that was wrong, and waits to be killed.
+// belongs to others, by guessed ids and under false names, and each has to be refused. After a round it
+// says how many calls it made, which refusals it got and everything that was wrong.
 
 import { readFileSync, writeFileSync } from 'node:fs'
 import { connect } from '../../dist/client/client.js'
@@ -9,8 +9,9 @@ import { receiveFds } from '../../dist/client/fd-channel.js'
 import { requireItems } from '../../dist/client/item-status.js'
 import { closeAll } from '../../dist/os/unix-socket.js'
 import { Random } from './random.mjs'
+import { obey } from './storm-round.mjs'
 
-const [socket, seed, callCount, number, clientCount, directory] = process.argv.slice(2)
+const [socket, seed, number, clientCount, directory] = process.argv.slice(2)
 const clients = Number(clientCount)
 const random = new Random(Number(seed) + Number(number) * 7919)
 const client = connect({ socket })
@@ -147,6 +148,7 @@ const errand = {
     checkSame('spaces', new Set(own.map(({ spaceId }) => spaceId)), spaces)
   },
 }
+const STRUCK = ['KERNEL_REFUSED', 'OUT_OF_MEMORY', 'KERNEL_NOT_DONE']
 const NEEDS = {
   destroy: [spaces],
   release: [memories],
@@ -161,8 +163,9 @@ const ERRAND_REFUSED = {
   allocate: ['NOT_MM_OWNER'],
   release: ['MEMORY_IN_USE'],
   leaveTicket: ['LIMIT_REACHED'],
-  addGroup: ['GROUP_IN_USE', 'GROUP_NOT_VIABLE', 'NO_SUCH_GROUP', 'ID_IN_USE'],
-  map: ['SPACE_NOT_READY', 'IOVA_IN_USE'],
+  // Faults of the kernel strike these.
+  addGroup: ['GROUP_IN_USE', 'GROUP_NOT_VIABLE', 'NO_SUCH_GROUP', 'ID_IN_USE', ...STRUCK],
+  map: ['SPACE_NOT_READY', 'IOVA_IN_USE', ...STRUCK],
   unmap: ['SPACE_NOT_READY'],
 }
 
@@ -178,21 +181,26 @@ const attempt = async (name, work, mayRefuse) => {
   }
 }
 
-while (calls < Number(callCount)) {
-  calls += 1
-  if (random.below(2) === 0) {
-    hostile += 1
-    const name = random.pick(Object.keys(trespass))
-    const mayRefuse = [...REFUSED, ...(MAY_REFUSE[name] ?? [])]
-    if (await attempt(name, () => trespass[name](spoofed()), mayRefuse))
-      wrong.push(`${name} was allowed`)
-    continue
+await obey([client], async (callCount) => {
+  calls = 0
+  hostile = 0
+  wrong.length = 0
+  for (const reason of Object.keys(refusals)) delete refusals[reason]
+  while (calls < callCount) {
+    calls += 1
+    if (random.below(2) === 0) {
+      hostile += 1
+      const name = random.pick(Object.keys(trespass))
+      const mayRefuse = [...REFUSED, ...(MAY_REFUSE[name] ?? [])]
+      if (await attempt(name, () => trespass[name](spoofed()), mayRefuse))
+        wrong.push(`${name} was allowed`)
+      continue
+    }
+    const possible = Object.keys(errand).filter((name) =>
+      (NEEDS[name] ?? []).every(({ size }) => size > 0),
+    )
+    const name = random.pick(possible)
+    await attempt(name, errand[name], ERRAND_REFUSED[name] ?? [])
   }
-  const possible = Object.keys(errand).filter((name) =>
-    (NEEDS[name] ?? []).every(({ size }) => size > 0),
-  )
-  const name = random.pick(possible)
-  await attempt(name, errand[name], ERRAND_REFUSED[name] ?? [])
-}
-console.log(JSON.stringify({ calls, hostile, refusals, wrong }))
-setInterval(() => undefined, 60_000)
+  return { calls, hostile, refusals, wrong }
+})
