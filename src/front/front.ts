@@ -8,7 +8,13 @@ import { Socket as NetSocket } from 'node:net'
 import type { StatusObject } from '@grpc/grpc-js'
 import { Buckets } from '../base/bucket.ts'
 import { LIMITS } from '../base/limits.ts'
-import { FROM_FRONT, FROM_OWNER, type Frame } from '../link/frames.ts'
+import {
+  FROM_FRONT,
+  FROM_OWNER,
+  type Frame,
+  HOW_TO_CLOSE,
+  type HowToClose,
+} from '../link/frames.ts'
 import type { Answered, Certificates, GivenConnection } from '../link/records.ts'
 import type { SeqpacketConnection } from '../os/fd-passing.ts'
 import { POLLHUP, POLLRDHUP, pendingEvents, sys } from '../os/libc.ts'
@@ -241,7 +247,7 @@ export class Front {
         void this.drain()
         break
       case FROM_OWNER.close:
-        if (connection !== undefined) this.#close(connection, payload[0] === 1)
+        if (connection !== undefined) this.#close(connection, payload[0] as HowToClose)
         else if (this.#speakPackets.has(id)) this.#fdConnections.close(id)
         else if (id > this.#lastGiven) this.#closedBefore.add(id)
         break
@@ -268,17 +274,18 @@ export class Front {
 
   #refusalOf(id: number): StatusObject | undefined {
     const connection = this.#connections.get(id)
-    if (connection?.refusal !== undefined) this.#close(connection, false)
+    if (connection?.refusal !== undefined) this.#close(connection, HOW_TO_CLOSE.afterAnswers)
     return connection?.refusal
   }
 
   /** GOAWAY behind the answers that are under way: the next call comes by another connection. */
-  #close({ session, socket }: Connection, isAtOnce: boolean): void {
-    if (isAtOnce || session === undefined) {
+  #close({ session, socket }: Connection, how: HowToClose): void {
+    if (how === HOW_TO_CLOSE.atOnce || session === undefined) {
       socket.destroy()
       return
     }
-    setImmediate(() => session.close())
+    if (how === HOW_TO_CLOSE.tooFast) this.#grpc.endTooFast(session)
+    else setImmediate(() => session.close())
     setTimeout(() => socket.destroy(), CLOSING_MS).unref()
   }
 
@@ -298,11 +305,11 @@ export class Front {
     return this.#connections.get(Number(socket.remoteAddress ?? -1))
   }
 
-  /** Streams cost something before they are calls: those of an account come at a rate. */
+  /** Streams cost something before they are calls: those of an account come at a rate; see the owner's. */
   #mayOpenStream(connection: Connection | undefined): boolean {
     if (connection === undefined) return true
-    const { account, isGranted, connection: id } = connection.given
-    const perSecond = isGranted ? LIMITS.streamsPerSecond : LIMITS.streamsPerSecondUngranted
+    const { account, connection: id } = connection.given
+    const perSecond = LIMITS.streamsPerSecond
     if (this.#streamRate.take(account, { perSecond, burst: perSecond * 2 }) === 0) return true
     this.#refusedConnection(id, `more than ${perSecond} calls in a second`)
     return false

@@ -77,6 +77,8 @@ class Methods extends Map<string, object> {
 export class WideServer extends GrpcServer {
   readonly #hooks: ServerHooks
   readonly #injector: ConnectionInjector
+  /** Sessions that are ended because their streams came too fast. */
+  readonly #tooFast = new WeakSet<HttpSession>()
 
   constructor(
     hooks: ServerHooks,
@@ -135,25 +137,30 @@ export class WideServer extends GrpcServer {
   }
 
   /**
-   * Whether a stream is served is asked before grpc-js makes a call of it. A session ends in a later
-   * turn: Node aborts when it is destroyed while frames for its streams are being read (nodejs/node
-   * issue 64850).
+   * Whether a stream is served is asked before grpc-js makes a call of it.
    */
   #guardStreams(http2Server: EventEmitter): void {
     const serve = http2Server.listeners('stream') as ((...args: unknown[]) => void)[]
-    const ending = new WeakSet<HttpSession>()
     http2Server.removeAllListeners('stream')
     http2Server.on('stream', (stream: HttpStream, ...rest) => {
       const { session } = stream
       if (session !== undefined) keepBehind(stream, session)
-      if (session === undefined || (!ending.has(session) && this.#hooks.isServed(session))) {
+      if (session === undefined || (!this.#tooFast.has(session) && this.#hooks.isServed(session))) {
         for (const listener of serve) listener(stream, ...rest)
         return
       }
       stream.on('error', () => {})
-      if (ending.has(session)) return
-      ending.add(session)
-      setImmediate(() => session.destroy(constants.NGHTTP2_ENHANCE_YOUR_CALM))
+      this.endTooFast(session)
     })
+  }
+
+  /**
+   * GOAWAY with ENHANCE_YOUR_CALM and the end, in a later turn: Node aborts when a session is destroyed
+   * while frames for its streams are being read (nodejs/node issue 64850).
+   */
+  endTooFast(session: HttpSession): void {
+    if (this.#tooFast.has(session)) return
+    this.#tooFast.add(session)
+    setImmediate(() => session.destroy(constants.NGHTTP2_ENHANCE_YOUR_CALM))
   }
 }

@@ -59,7 +59,7 @@ export const FROM_OWNER = {
   status: 68,
   /** One more message of the client stream is welcome. */
   credit: 69,
-  /** Close the connection: calls that are under way are answered. */
+  /** Close the connection, as one of `HOW_TO_CLOSE` says: u8. */
   close: 70,
   /** Whether health checks answer SERVING: u8. */
   serving: 71,
@@ -74,6 +74,16 @@ export const FROM_OWNER = {
   /** Close every connection, in order, and end. */
   end: 73,
 } as const
+
+export const HOW_TO_CLOSE = {
+  /** Calls that are under way are answered before. */
+  afterAnswers: 0,
+  atOnce: 1,
+  /** Its calls come too fast: HTTP/2's ENHANCE_YOUR_CALM. */
+  tooFast: 2,
+} as const
+
+export type HowToClose = (typeof HOW_TO_CLOSE)[keyof typeof HOW_TO_CLOSE]
 
 export type FrameKind =
   | (typeof FROM_FRONT)[keyof typeof FROM_FRONT]

@@ -3,8 +3,6 @@
 /** A connection that a front is given, with its socket, as a packet beside the frames. */
 export interface GivenConnection {
   readonly connection: number
-  /** Whether the policy grants its identity anything: streams of others are few. */
-  readonly isGranted: boolean
   /** Its calls count together with those of other connections of the same account. */
   readonly account: string
   /** Every call is answered with this, and then the connection is closed: a `status` payload in base64. */

@@ -140,12 +140,11 @@ export class Connections {
       return
     }
     const { refusal, leave } = admitted
-    const isGranted = payer.grant.role !== 'none'
     const key = this.fronts.keyOf(payer)
     const { id, name } = this.#add({ peer, refusal })
     let giveUp: NodeJS.Timeout | undefined
     const given = {
-      ...{ connection: id, isGranted, account: payer.account, speaks: 'grpc' as const },
+      ...{ connection: id, account: payer.account, speaks: 'grpc' as const },
       ...(refusal && { refusal: statusPayload(refusal).toString('base64') }),
     }
     const owned = {
@@ -183,7 +182,7 @@ export class Connections {
   ): { readonly close: () => void } {
     const { id, name } = this.#add({ peer: undefined, refusal: undefined })
     let leave = (): void => {}
-    const given = { connection: id, isGranted: true, account: REMOTE, speaks: 'tls' as const }
+    const given = { connection: id, account: REMOTE, speaks: 'tls' as const }
     let served: GivenTo | undefined
     const close = () => served?.close(true)
     const owned = {

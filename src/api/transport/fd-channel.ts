@@ -108,7 +108,7 @@ export class FdChannel {
     const idle = setTimeout(close, isRefused ? REFUSED_MS : LIMITS.ticketMs)
     idle.unref()
     let refused = 0
-    const given = { connection: id, isGranted: true, account: payer.account } as const
+    const given = { connection: id, account: payer.account } as const
     const owned = {
       token: `fd channel:${id}`,
       state: () => ({ peer: isRefused ? undefined : peer, refusal: undefined }),

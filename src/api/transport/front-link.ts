@@ -14,6 +14,8 @@ import {
   type Frame,
   type FrameKind,
   FrameReader,
+  HOW_TO_CLOSE,
+  type HowToClose,
   LinkError,
 } from '../../link/frames.ts'
 import type { GivenConnection, RefusedCall } from '../../link/records.ts'
@@ -87,6 +89,8 @@ interface OpenCall {
 interface Connection {
   readonly owned: Owned
   readonly calls: Map<number, OpenCall>
+  /** It is being closed because its calls came too fast: none is served any more. */
+  isTooFast: boolean
 }
 
 export class FrontLink {
@@ -101,6 +105,7 @@ export class FrontLink {
   readonly #frontSlots: Buffer
   readonly #connections = new Map<number, Connection>()
   readonly #rate = new Buckets()
+  readonly #ungrantedRate = new Buckets()
   readonly #reader: FrameReader
   #stuck: NodeJS.Timeout | undefined
   readonly #pinger = setInterval(() => this.#ping(), PING_MS)
@@ -149,14 +154,13 @@ export class FrontLink {
 
   /** Give it a connection with this socket, which stays the caller's to close. */
   give(given: GivenConnection, owned: Owned, fd: number): void {
-    this.#connections.set(given.connection, { owned, calls: new Map() })
+    this.#connections.set(given.connection, { owned, calls: new Map(), isTooFast: false })
     const answer = this.#packets.send(Buffer.from(JSON.stringify(given)), [fd])
     if (answer < 0) this.end('it does not take connections')
   }
 
-  /** Close a connection: at once, or when its calls are answered. */
-  closeConnection(connection: number, isAtOnce: boolean): void {
-    this.#write(FROM_OWNER.close, { connection }, Buffer.of(isAtOnce ? 1 : 0))
+  closeConnection(connection: number, how: HowToClose): void {
+    this.#write(FROM_OWNER.close, { connection }, Buffer.of(how))
   }
 
   /** Answer every call of a connection with this. */
@@ -286,6 +290,7 @@ export class FrontLink {
     const perSecond = LIMITS.streamsPerSecond
     if (this.#rate.take(peer?.account ?? '', { perSecond, burst: perSecond * 4 }) > 0)
       throw new LinkError('calls came too fast')
+    if (this.#isTooFast(connection, peer)) return this.#closeTooFast(connection, id)
     const about = { connection: id, call: callId }
     const link: CallLink = {
       write: (kind, payload = EMPTY) => this.#write(kind, about, payload),
@@ -300,14 +305,35 @@ export class FrontLink {
     } catch (error) {
       call.refuse(toVfiodError(error))
       // The next call comes by another connection.
-      if (refusal !== undefined) this.closeConnection(id, false)
+      if (refusal !== undefined) this.closeConnection(id, HOW_TO_CLOSE.afterAnswers)
       return
     }
     if (served.isClientStream) served.serve(call)
   }
 
-  #refused({ owned }: Connection, payload: Buffer): void {
-    const { method, reason, refusal } = refusedCallOf(payload)
+  /**
+   * Calls of those whom the policy grants nothing, as it is now, are few: they are refused at little
+   * cost, and a front that they share has the rest to bear.
+   */
+  #isTooFast(connection: Connection, peer: ConnectionPeer | undefined): boolean {
+    if (connection.isTooFast || peer?.grant.role !== 'none') return connection.isTooFast
+    const perSecond = LIMITS.streamsPerSecondUngranted
+    return this.#ungrantedRate.take(peer.account, { perSecond, burst: perSecond * 2 }) > 0
+  }
+
+  #closeTooFast(connection: Connection, id: number): void {
+    if (connection.isTooFast) return
+    connection.isTooFast = true
+    this.closeConnection(id, HOW_TO_CLOSE.tooFast)
+    const refusal = `more than ${LIMITS.streamsPerSecondUngranted} calls in a second`
+    this.#logRefused(connection, { method: '', reason: '', refusal })
+  }
+
+  #refused(connection: Connection, payload: Buffer): void {
+    this.#logRefused(connection, refusedCallOf(payload))
+  }
+
+  #logRefused({ owned }: Connection, { method, reason, refusal }: RefusedCall): void {
     if (this.#rate.take('refused', REFUSED_LINES) > 0) return
     const { identity } = owned.state()?.peer ?? {}
     const { log } = this.#rules

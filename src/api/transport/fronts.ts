@@ -6,7 +6,7 @@
  */
 import type { Socket } from 'node:net'
 import type { VfiodError } from '../../base/error.ts'
-import { FROM_OWNER } from '../../link/frames.ts'
+import { FROM_OWNER, HOW_TO_CLOSE } from '../../link/frames.ts'
 import type { GivenConnection } from '../../link/records.ts'
 import type { SeqpacketConnection } from '../../os/fd-passing.ts'
 import { sys } from '../../os/libc.ts'
@@ -120,7 +120,10 @@ export class Fronts {
     return {
       close: (isAtOnce) => {
         giveUp()
-        link?.closeConnection(connection, isAtOnce)
+        link?.closeConnection(
+          connection,
+          isAtOnce ? HOW_TO_CLOSE.atOnce : HOW_TO_CLOSE.afterAnswers,
+        )
       },
       refuse: (refusal) => link?.refuse(connection, refusal),
     }
