@@ -30,8 +30,8 @@ import { type Simulator, simulatorHandlers } from './services/simulator.ts'
 import { Admission } from './transport/admission.ts'
 import { Connections, serverBinder } from './transport/connections.ts'
 import { FdChannel, fdChannelBinder } from './transport/fd-channel.ts'
-import type { StartFront } from './transport/fronts.ts'
 import { RemoteListener, type RemoteOptions } from './transport/remote-listener.ts'
+import type { StartFront } from './transport/running-front.ts'
 import { placeSocket, removeSocket, type SocketFile } from './transport/socket-file.ts'
 
 /** A socket to make, or one that the service manager made and keeps. */
@@ -99,6 +99,7 @@ export class Api {
       api.#fdChannel = new FdChannel(await api.#listenForFds(fdSocket), {
         peers: api.#peers,
         fronts: api.connections.fronts,
+        disposal: api.connections.disposal,
         admission: api.#admission,
         pipeline: api.#pipeline,
         purposeOf: (client, ticket) => domain.tickets.purposeOf(client, ticket),

@@ -44,6 +44,7 @@ export const ERRNO = {
   ECONNRESET: 104,
   ENOBUFS: 105,
   ETIMEDOUT: 110,
+  ETOOMANYREFS: 109,
   ECONNREFUSED: 111,
 } as const
 

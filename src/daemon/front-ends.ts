@@ -1,16 +1,13 @@
 /** The link to a front that is about to be started: the ends of the owner, and the fds of the front. */
-import { Socket } from 'node:net'
-import type { RunningFront } from '../api/transport/fronts.ts'
-import { errnoName } from '../base/errno.ts'
+import type { RunningFront } from '../api/transport/running-front.ts'
 import { LINK_MEMORY } from '../link/slots.ts'
-import { SeqpacketConnection } from '../os/fd-passing.ts'
+import { channelsOf, closeChannels, openChannels } from '../os/channels.ts'
 import { sys } from '../os/libc.ts'
 import { allocShared, freeSegment } from '../os/memory.ts'
-import { SOCK_SEQPACKET, SOCK_STREAM, socketPair } from '../os/unix-socket.ts'
 
 export interface FrontEnds {
   readonly own: Omit<RunningFront, 'kill'>
-  /** Frames, packets, uplink, memory, in this order; closed by `given`. */
+  /** Of its channels (ChannelFds, in its order) and the memory; closed by `given`. */
   readonly fds: readonly number[]
   /** The front has its fds, or will have none. */
   given(): void
@@ -20,37 +17,22 @@ export interface FrontEnds {
   discard(): void
 }
 
-const pairs = (): [number, number][] => {
-  const made: [number, number][] = []
-  for (const type of [SOCK_STREAM, SOCK_SEQPACKET, SOCK_SEQPACKET] as const) {
-    const pair = socketPair(type)
-    if (typeof pair === 'number') {
-      for (const fd of made.flat()) sys.closeSync(fd)
-      throw new Error(`Cannot start a front: no sockets (${errnoName(-pair)})`)
-    }
-    made.push([...pair])
-  }
-  return made
-}
-
-/** Throws where the kernel gives no sockets or no memory. */
+/** Throws where the kernel gives no fds or no memory. */
 export const makeFrontEnds = (): FrontEnds => {
   const memory = allocShared('vfiod-front', LINK_MEMORY)
-  let made: [number, number][]
+  let made: ReturnType<typeof openChannels>
   try {
-    made = pairs()
+    made = openChannels()
   } catch (error) {
     sys.closeSync(memory.fd)
     freeSegment(memory.segment)
     throw error
   }
-  const [frames, packets, uplink] = made.map(([own]) => own) as [number, number, number]
-  const fds = [...made.map(([, its]) => its), memory.fd]
+  const { incoming, outgoing, packets, uplink } = made.other
+  const fds = [incoming, outgoing, packets, uplink, memory.fd]
   const view = memory.segment.bytes
   const own = {
-    frames: new Socket({ fd: frames }),
-    packets: new SeqpacketConnection(packets),
-    uplink: new SeqpacketConnection(uplink),
+    ...channelsOf(made.owner),
     memory: Buffer.from(view.buffer, view.byteOffset, LINK_MEMORY),
   }
   let isFreed = false
@@ -63,9 +45,7 @@ export const makeFrontEnds = (): FrontEnds => {
   }
   const discard = (): void => {
     given()
-    own.frames.destroy()
-    own.packets.close()
-    own.uplink.close()
+    closeChannels(own)
     free()
   }
   return { own, fds, given, free, discard }

@@ -1,7 +1,7 @@
 /** Fronts as child processes of the owner: where no service manager starts them. */
 import { spawn } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
-import type { StartFront } from '../api/transport/fronts.ts'
+import type { StartFront } from '../api/transport/running-front.ts'
 import { printable } from '../base/printable.ts'
 import { hasCapability } from '../os/limits.ts'
 import { forbidIoUring } from '../os/seccomp.ts'

@@ -5,7 +5,7 @@
  * the owner closes its side: so the owner ends a process of another user without a right to send signals.
  */
 import { statSync } from 'node:fs'
-import type { StartFront } from '../api/transport/fronts.ts'
+import type { StartFront } from '../api/transport/running-front.ts'
 import { errnoName } from '../base/errno.ts'
 import { connectSeqpacket } from '../os/fd-passing.ts'
 import { ConfigError } from './config-error.ts'

@@ -4,32 +4,14 @@
  * sends may be of a file system that it serves itself, and closing it may take as long as that client
  * likes: it is closed here, and the owner never sees it.
  */
-import { openSync } from 'node:fs'
 import { setImmediate } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
 import { ERRNO } from '../base/errno.ts'
 import { FROM_FRONT } from '../link/frames.ts'
 import { encodeTicket, LOST_A_PART } from '../link/ticket-payload.ts'
-import { isEventfd } from '../os/eventfd.ts'
+import { sortFds } from '../os/client-fds.ts'
 import { type Packet, SeqpacketConnection } from '../os/fd-passing.ts'
-import { fileIdentity } from '../os/file-identity.ts'
 import { closeAll } from '../os/unix-socket.ts'
 import type { OwnerLink } from './owner-link.ts'
-
-/** What the owner gets in the place of a file that it does not take: the same kind, and harmless. */
-const STAND_INS = {
-  file: openSync(fileURLToPath(import.meta.url), 'r'),
-  other: openSync('/dev/null', 'r'),
-} as const
-
-/** Undefined for an fd of a kind that tickets can be for. */
-const standInFor = (fd: number): keyof typeof STAND_INS | undefined => {
-  if (isEventfd(fd)) return undefined
-  const identity = fileIdentity(fd)
-  if (typeof identity === 'number') return 'other'
-  const { kind } = identity
-  return kind === 'file' || kind === 'other' ? kind : undefined
-}
 
 interface Waiting {
   readonly packet: number
@@ -78,12 +60,9 @@ export class FdConnections {
   want(id: number, packet: number): void {
     const waiting = this.#waitingOf(id, packet)
     if (waiting === undefined) return
-    const sent = waiting.fds.map((fd) => {
-      const kind = standInFor(fd)
-      return kind === undefined ? fd : STAND_INS[kind]
-    })
+    const { kinds, taken } = sortFds(waiting.fds)
     const names = new Uint8Array(new Uint32Array([id, packet]).buffer)
-    this.#uplink.send(names, sent)
+    this.#uplink.send(Buffer.concat([names, kinds]), taken)
   }
 
   /** The owner's answer to a packet; the fds stay the caller's. */

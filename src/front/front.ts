@@ -16,8 +16,10 @@ import {
   type HowToClose,
 } from '../link/frames.ts'
 import type { Answered, Certificates, GivenConnection } from '../link/records.ts'
+import type { Channels } from '../os/channels.ts'
 import type { SeqpacketConnection } from '../os/fd-passing.ts'
 import { POLLHUP, POLLRDHUP, pendingEvents, sys } from '../os/libc.ts'
+import { closeAll } from '../os/unix-socket.ts'
 import { METHODS } from '../wire/methods.ts'
 import { FdConnections } from './fd-connections.ts'
 import { type CallTable, ForwardedCalls, type OpenCall, statusOf } from './forwarded-calls.ts'
@@ -55,13 +57,7 @@ const isHungUp = (socket: Socket): boolean => {
   return !socket.destroyed && fd >= 0 && pendingEvents(fd, POLLRDHUP | POLLHUP) > 0
 }
 
-export interface FrontParts {
-  /** The stream of frames. */
-  readonly frames: Socket
-  /** Where connections come. */
-  readonly packets: SeqpacketConnection
-  /** Where fds of clients go. */
-  readonly uplink: SeqpacketConnection
+export interface FrontParts extends Channels {
   /** Memory for large messages, which the owner has mapped as well. */
   readonly memory: Buffer
   /** Called once everything is closed. */
@@ -89,18 +85,24 @@ export class Front {
   readonly #sweeper = setInterval(() => this.#sweep(), SWEEP_MS)
   /** Sockets that the last sweep found without a peer. */
   #abandoned = new Set<Socket>()
+  /** Fds that are closed by the end of this process, however long each takes. */
+  readonly #unserved: number[] = []
   #lastGiven = 0
   #isEnding = false
+  #hasEnded = false
 
-  constructor({ frames, packets, uplink, memory, onEnd }: FrontParts) {
+  constructor({ incoming, outgoing, packets, uplink, memory, onEnd }: FrontParts) {
     this.#packets = packets
     this.#onEnd = onEnd
-    this.#link = new OwnerLink(frames, {
-      memory,
-      take: (frame) => this.#take(frame),
-      isOpen: (id) => this.#connections.has(id) || this.#speakPackets.has(id),
-      onEnd: () => this.end(),
-    })
+    this.#link = new OwnerLink(
+      { incoming, outgoing },
+      {
+        memory,
+        take: (frame) => this.#take(frame),
+        isOpen: (id) => this.#connections.has(id) || this.#speakPackets.has(id),
+        onEnd: () => this.end(),
+      },
+    )
     this.#uplink = uplink
     this.#fdConnections = new FdConnections(this.#link, uplink)
     const calls = new ForwardedCalls(this.#link, this.#table())
@@ -161,8 +163,11 @@ export class Front {
 
   /** Everything is closed at once. */
   end(): void {
+    if (this.#hasEnded) return
+    this.#hasEnded = true
     this.#isEnding = true
     clearInterval(this.#sweeper)
+    void closeAll(this.#unserved)
     for (const { socket } of this.#connections.values()) socket.destroy()
     for (const id of this.#speakPackets) this.#fdConnections.close(id)
     this.#uplink.close()
@@ -184,7 +189,8 @@ export class Front {
         const text = Buffer.from(JSON.stringify(reply))
         this.#fdConnections.answer(answerTo.connection, answerTo.packet, text, packet.fds)
         for (const sent of packet.fds) sys.closeSync(sent)
-      } else if (fd === undefined) continue
+      } else if (record.speaks === 'nothing') this.#unserved.push(...packet.fds)
+      else if (fd === undefined) continue
       else if (record.speaks === 'packets') void this.#servePackets(record, fd)
       else this.#serve(record, new NetSocket({ fd, readable: true, writable: true }))
     }

@@ -1,18 +1,18 @@
 /**
- * The process of a front. Its ends of the link are fds 3 to 6 where the daemon started it; where a
+ * The process of a front. Its ends of the link are fds 3 to 7 where the daemon started it; where a
  * service manager did (bin/vfiod-front), they come on the connection that VFIOD_FRONT_CONNECTION names.
  */
 import { readdirSync, readFileSync, readlinkSync, writeFileSync, writeSync } from 'node:fs'
-import { Socket } from 'node:net'
 import { LINK_MEMORY } from '../link/slots.ts'
+import { channelsOf } from '../os/channels.ts'
 import { SeqpacketConnection } from '../os/fd-passing.ts'
 import { setRlimit, tuneCollector, tuneMalloc } from '../os/limits.ts'
 import { mapFd } from '../os/memory.ts'
 import { forbidTheRest } from '../os/seccomp.ts'
 import { Front } from './front.ts'
 
-/** Of frames, packets, uplink and memory. */
-type LinkFds = readonly [number, number, number, number]
+/** Of the channels (ChannelFds, in its order) and the memory. */
+type LinkFds = readonly [number, number, number, number, number]
 
 /** Bytes of heap and buffers: RLIMIT_DATA. */
 const DATA_MAX = 3n << 29n
@@ -34,7 +34,7 @@ const takeLink = async (connection: number): Promise<LinkFds> => {
   const packet = await owner.receive()
   if (typeof packet === 'number' || packet.bytes.length === 0) process.exit(0)
   const { fds } = packet
-  if (fds.length !== 4) throw new Error(`Cannot take the link: ${fds.length} fds came with it`)
+  if (fds.length !== 5) throw new Error(`Cannot take the link: ${fds.length} fds came with it`)
   owner.close()
   writeSync(1, `${process.pid}\n`)
   return fds as unknown as LinkFds
@@ -51,8 +51,8 @@ const openFiles = (): string[] =>
   })
 
 const { VFIOD_FRONT_UID: uid, VFIOD_FRONT_CONNECTION: connection } = process.env
-const [frames, packets, uplink, memory] =
-  connection === undefined ? ([3, 4, 5, 6] as const) : await takeLink(Number(connection))
+const [incoming, outgoing, packets, uplink, memory] =
+  connection === undefined ? ([3, 4, 5, 6, 7] as const) : await takeLink(Number(connection))
 
 const mapped = await mapFd(memory, {
   offset: 0n,
@@ -64,9 +64,7 @@ if (typeof mapped === 'number')
 const { buffer, byteOffset } = mapped.bytes
 
 new Front({
-  frames: new Socket({ fd: frames }),
-  packets: new SeqpacketConnection(packets),
-  uplink: new SeqpacketConnection(uplink),
+  ...channelsOf({ incoming, outgoing, packets, uplink }),
   memory: Buffer.from(buffer, byteOffset, LINK_MEMORY),
   onEnd: () => process.exit(0),
 })

@@ -1,8 +1,8 @@
 /** A front's end of its link to the owner. */
-import type { Socket } from 'node:net'
 import { FrameWriter } from '../link/frame-writer.ts'
 import { FROM_FRONT, FROM_OWNER, type Frame, FrameReader } from '../link/frames.ts'
 import { messageAt, SLOTS_OF, SlotWriter } from '../link/slots.ts'
+import type { Channels } from '../os/channels.ts'
 
 const EMPTY = Buffer.alloc(0)
 
@@ -17,7 +17,7 @@ export interface CallId {
 }
 
 export class OwnerLink {
-  readonly #frames: Socket
+  readonly #channels: Pick<Channels, 'incoming' | 'outgoing'>
   readonly #writer: FrameWriter
 
   readonly #isOpen: (connection: number) => boolean
@@ -25,7 +25,7 @@ export class OwnerLink {
   readonly #ownerSlots: Buffer
 
   constructor(
-    frames: Socket,
+    channels: Pick<Channels, 'incoming' | 'outgoing'>,
     parts: {
       /** Memory for large messages, LINK_MEMORY bytes. */
       readonly memory: Buffer
@@ -36,8 +36,8 @@ export class OwnerLink {
       readonly onEnd: () => void
     },
   ) {
-    this.#frames = frames
-    this.#writer = new FrameWriter(frames)
+    this.#channels = channels
+    this.#writer = new FrameWriter(channels.outgoing)
     this.#isOpen = parts.isOpen
     this.#ownerSlots = parts.memory.subarray(SLOTS_OF.owner, SLOTS_OF.front)
     this.#ownSlots = new SlotWriter(parts.memory.subarray(SLOTS_OF.front))
@@ -46,9 +46,11 @@ export class OwnerLink {
       else if (frame.kind === FROM_OWNER.ping) this.#writer.write(FROM_FRONT.pong, NO_CALL)
       else parts.take(frame)
     })
-    frames.on('data', (bytes) => reader.push(bytes))
-    frames.on('error', () => {})
-    frames.on('close', parts.onEnd)
+    channels.incoming.on('data', (bytes) => reader.push(bytes))
+    for (const pipe of [channels.incoming, channels.outgoing]) {
+      pipe.on('error', () => {})
+      pipe.on('close', parts.onEnd)
+    }
   }
 
   /** A message that the owner has put into a slot; `free` gives the slot back. */
@@ -71,6 +73,7 @@ export class OwnerLink {
   }
 
   close(): void {
-    this.#frames.destroy()
+    this.#channels.incoming.destroy()
+    this.#channels.outgoing.destroy()
   }
 }

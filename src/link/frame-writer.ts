@@ -1,4 +1,4 @@
-/** Frames into a stream socket: those of one turn of the event loop go out together. */
+/** Frames into a pipe: those of one turn of the event loop go out together. */
 import type { Socket } from 'node:net'
 import { type FrameKind, header } from './frames.ts'
 
@@ -28,7 +28,7 @@ export class FrameWriter {
 
   /**
    * Writes a frame; `sent` is called when the bytes of the payload may be used again. Answers false where
-   * the socket is closed: nothing is called then.
+   * the pipe is closed: nothing is called then.
    */
   write(kind: FrameKind, about: FrameAbout, payload: Buffer = EMPTY, sent?: () => void): boolean {
     const socket = this.#socket

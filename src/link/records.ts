@@ -7,8 +7,11 @@ export interface GivenConnection {
   readonly account: string
   /** Every call is answered with this, and then the connection is closed: a `status` payload in base64. */
   readonly refusal?: string
-  /** What is spoken on it: gRPC, gRPC behind a TLS handshake, or packets of the fd channel. */
-  readonly speaks: 'grpc' | 'tls' | 'packets'
+  /**
+   * What is spoken on it: gRPC, gRPC behind a TLS handshake, packets of the fd channel; nothing where the
+   * fds are only to be kept until the process ends.
+   */
+  readonly speaks: 'grpc' | 'tls' | 'packets' | 'nothing'
 }
 
 /** The answer to a packet of the fd channel, with the fds that go with it. */

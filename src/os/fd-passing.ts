@@ -30,6 +30,8 @@ type Receiver = (packet: Packet | number | Promise<number>) => void
 
 export class SeqpacketConnection {
   readonly fd: number
+  /** Closes the fds of a packet that lost a part. */
+  closeFds: (fds: readonly number[]) => void | Promise<void> = closeAll
   readonly #receivers: Receiver[] = []
   #isClosed = false
 
@@ -52,12 +54,17 @@ export class SeqpacketConnection {
     while (received !== -ERRNO.EAGAIN) {
       const receiver = this.#receivers.shift()
       if (typeof received === 'number') receiver?.(received)
-      else if (received.isTruncated) receiver?.(closeAll(received.fds).then(() => -ERRNO.EMSGSIZE))
+      else if (received.isTruncated) receiver?.(this.#closed(received.fds))
       else receiver?.({ bytes: received.bytes, fds: received.fds })
       received = this.#receivers.length > 0 ? receiveMessage(this.fd) : -ERRNO.EAGAIN
     }
     if (this.#receivers.length === 0) unwatch(this.fd)
     else this.#watch()
+  }
+
+  async #closed(fds: readonly number[]): Promise<number> {
+    await this.closeFds(fds)
+    return -ERRNO.EMSGSIZE
   }
 
   #watch(): void {
@@ -79,11 +86,15 @@ export class SeqpacketConnection {
   }
 
   close(): void {
-    if (this.#isClosed) return
+    if (!this.#isClosed) sys.closeSync(this.detach())
+  }
+
+  /** Closes this object and not its fd, which is the caller's from here on. */
+  detach(): number {
+    if (!this.#isClosed) unwatch(this.fd)
     this.#isClosed = true
-    unwatch(this.fd)
-    sys.closeSync(this.fd)
     for (const receiver of this.#receivers.splice(0)) receiver(-ERRNO.EBADF)
+    return this.fd
   }
 }
 

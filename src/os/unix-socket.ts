@@ -9,6 +9,7 @@ import { ERRNO } from '../base/errno.ts'
 import { LIMITS } from '../base/limits.ts'
 import { addressOf, bind, call } from './async-call.ts'
 import { sys } from './libc.ts'
+import { readProc } from './process.ts'
 
 const socket = bind('socket', 'int', ['int', 'int', 'int'])
 const bindTo = bind('bind', 'int', ['int', 'void *', 'unsigned int'])
@@ -45,7 +46,7 @@ const addressBytes = (path: string): Uint8Array | number => {
   return Buffer.concat([new Uint8Array(new Uint16Array([AF_UNIX]).buffer), name])
 }
 
-type SocketType = typeof SOCK_DGRAM | typeof SOCK_SEQPACKET
+type SocketType = typeof SOCK_STREAM | typeof SOCK_DGRAM | typeof SOCK_SEQPACKET
 
 const openSocket = (
   type: SocketType,
@@ -180,6 +181,20 @@ const receivedFds = (controlLength: number): number[] => {
     at += Math.ceil(length / 8) * 8
   }
   return fds
+}
+
+const SHUT_RDWR = 2
+
+/** shutdown(2) of both directions: a Unix peer sends nothing more, fds included. */
+export const shutdownSocket = (fd: number): number => call(shutdown, fd, SHUT_RDWR)
+
+/**
+ * Fds that were sent to a Unix socket and not taken (scm_fds of its fdinfo, Linux 5.5); 0 for any other
+ * socket, -errno where that cannot be read.
+ */
+export const untakenFds = (fd: number): number => {
+  const info = readProc(`/proc/self/fdinfo/${fd}`)
+  return typeof info === 'number' ? info : Number(/^scm_fds:\s*(\d+)$/m.exec(info)?.[1] ?? 0)
 }
 
 /** Closes received fds; done when all are closed. */

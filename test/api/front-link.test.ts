@@ -5,14 +5,13 @@ import { Socket } from 'node:net'
 import { setImmediate } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import type { GrantOf } from '../../src/api/identity/connection-peer.ts'
-import type { StartFront } from '../../src/api/transport/fronts.ts'
+import type { StartFront } from '../../src/api/transport/running-front.ts'
 import { LIMITS } from '../../src/base/limits.ts'
 import { startInside } from '../../src/front/inside.ts'
 import { FROM_FRONT, FROM_OWNER, type Frame, FrameReader, header } from '../../src/link/frames.ts'
 import { LINK_MEMORY } from '../../src/link/slots.ts'
-import { SeqpacketConnection } from '../../src/os/fd-passing.ts'
+import { type ChannelFds, type Channels, channelsOf, openChannels } from '../../src/os/channels.ts'
 import { sys } from '../../src/os/libc.ts'
-import { SOCK_SEQPACKET, SOCK_STREAM, socketPair } from '../../src/os/unix-socket.ts'
 import { METHODS } from '../../src/wire/methods.ts'
 import { openFds } from '../os/fds.ts'
 import { canBeOthers, noOtherUsers } from '../other-users.ts'
@@ -22,38 +21,29 @@ import { EVERYTHING, startServer, type TestServer, until } from './server.ts'
 const OWN = process.getuid?.() ?? 0
 const VICTIM = 20_003
 
-const pair = (type: typeof SOCK_STREAM | typeof SOCK_SEQPACKET): readonly [number, number] => {
-  const made = socketPair(type)
-  if (typeof made === 'number') throw new Error('no sockets')
-  return made
-}
-
 /** A front that does what the test says. */
 class HostileFront {
-  readonly frames: Socket
-  readonly packets: SeqpacketConnection
-  readonly uplink: SeqpacketConnection
+  readonly channels: Channels
   readonly heard: Frame[] = []
   isKilled = false
 
-  constructor(ends: { frames: number; packets: number; uplink: number }) {
-    this.frames = new Socket({ fd: ends.frames })
-    this.frames.on('error', () => undefined)
-    this.packets = new SeqpacketConnection(ends.packets)
-    this.uplink = new SeqpacketConnection(ends.uplink)
+  constructor(fds: ChannelFds) {
+    this.channels = channelsOf(fds)
+    const { incoming, outgoing } = this.channels
+    for (const pipe of [incoming, outgoing]) pipe.on('error', () => undefined)
     const reader = new FrameReader(FROM_OWNER, (frame) => void this.heard.push(frame))
-    this.frames.on('data', (bytes) => reader.push(bytes))
+    incoming.on('data', (bytes) => reader.push(bytes))
   }
 
   say(kind: number, connection: number, call: number, payload: Buffer = Buffer.alloc(0)): void {
-    this.frames.write(
+    this.channels.outgoing.write(
       Buffer.concat([header(kind as never, { connection, call }, payload.length), payload]),
     )
   }
 
   /** The number of the connection that it was given; its socket is kept. */
   async given(): Promise<{ readonly connection: number; readonly fd: number }> {
-    const packet = await this.packets.receive()
+    const packet = await this.channels.packets.receive()
     if (typeof packet === 'number') throw new Error(`no connection: ${packet}`)
     const { connection } = JSON.parse(Buffer.from(packet.bytes).toString())
     return { connection, fd: packet.fds[0] as number }
@@ -61,9 +51,10 @@ class HostileFront {
 
   end(): void {
     this.isKilled = true
-    this.frames.destroy()
-    this.packets.close()
-    this.uplink.close()
+    this.channels.incoming.destroy()
+    this.channels.outgoing.destroy()
+    this.channels.packets.close()
+    this.channels.uplink.close()
   }
 }
 
@@ -92,16 +83,10 @@ const start = async (grantOf: GrantOf = () => EVERYTHING): Promise<void> => {
   const startFront: StartFront = (onExit) => {
     if (hasStarted) return startInside(onExit)
     hasStarted = true
-    const [frames, packets, uplink] = [
-      pair(SOCK_STREAM),
-      pair(SOCK_SEQPACKET),
-      pair(SOCK_SEQPACKET),
-    ]
-    front = new HostileFront({ frames: frames[1], packets: packets[1], uplink: uplink[1] })
+    const { owner, other } = openChannels()
+    front = new HostileFront(other)
     return {
-      frames: new Socket({ fd: frames[0] }),
-      packets: new SeqpacketConnection(packets[0]),
-      uplink: new SeqpacketConnection(uplink[0]),
+      ...channelsOf(owner),
       memory: Buffer.alloc(LINK_MEMORY),
       kill: () => front.end(),
     }
@@ -152,7 +137,7 @@ const LIES: readonly Lie[] = [
   [
     'a frame without end',
     'has a payload of',
-    () => front.frames.write(Buffer.from('ffffffff0a0100000001000000', 'hex')),
+    () => front.channels.outgoing.write(Buffer.from('ffffffff0a0100000001000000', 'hex')),
   ],
   [
     'a method that there is not',
@@ -262,7 +247,7 @@ describe('a front that was taken over is ended when it says', () => {
     const before = openFds()
     const fd = sys.openSync('/dev/null', 0)
 
-    front.uplink.send(Buffer.from('00000000'), [fd, fd, fd])
+    front.channels.uplink.send(Buffer.from('00000000'), [fd, fd, fd])
 
     await isEnded('fds that were not asked for')
     sys.closeSync(fd)

@@ -8,6 +8,7 @@ import { connect, type VfiodClient } from '../../src/client/client.ts'
 import { registerMemory } from '../../src/client/verbs.ts'
 import { frontUnits } from '../../src/daemon/front-unit.ts'
 import { FROM_OWNER, header } from '../../src/link/frames.ts'
+import { closeChannels } from '../../src/os/channels.ts'
 import { sys } from '../../src/os/libc.ts'
 import { memfdCreate } from '../../src/os/memory.ts'
 import { DaemonProcess, until } from './daemon-process.ts'
@@ -136,11 +137,11 @@ describe('a front of a unit', () => {
   test('is ended with its connection, also where it hangs', async () => {
     manager = new FrontSocket(path)
     const exited: string[] = []
-    const { frames, kill } = frontUnits(path)((how) => exited.push(how))
+    const { kill, ...channels } = frontUnits(path)((how) => exited.push(how))
     const pid = await front()
     // It is asked and answers: it has its link.
-    frames.write(header(FROM_OWNER.ping, { connection: 0, call: 0 }, 0))
-    await once(frames, 'data')
+    channels.outgoing.write(header(FROM_OWNER.ping, { connection: 0, call: 0 }, 0))
+    await once(channels.incoming, 'data')
     process.kill(pid, 'SIGSTOP')
 
     kill()
@@ -148,18 +149,16 @@ describe('a front of a unit', () => {
     await manager.units[0]?.ended
     expect(existsSync(`/proc/${pid}`)).toBe(false)
     await until(() => exited.length === 1)
-    frames.destroy()
+    closeChannels(channels)
   })
 
   test('that is to be killed before it has its link ends when it comes to it', async () => {
     manager = new FrontSocket(path)
     const exited: string[] = []
-    const { frames, packets, uplink, kill } = frontUnits(path)((how) => exited.push(how))
+    const { kill, ...channels } = frontUnits(path)((how) => exited.push(how))
 
     kill()
-    frames.destroy()
-    packets.close()
-    uplink.close()
+    closeChannels(channels)
 
     await until(() => exited.length === 1)
     await manager.units[0]?.ended
@@ -168,9 +167,9 @@ describe('a front of a unit', () => {
   test('that its manager does not start has ended when the manager closes the connection', async () => {
     manager = new FrontSocket(path, { startsPrograms: false })
     const exited: string[] = []
-    const { frames, kill } = frontUnits(path)((how) => exited.push(how))
-    const hasEnded = new Promise((resolve) => frames.once('close', resolve))
-    frames.resume()
+    const { kill, ...channels } = frontUnits(path)((how) => exited.push(how))
+    const hasEnded = new Promise((resolve) => channels.incoming.once('close', resolve))
+    channels.incoming.resume()
     await until(() => manager?.accepted.length === 1)
 
     await manager.close()
@@ -178,5 +177,6 @@ describe('a front of a unit', () => {
     await hasEnded
     await until(() => exited.length === 1)
     kill()
+    closeChannels(channels)
   })
 })

@@ -1,9 +1,15 @@
 // The processes that speak with clients: what they may do, and what their end costs.
 
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
+import { type AddressInfo, createServer, type Socket } from 'node:net'
+import { dirname, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { VfiodClient } from '../../src/client/client.ts'
 import { type Daemon, startDaemon, until } from './world.ts'
+
+const LINGERING = new URL('./lingering.mjs', import.meta.url).pathname
 
 let daemon: Daemon
 let client: VfiodClient
@@ -68,6 +74,42 @@ describe('a front', () => {
       const again = daemon.client()
       expect((await again.addressSpace.listSpaces()).spaces).toMatchObject([{ spaceId: 'kept' }])
       await again.addressSpace.destroySpace({ spaceId: 'kept' })
+    },
+  )
+})
+
+/** Runs test/system/lingering.mjs to its end. */
+const leaveLingering = async (socket: string, ...numbers: readonly number[]): Promise<void> => {
+  const { port } = unread.address() as AddressInfo
+  const words = [LINGERING, socket, port, ...numbers].map(String)
+  const child = spawn(process.execPath, words, { stdio: ['ignore', 'ignore', 'inherit'] })
+  const [, signal] = await once(child, 'exit')
+  expect(signal).toBe('SIGKILL')
+}
+
+/** Takes connections and reads nothing of them. */
+const unread = createServer({ pauseOnConnect: true }, (peer) => peers.add(peer))
+const peers = new Set<Socket>()
+beforeAll(() => once(unread.listen(0, '127.0.0.1'), 'listening'))
+afterAll(() => {
+  unread.close()
+  for (const peer of peers) peer.destroy()
+})
+
+describe('sockets whose last close sleeps for minutes, from a client that is gone', () => {
+  test.each(['vfiod.sock', 'fds.sock'])(
+    'hold up nobody else, when they wait in a connection to %s that nobody has taken',
+    async (name) => {
+      const socket = join(dirname(daemon.socket), name)
+      process.kill(daemon.process.pid as number, 'SIGSTOP')
+      await leaveLingering(socket, 4, 3)
+      process.kill(daemon.process.pid as number, 'SIGCONT')
+
+      await expect(client.ownership.whoAmI()).resolves.toMatchObject({ pid: process.pid })
+      await expect(
+        client.memory.allocateMemory({ memoryId: `m-${name}`, length: '4096' }),
+      ).resolves.toBeDefined()
+      await client.memory.releaseMemory({ memoryId: `m-${name}` })
     },
   )
 })

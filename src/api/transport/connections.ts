@@ -17,8 +17,10 @@ import type { ConnectionPeer, Payer } from '../identity/connection-peer.ts'
 import type { Log } from '../identity/log.ts'
 import type { Peers } from '../identity/peers.ts'
 import { type Admission, REFUSED_MS } from './admission.ts'
-import { Fronts, type GivenTo, REMOTE, type StartFront } from './fronts.ts'
+import { Disposal } from './disposal.ts'
+import { Fronts, type GivenTo, REMOTE } from './fronts.ts'
 import { statusPayload } from './link-call.ts'
+import type { StartFront } from './running-front.ts'
 import type { Binder } from './socket-file.ts'
 
 /** How the socket of the server is bound: net's own, so that Node reads it. */
@@ -70,6 +72,7 @@ interface Connection {
 export class Connections {
   readonly listening: NetServer
   readonly fronts: Fronts
+  readonly disposal: Disposal
   readonly #peers: Peers
   readonly #log: Log
   readonly #admission: Admission
@@ -89,7 +92,8 @@ export class Connections {
     this.#admission = admission
     this.#peers = peers
     this.#log = log
-    this.fronts = new Fronts({ start, rules: { ...rules, log }, log })
+    this.disposal = new Disposal(start, log)
+    this.fronts = new Fronts({ start, disposal: this.disposal, rules: { ...rules, log }, log })
     this.listening = accepting((fd) =>
       this.#serve(fd, this.#peers.payerOf(fd), () => this.#peers.at(fd)),
     )
@@ -119,6 +123,7 @@ export class Connections {
   async close(): Promise<void> {
     this.stopAccepting()
     await this.fronts.close()
+    this.disposal.close()
   }
 
   /**
@@ -128,7 +133,7 @@ export class Connections {
   #serve(fd: number, payer: Payer, peerAt: () => ConnectionPeer | undefined): void {
     if (isHungUp(fd)) {
       this.#log.info({ identity: payer.identity }, 'connection closed: its client has hung up')
-      sys.closeSync(fd)
+      this.disposal.socket(fd)
       return
     }
     const admitted = this.#admission.admit(payer)
@@ -136,7 +141,7 @@ export class Connections {
     const peer = admitted !== undefined && !admitted.refusal ? peerAt() : undefined
     if (admitted === undefined || (peer === undefined && admitted.refusal === undefined)) {
       admitted?.leave()
-      sys.closeSync(fd)
+      this.disposal.socket(fd)
       return
     }
     const { refusal, leave } = admitted

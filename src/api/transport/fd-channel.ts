@@ -16,7 +16,7 @@ import { ownerText } from '../../domain/state/owner.ts'
 import { LinkError } from '../../link/frames.ts'
 import { TICKET_LENGTH_MAX } from '../../link/ticket-payload.ts'
 import { connectSeqpacket, SeqpacketListener } from '../../os/fd-passing.ts'
-import { POLLHUP, pendingEvents, sys } from '../../os/libc.ts'
+import { POLLHUP, pendingEvents } from '../../os/libc.ts'
 import { closeAll, listenUnix, SOCK_SEQPACKET } from '../../os/unix-socket.ts'
 import { STATUS, toVfiodError } from '../../wire/status.ts'
 import { MESSAGE_MAX, sendable } from '../../wire/status-details.ts'
@@ -25,6 +25,7 @@ import type { Pipeline } from '../call/pipeline.ts'
 import type { Log } from '../identity/log.ts'
 import type { LocalPeer, Peers } from '../identity/peers.ts'
 import { type Admission, REFUSED_MS } from './admission.ts'
+import type { Disposal } from './disposal.ts'
 import type { PacketHead } from './front-fds.ts'
 import type { Fronts, GivenTo } from './fronts.ts'
 import type { Binder } from './socket-file.ts'
@@ -62,6 +63,7 @@ type FdPeer = LocalPeer | VfiodError
 export interface FdChannelParts {
   readonly peers: Peers
   readonly fronts: Fronts
+  readonly disposal: Disposal
   readonly admission: Admission
   readonly pipeline: Pipeline
   /** What a ticket of the client is for. */
@@ -88,13 +90,13 @@ export class FdChannel {
   }
 
   #accept(fd: number): void {
-    const { peers, admission, log, fronts } = this.#parts
+    const { peers, admission, log, fronts, disposal } = this.#parts
     const payer = peers.payerOf(fd)
     const admitted = admission.admit(payer)
     const peer = admitted && (admitted.refusal ?? this.#peerAt(fd))
     if (admitted === undefined || peer === undefined) {
       admitted?.leave()
-      sys.closeSync(fd)
+      disposal.socket(fd)
       return
     }
     if (peer instanceof VfiodError)

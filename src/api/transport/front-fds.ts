@@ -9,8 +9,10 @@ import type { FrameWriter } from '../../link/frame-writer.ts'
 import { FROM_OWNER, LinkError } from '../../link/frames.ts'
 import type { Answered } from '../../link/records.ts'
 import { decodeTicket, LOST_A_PART } from '../../link/ticket-payload.ts'
+import type { Channels } from '../../os/channels.ts'
+import { wholePacket } from '../../os/client-fds.ts'
 import type { SeqpacketConnection } from '../../os/fd-passing.ts'
-import { sys } from '../../os/libc.ts'
+import type { Disposal } from './disposal.ts'
 
 /** A packet of the fd channel, as far as the owner knows it before it asks for its fds. */
 export interface PacketHead {
@@ -30,7 +32,7 @@ interface OpenPacket {
   take: ((fds: readonly number[] | undefined) => void) | undefined
 }
 
-/** What names a packet beside its fds: its connection and its number, u32 each. */
+/** What names a packet beside its fds: its connection and its number, u32 each; a byte for each fd follows. */
 const NAME_BYTES = 8
 
 const closed = (): VfiodError =>
@@ -40,22 +42,24 @@ export class FrontFds {
   readonly #frames: FrameWriter
   readonly #packets: SeqpacketConnection
   readonly #uplink: SeqpacketConnection
+  readonly #disposal: Disposal
   readonly #onLie: (why: string) => void
   /** By connection. */
   readonly #open = new Map<number, OpenPacket>()
 
   constructor(parts: {
     readonly frames: FrameWriter
-    /** Where answers go that have fds. */
-    readonly packets: SeqpacketConnection
-    /** Where fds come. */
-    readonly uplink: SeqpacketConnection
+    /** Answers that have fds go by one of its sockets, and fds come by the other. */
+    readonly channels: Pick<Channels, 'packets' | 'uplink'>
+    readonly disposal: Disposal
     /** Called where the front does not keep to the protocol. */
     readonly onLie: (why: string) => void
   }) {
     this.#frames = parts.frames
-    this.#packets = parts.packets
-    this.#uplink = parts.uplink
+    this.#packets = parts.channels.packets
+    this.#uplink = parts.channels.uplink
+    this.#disposal = parts.disposal
+    this.#uplink.closeFds = (fds) => this.#disposal.fds(fds)
     this.#onLie = parts.onLie
     void this.#receive()
   }
@@ -98,7 +102,7 @@ export class FrontFds {
   }
 
   close(): void {
-    this.#uplink.close()
+    for (const socket of [this.#packets, this.#uplink]) this.#disposal.socket(socket.detach())
     for (const connection of [...this.#open.keys()]) this.forget(connection)
   }
 
@@ -117,18 +121,18 @@ export class FrontFds {
       if (typeof packet === 'number' || packet.bytes.length === 0) return
       const { bytes, fds } = packet
       const take = this.#takerOf(bytes)
-      if (take === undefined) {
-        this.#onLie('it broke the protocol: it sent fds that were not asked for')
-        // One by one: each may be of a file system that takes its time.
-        for (const fd of fds) await sys.close(fd)
+      const all = take && wholePacket(bytes.subarray(NAME_BYTES), fds)
+      if (take !== undefined && all !== undefined) take(all)
+      else {
+        this.#disposal.fds(fds)
+        this.#onLie('it broke the protocol: it sent fds that were not asked for, or are not wanted')
         return
       }
-      take(fds)
     }
   }
 
   #takerOf(bytes: Uint8Array): OpenPacket['take'] {
-    if (bytes.length !== NAME_BYTES) return undefined
+    if (bytes.length < NAME_BYTES) return undefined
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
     const open = this.#open.get(view.getUint32(0, true))
     return open?.packet === view.getUint32(4, true) ? open.take : undefined

@@ -3,7 +3,6 @@
  * that it was given, and what it says is bounded and checked here, in bytes, calls and rate, before
  * anything is decoded. A front that breaks the rules is ended, and its connections with it.
  */
-import type { Socket } from 'node:net'
 import { Buckets } from '../../base/bucket.ts'
 import type { VfiodError } from '../../base/error.ts'
 import { LIMITS } from '../../base/limits.ts'
@@ -20,8 +19,8 @@ import {
 } from '../../link/frames.ts'
 import type { GivenConnection, RefusedCall } from '../../link/records.ts'
 import { messageAt, SLOTS_OF, SlotWriter } from '../../link/slots.ts'
+import type { Channels } from '../../os/channels.ts'
 import { Deadline } from '../../os/deadline.ts'
-import type { SeqpacketConnection } from '../../os/fd-passing.ts'
 import { METHODS } from '../../wire/methods.ts'
 import { toVfiodError } from '../../wire/status.ts'
 import { sendable, TEXT_MAX } from '../../wire/status-details.ts'
@@ -29,6 +28,7 @@ import type { Served } from '../call/call.ts'
 import type { Pipeline } from '../call/pipeline.ts'
 import type { ConnectionPeer } from '../identity/connection-peer.ts'
 import type { Log } from '../identity/log.ts'
+import type { Disposal } from './disposal.ts'
 import { FrontFds, type PacketHead } from './front-fds.ts'
 import { type CallLink, LinkCall, statusPayload } from './link-call.ts'
 
@@ -88,14 +88,16 @@ interface OpenCall {
 
 interface Connection {
   readonly owned: Owned
+  /** Held so that its last close is here, where it is looked at first. */
+  readonly fd: number
   readonly calls: Map<number, OpenCall>
   /** It is being closed because its calls came too fast: none is served any more. */
   isTooFast: boolean
 }
 
 export class FrontLink {
-  readonly #frames: Socket
-  readonly #packets: SeqpacketConnection
+  readonly #channels: Channels
+  readonly #disposal: Disposal
   readonly #rules: LinkRules
   readonly #onEnd: (why: string) => void
   readonly #writer: FrameWriter
@@ -117,32 +119,33 @@ export class FrontLink {
 
   /** `onEnd` is called once, when the front has ended, or must be ended because of what it did. */
   constructor(parts: {
-    readonly frames: Socket
-    readonly packets: SeqpacketConnection
-    /** Where fds of clients come, each packet after it was asked for. */
-    readonly uplink: SeqpacketConnection
+    readonly channels: Channels
+    readonly disposal: Disposal
     /** Memory for large messages, LINK_MEMORY bytes. */
     readonly memory: Buffer
     readonly rules: LinkRules
     readonly onEnd: (why: string) => void
   }) {
-    this.#frames = parts.frames
-    this.#packets = parts.packets
+    this.#channels = parts.channels
+    this.#disposal = parts.disposal
+    const { incoming, outgoing } = parts.channels
     this.#ownSlots = new SlotWriter(parts.memory.subarray(SLOTS_OF.owner, SLOTS_OF.front))
     this.#frontSlots = parts.memory.subarray(SLOTS_OF.front)
     this.#rules = parts.rules
     this.#onEnd = parts.onEnd
     this.#reader = new FrameReader(FROM_FRONT, (frame) => this.#take(frame))
-    this.#frames.on('data', (bytes) => this.#push(bytes))
-    this.#frames.on('drain', () => this.#drained())
-    this.#frames.on('error', () => {})
-    this.#frames.on('close', () => this.end('its link is closed'))
+    incoming.on('data', (bytes) => this.#push(bytes))
+    outgoing.on('drain', () => this.#drained())
+    for (const pipe of [incoming, outgoing]) {
+      pipe.on('error', () => {})
+      pipe.on('close', () => this.end('its link is closed'))
+    }
     this.#pinger.unref()
-    this.#writer = new FrameWriter(parts.frames)
+    this.#writer = new FrameWriter(outgoing)
     this.#fds = new FrontFds({
       frames: this.#writer,
-      packets: parts.packets,
-      uplink: parts.uplink,
+      channels: parts.channels,
+      disposal: parts.disposal,
       onLie: (why) => this.end(why),
     })
   }
@@ -152,10 +155,10 @@ export class FrontLink {
     return this.#connections.size
   }
 
-  /** Give it a connection with this socket, which stays the caller's to close. */
+  /** Give it a connection with this socket, which is closed here when the front has closed it. */
   give(given: GivenConnection, owned: Owned, fd: number): void {
-    this.#connections.set(given.connection, { owned, calls: new Map(), isTooFast: false })
-    const answer = this.#packets.send(Buffer.from(JSON.stringify(given)), [fd])
+    this.#connections.set(given.connection, { owned, fd, calls: new Map(), isTooFast: false })
+    const answer = this.#channels.packets.send(Buffer.from(JSON.stringify(given)), [fd])
     if (answer < 0) this.end('it does not take connections')
   }
 
@@ -179,8 +182,8 @@ export class FrontLink {
     clearTimeout(this.#stuck)
     clearInterval(this.#pinger)
     this.#pong?.cancel()
-    this.#frames.destroy()
-    this.#packets.close()
+    this.#channels.incoming.destroy()
+    this.#channels.outgoing.destroy()
     this.#fds.close()
     for (const id of [...this.#connections.keys()]) this.#close(id)
     this.#onEnd(why)
@@ -196,7 +199,7 @@ export class FrontLink {
       return
     }
     if (this.#writer.backlog < BACKLOG || this.#stuck !== undefined) return
-    this.#frames.pause()
+    this.#channels.incoming.pause()
     this.#stuck = setTimeout(() => this.end('it does not take answers'), STUCK_MS)
   }
 
@@ -211,7 +214,7 @@ export class FrontLink {
   #drained(): void {
     clearTimeout(this.#stuck)
     this.#stuck = undefined
-    this.#frames.resume()
+    this.#channels.incoming.resume()
   }
 
   #take(frame: Frame): void {
@@ -343,10 +346,12 @@ export class FrontLink {
 
   #close(id: number): void {
     const connection = this.#connections.get(id)
+    if (connection === undefined) return
     this.#connections.delete(id)
     this.#fds.forget(id)
-    for (const { call } of [...(connection?.calls.values() ?? [])]) call.cancel()
-    connection?.owned.closed()
+    for (const { call } of [...connection.calls.values()]) call.cancel()
+    connection.owned.closed()
+    this.#disposal.socket(connection.fd)
   }
 
   #write(kind: FrameKind, about: FrameAbout, payload: Buffer): void {

@@ -4,32 +4,14 @@
  * ends costs its connections and nothing else; the next one of its account is started with the next
  * connection, later each time it ends soon.
  */
-import type { Socket } from 'node:net'
 import type { VfiodError } from '../../base/error.ts'
 import { FROM_OWNER, HOW_TO_CLOSE } from '../../link/frames.ts'
 import type { GivenConnection } from '../../link/records.ts'
-import type { SeqpacketConnection } from '../../os/fd-passing.ts'
-import { sys } from '../../os/libc.ts'
 import type { Payer } from '../identity/connection-peer.ts'
 import type { Log } from '../identity/log.ts'
+import type { Disposal } from './disposal.ts'
 import { FrontLink, type LinkRules, type Owned } from './front-link.ts'
-
-/** A front that was started. */
-export interface RunningFront {
-  /** The stream of frames. */
-  readonly frames: Socket
-  /** Where it takes connections. */
-  readonly packets: SeqpacketConnection
-  /** Where it gives fds of clients. */
-  readonly uplink: SeqpacketConnection
-  /** Memory for large messages, which both have mapped. */
-  readonly memory: Buffer
-  /** End it at once; it may have ended. */
-  kill(): void
-}
-
-/** Starts a front; calls back once when it has ended. Throws where none can be started. */
-export type StartFront = (onExit: (how: string) => void) => RunningFront
+import type { RunningFront, StartFront } from './running-front.ts'
 
 /** Fronts that run at once: each is a process with its memory. Accounts beyond them share one more. */
 export const FRONTS_MAX = 32
@@ -74,6 +56,7 @@ interface Failures {
 
 export class Fronts {
   readonly #start: StartFront
+  readonly #disposal: Disposal
   readonly #rules: LinkRules
   readonly #log: Log
   readonly #fronts = new Map<string, Front>()
@@ -87,14 +70,20 @@ export class Fronts {
   #lastId = 0
   #isClosed = false
 
-  constructor(parts: { readonly start: StartFront; readonly rules: LinkRules; readonly log: Log }) {
+  constructor(parts: {
+    readonly start: StartFront
+    readonly disposal: Disposal
+    readonly rules: LinkRules
+    readonly log: Log
+  }) {
+    this.#disposal = parts.disposal
     this.#start = parts.start
     this.#rules = parts.rules
     this.#log = parts.log
   }
 
   /**
-   * Give a connection to the front of this key. Its socket is closed here, now or later; `owned.closed` is
+   * Give a connection to the front of this key. Its socket is this object's to close; `owned.closed` is
    * called when the connection has ended, which may be at once.
    */
   give(key: string, given: GivenConnection, owned: Owned, fd: number): GivenTo {
@@ -111,7 +100,7 @@ export class Fronts {
       giveUp = () => {
         clearTimeout(timer)
         if (!this.#waiting.delete(giveUp)) return
-        sys.closeSync(fd)
+        this.#disposal.socket(fd)
         owned.closed()
       }
       this.#waiting.add(giveUp)
@@ -181,13 +170,14 @@ export class Fronts {
 
   #giveNow(key: string, given: GivenConnection, owned: Owned, fd: number): FrontLink | undefined {
     const front = this.#isClosed ? undefined : this.#of(key)
-    if (front === undefined) owned.closed()
-    else {
-      clearTimeout(front.idle)
-      front.link.give(given, { ...owned, closed: () => this.#closed(front, owned) }, fd)
+    if (front === undefined) {
+      owned.closed()
+      this.#disposal.socket(fd)
+      return undefined
     }
-    sys.closeSync(fd)
-    return front?.link
+    clearTimeout(front.idle)
+    front.link.give(given, { ...owned, closed: () => this.#closed(front, owned) }, fd)
+    return front.link
   }
 
   #closed(front: Front, owned: Owned): void {
@@ -239,11 +229,10 @@ export class Fronts {
       return undefined
     }
     this.#lingering.set(key, lingering + 1)
-    const { frames, packets, uplink, memory, kill } = running
+    const { memory, kill, ...channels } = running
     const link = new FrontLink({
-      frames,
-      packets,
-      uplink,
+      channels,
+      disposal: this.#disposal,
       memory,
       rules: this.#rules,
       onEnd: (why) => {
