@@ -1,7 +1,7 @@
 /**
  * What connects two processes of which one trusts the other with nothing. Bytes go by a pipe each way: it
- * carries no fds, while a socket would let go of those that nobody took, in the reader's thread, and that
- * may sleep. Fds go by packets, on a socket for each direction.
+ * carries no fds, while a socket drops those that were sent and not taken, in the thread that reads or closes
+ * it, and that may sleep. Fds go by packets, on a socket for each direction.
  */
 import { Socket } from 'node:net'
 import { errnoName } from '../base/errno.ts'

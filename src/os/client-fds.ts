@@ -12,7 +12,7 @@ import { sys } from './libc.ts'
 /** By the byte that stands for the kind. */
 const KINDS = ['taken', 'file', 'other'] as const
 
-export type FdKind = (typeof KINDS)[number]
+export type SentKind = (typeof KINDS)[number]
 
 const STAND_INS = {
   file: openSync(fileURLToPath(import.meta.url), 'r'),
@@ -20,7 +20,7 @@ const STAND_INS = {
 } as const
 
 /** Asks nothing of the file system behind it. */
-export const fdKind = (fd: number): FdKind => {
+export const sentKind = (fd: number): SentKind => {
   if (isEventfd(fd)) return 'taken'
   const identity = fileIdentity(fd)
   if (typeof identity === 'number') return 'other'
@@ -32,7 +32,7 @@ export const fdKind = (fd: number): FdKind => {
 export const sortFds = (
   fds: readonly number[],
 ): { readonly kinds: Uint8Array; readonly taken: readonly number[] } => {
-  const kinds = fds.map((fd) => fdKind(fd))
+  const kinds = fds.map((fd) => sentKind(fd))
   return {
     kinds: Uint8Array.from(kinds, (kind) => KINDS.indexOf(kind)),
     taken: fds.filter((_, index) => kinds[index] === 'taken'),
@@ -50,7 +50,7 @@ export const wholePacket = (
   const known = [...kinds].map((kind) => KINDS[kind])
   const isAsSaid = known.filter((kind) => kind === 'taken').length === taken.length
   if (!isAsSaid || known.includes(undefined)) return undefined
-  if (!taken.every((fd) => fdKind(fd) === 'taken')) return undefined
+  if (!taken.every((fd) => sentKind(fd) === 'taken')) return undefined
   const rest = [...taken]
   return known.map((kind) =>
     kind === 'file' || kind === 'other' ? sys.dup(STAND_INS[kind]) : (rest.shift() as number),

@@ -8,55 +8,19 @@ import type { GrantOf } from '../../src/api/identity/connection-peer.ts'
 import type { StartFront } from '../../src/api/transport/running-front.ts'
 import { LIMITS } from '../../src/base/limits.ts'
 import { startInside } from '../../src/front/inside.ts'
-import { FROM_FRONT, FROM_OWNER, type Frame, FrameReader, header } from '../../src/link/frames.ts'
+import { FROM_FRONT, FROM_OWNER } from '../../src/link/frames.ts'
 import { LINK_MEMORY } from '../../src/link/slots.ts'
-import { type ChannelFds, type Channels, channelsOf, openChannels } from '../../src/os/channels.ts'
+import { channelsOf, openChannels } from '../../src/os/channels.ts'
 import { sys } from '../../src/os/libc.ts'
 import { METHODS } from '../../src/wire/methods.ts'
 import { openFds } from '../os/fds.ts'
 import { canBeOthers, noOtherUsers } from '../other-users.ts'
 import { ClientProcess } from './client-process.ts'
+import { HostileFront } from './hostile-front.ts'
 import { EVERYTHING, startServer, type TestServer, until } from './server.ts'
 
 const OWN = process.getuid?.() ?? 0
 const VICTIM = 20_003
-
-/** A front that does what the test says. */
-class HostileFront {
-  readonly channels: Channels
-  readonly heard: Frame[] = []
-  isKilled = false
-
-  constructor(fds: ChannelFds) {
-    this.channels = channelsOf(fds)
-    const { incoming, outgoing } = this.channels
-    for (const pipe of [incoming, outgoing]) pipe.on('error', () => undefined)
-    const reader = new FrameReader(FROM_OWNER, (frame) => void this.heard.push(frame))
-    incoming.on('data', (bytes) => reader.push(bytes))
-  }
-
-  say(kind: number, connection: number, call: number, payload: Buffer = Buffer.alloc(0)): void {
-    this.channels.outgoing.write(
-      Buffer.concat([header(kind as never, { connection, call }, payload.length), payload]),
-    )
-  }
-
-  /** The number of the connection that it was given; its socket is kept. */
-  async given(): Promise<{ readonly connection: number; readonly fd: number }> {
-    const packet = await this.channels.packets.receive()
-    if (typeof packet === 'number') throw new Error(`no connection: ${packet}`)
-    const { connection } = JSON.parse(Buffer.from(packet.bytes).toString())
-    return { connection, fd: packet.fds[0] as number }
-  }
-
-  end(): void {
-    this.isKilled = true
-    this.channels.incoming.destroy()
-    this.channels.outgoing.destroy()
-    this.channels.packets.close()
-    this.channels.uplink.close()
-  }
-}
 
 const place = (path: string): Buffer => {
   const payload = Buffer.alloc(2)

@@ -98,7 +98,7 @@ afterAll(() => {
 
 describe('sockets whose last close sleeps for minutes, from a client that is gone', () => {
   test.each(['vfiod.sock', 'fds.sock'])(
-    'hold up nobody else, when they wait in a connection to %s that nobody has taken',
+    'hold up no other client, when they wait in a connection to %s that was not accepted yet',
     async (name) => {
       const socket = join(dirname(daemon.socket), name)
       process.kill(daemon.process.pid as number, 'SIGSTOP')

@@ -31,6 +31,7 @@ import type { Log } from '../identity/log.ts'
 import type { Disposal } from './disposal.ts'
 import { FrontFds, type PacketHead } from './front-fds.ts'
 import { type CallLink, LinkCall, statusPayload } from './link-call.ts'
+import { type ServedCall, takeInCall } from './served-call.ts'
 
 /** Calls of one connection at a time, as the HTTP/2 settings say. */
 export const CALLS_PER_CONNECTION = 128
@@ -81,16 +82,11 @@ export interface LinkRules {
   readonly log: Log
 }
 
-interface OpenCall {
-  readonly call: LinkCall
-  readonly served: Served
-}
-
 interface Connection {
   readonly owned: Owned
   /** Held so that its last close is here, where it is looked at first. */
   readonly fd: number
-  readonly calls: Map<number, OpenCall>
+  readonly calls: Map<number, ServedCall>
   /** It is being closed because its calls came too fast: none is served any more. */
   isTooFast: boolean
 }
@@ -293,7 +289,10 @@ export class FrontLink {
     const perSecond = LIMITS.streamsPerSecond
     if (this.#rate.take(peer?.account ?? '', { perSecond, burst: perSecond * 4 }) > 0)
       throw new LinkError('calls came too fast')
-    if (this.#isTooFast(connection, peer)) return this.#closeTooFast(connection, id)
+    if (this.#isTooFast(connection, peer)) {
+      this.#closeTooFast(connection, id)
+      return
+    }
     const about = { connection: id, call: callId }
     const link: CallLink = {
       write: (kind, payload = EMPTY) => this.#write(kind, about, payload),
@@ -367,33 +366,6 @@ export class FrontLink {
     return new Promise((resolve) => {
       if (!this.#writer.write(FROM_OWNER.message, about, payload, resolve)) resolve()
     })
-  }
-}
-
-const takeInCall = ({ call, served }: OpenCall, kind: number, payload: Buffer): void => {
-  const { isClientStream, method, serve, path } = served
-  if (served.ignoresRest === true && kind !== FROM_FRONT.cancel) return
-  if (payload.length > method.policy.maxBytes)
-    throw new LinkError(`a request of ${path} has ${payload.length} bytes`)
-  switch (kind) {
-    case FROM_FRONT.request:
-      if (isClientStream || !call.requested(payload))
-        throw new LinkError(`a call of ${path} has two requests`)
-      serve(call)
-      break
-    case FROM_FRONT.message:
-      if (!isClientStream || !call.received(payload))
-        throw new LinkError('a message came that was not asked for')
-      break
-    case FROM_FRONT.end:
-      call.end()
-      break
-    case FROM_FRONT.cancel:
-      call.cancel()
-      break
-    case FROM_FRONT.taken:
-      if (!call.taken()) throw new LinkError('a message was taken that was not sent')
-      break
   }
 }
 
