@@ -33,15 +33,21 @@ export const startServer = async (command, args, { log }) => {
   return child.pid
 }
 
-/** Milliseconds that the threads of a process have run, however long they had to wait for a core. */
-export const cpuMs = (pid) => {
+/** Nanoseconds that the threads of a process and of its children have run. */
+const ranFor = (pid) => {
   let nanoseconds = 0
   for (const thread of readdirSync(`/proc/${pid}/task`)) {
-    const [ran] = readFileSync(`/proc/${pid}/task/${thread}/schedstat`, 'utf8').split(' ')
-    nanoseconds += Number(ran)
+    const of = (file) => readFileSync(`/proc/${pid}/task/${thread}/${file}`, 'utf8').split(' ')
+    nanoseconds += Number(of('schedstat')[0])
+    for (const child of of('children')) if (child.trim() !== '') nanoseconds += ranFor(child)
   }
-  return nanoseconds / 1e6
+  return nanoseconds
 }
+
+/**
+ * Milliseconds that a server has run, its fronts included, however long they had to wait for a core.
+ */
+export const cpuMs = (pid) => ranFor(pid) / 1e6
 
 const stop = async (child) => {
   const ended = once(child, 'exit')

@@ -22,13 +22,15 @@ import { simRows, simTable } from './sim.mjs'
 import { PeerTarget, PlainReader, VfiodTarget } from './target.mjs'
 import { unaryRows } from './unary.mjs'
 
-const LIMIT_MS = 230_000
+const LIMIT_MS = 290_000
 
 const here = (name) => fileURLToPath(new URL(name, import.meta.url))
 const DAEMON = '../dist/daemon/main.js'
+const ONE_PROCESS = 'one-process.mjs'
 
 const VFIOD = 'vfiod'
 const PEER = 'C++ gRPC'
+const ONE = 'one process'
 
 const start = async (folder, { scale, withPeer }) => {
   const built = withPeer ? buildPeer() : undefined
@@ -42,17 +44,18 @@ const start = async (folder, { scale, withPeer }) => {
   }
   const node = (name, file, args) =>
     run(name, process.execPath, (socket) => [here(file), ...args(socket)])
-  /** The daemon as users start it; `preload` changes what lies below it. */
-  const daemon = (name, preload = []) =>
+  /** The daemon as users start it, unless said otherwise; `preload` changes what lies below it. */
+  const daemon = (name, preload = [], program = DAEMON) =>
     run(name, process.execPath, (socket) => [
       ...preload,
-      here(DAEMON),
+      here(program),
       '--sim',
       MACHINE_FILE,
       '--socket',
       socket,
     ])
-  const slow = (name, choice = '') => daemon(name, preloadOf({ sessionBytes: bytes, choice }))
+  const slow = (name, choice = '', program = DAEMON) =>
+    daemon(name, preloadOf({ sessionBytes: bytes, choice }), program)
   const prepared = async (server) => new VfiodTarget(await server).prepare()
 
   const slowServer = await slow('slow')
@@ -60,7 +63,8 @@ const start = async (folder, { scale, withPeer }) => {
     daemon: await prepared(daemon('daemon')),
     slow: await prepared(slowServer),
     byLoader: await prepared(slow('by-loader', 'proto-loader')),
-    narrow: await prepared(slow('narrow', '64k-window')),
+    whole: await prepared(slow('one-process', '', ONE_PROCESS)),
+    narrow: await prepared(slow('narrow', '64k-window', ONE_PROCESS)),
     plainReader: new PlainReader(slowServer),
     raw: await node('raw', 'raw-server.mjs', (socket) => [socket, bytes]),
   }
@@ -77,7 +81,7 @@ const beside = (vfiod, peer, others = {}) => ({
 })
 
 const measure = async (targets, scale) => {
-  const { daemon, slow, byLoader, narrow, plainReader, peer, raw } = targets
+  const { daemon, slow, whole, byLoader, narrow, plainReader, peer, raw } = targets
   const say = (what) =>
     console.error(`${(performance.now() / 1000).toFixed(0).padStart(4)} s: measuring ${what} ...`)
   const stateOf = (target) => target && (() => target.state())
@@ -86,24 +90,28 @@ const measure = async (targets, scale) => {
   try {
     say('unary calls')
     const unary = await unaryRows(
-      beside(stateOf(daemon), stateOf(peer), { 'raw socket': ping }),
+      beside(stateOf(daemon), stateOf(peer), {
+        [ONE]: stateOf(whole),
+        'raw socket': ping,
+      }),
       scale,
     )
     say('map and unmap')
-    const mapping = await mappingRows(beside(daemon, peer), scale)
+    const mapping = await mappingRows(beside(daemon, peer, { [ONE]: whole }), scale)
     say('sessions')
     const readers = beside(slow, peer, {
+      [ONE]: whole,
       "proto-loader's serializer": byLoader,
       'a client with 64 KiB': plainReader,
     })
-    const writers = beside(slow, peer, { 'a daemon with 64 KiB': narrow })
+    const writers = beside(slow, peer, { [ONE]: whole, 'one process with 64 KiB': narrow })
     const sessions = await sessionRows({ readers, writers, raw }, scale)
     say('unary calls during a map')
-    const busy = await busyRows(beside(slow, peer), { ...scale, bigMapBytes })
+    const busy = await busyRows(beside(slow, peer, { [ONE]: whole }), { ...scale, bigMapBytes })
     return [...unary, ...mapping, ...sessions, ...busy]
   } finally {
     close()
-    for (const target of [daemon, slow, byLoader, narrow, plainReader, peer]) target?.close()
+    for (const target of [daemon, slow, whole, byLoader, narrow, plainReader, peer]) target?.close()
   }
 }
 

@@ -38,8 +38,9 @@ const manyAtOnce =
   async () => {
     const started = performance.now()
     const loops = Array.from({ length: inFlight }, () => callFor(call, unaryMs))
-    const calls = (await Promise.all(loops)).reduce((sum, times) => sum + times.length, 0)
-    return calls / ((performance.now() - started) / 1000)
+    const times = (await Promise.all(loops)).flat()
+    const rate = times.length / ((performance.now() - started) / 1000)
+    return { rate, p99: percentile(times, 0.99) }
   }
 
 /** `calls` has one function per contender, vfiod's first. */
@@ -59,6 +60,17 @@ export const unaryRows = async (calls, scale) => {
       answers: alone,
       pick: (answer) => answer.rate,
     }),
-    row({ ...rate, name: `unary rate, ${scale.inFlight} in flight`, answers: many }),
+    row({
+      ...rate,
+      name: `unary rate, ${scale.inFlight} in flight`,
+      answers: many,
+      pick: (answer) => answer.rate,
+    }),
+    row({
+      ...latency,
+      name: `unary latency, p99, ${scale.inFlight} in flight`,
+      answers: many,
+      pick: ({ p99 }) => p99,
+    }),
   ]
 }

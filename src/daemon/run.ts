@@ -42,10 +42,13 @@ const flagsOf = (argv: readonly string[]): Overrides =>
     .parse(argv)
     .opts<Overrides>()
 
-/** Runs until it is told to stop; answers the exit code. */
-export const main = async (argv: readonly string[]): Promise<number> => {
+/** Runs until it is told to stop; answers the exit code. `frontsOf` says how fronts run. */
+export const main = async (
+  argv: readonly string[],
+  frontsOf: (config: Config) => HowFrontsRun = configuredFronts,
+): Promise<number> => {
   try {
-    return await runWith(loadConfig(flagsOf(argv), process.env))
+    return await runWith(loadConfig(flagsOf(argv), process.env), frontsOf)
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode
     if (!(error instanceof ConfigError)) throw error
@@ -54,7 +57,10 @@ export const main = async (argv: readonly string[]): Promise<number> => {
   }
 }
 
-const runWith = async (config: Config): Promise<number> => {
+const runWith = async (
+  config: Config,
+  frontsOf: (config: Config) => HowFrontsRun,
+): Promise<number> => {
   // Files and sockets that the daemon makes are its own until it says otherwise.
   process.umask(0o077)
   tuneMalloc()
@@ -62,7 +68,7 @@ const runWith = async (config: Config): Promise<number> => {
   const logging = loggingOf(config)
   exitOnMistakes(logging)
   try {
-    return await serve(config, logging)
+    return await serve(config, logging, frontsOf)
   } catch (error) {
     if (error instanceof ConfigError) throw error
     logging.logger.error({ err: error }, 'cannot serve')
@@ -91,7 +97,11 @@ const loggingOf = (config: Config): Logging => {
   }
 }
 
-const serve = async (config: Config, logging: Logging): Promise<number> => {
+const serve = async (
+  config: Config,
+  logging: Logging,
+  frontsOf: (config: Config) => HowFrontsRun,
+): Promise<number> => {
   const { logger: log } = logging
   let canReload = (_how: () => void): void => {}
   onReload(
@@ -147,14 +157,14 @@ const serve = async (config: Config, logging: Logging): Promise<number> => {
   return 0
 }
 
-interface Fronts {
+export interface HowFrontsRun {
   /** For the log. */
   readonly runAs: string
   readonly start: StartFront
 }
 
 /** By the service manager where its socket is configured, and then in no other way. */
-const frontsOf = ({ front_socket: socket }: Config): Fronts => {
+const configuredFronts = ({ front_socket: socket }: Config): HowFrontsRun => {
   if (socket !== undefined) return { runAs: 'units', start: frontUnits(socket) }
   const user = canChangeUser() ? `uid ${OVERFLOW_UID}` : 'this user'
   return { runAs: `own processes as ${user}`, start: startFrontProcess }

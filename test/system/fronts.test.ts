@@ -7,7 +7,7 @@ import { type AddressInfo, createServer, type Socket } from 'node:net'
 import { dirname, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { VfiodClient } from '../../src/client/client.ts'
-import { type Daemon, startDaemon, until } from './world.ts'
+import { type Daemon, ended, startDaemon, until } from './world.ts'
 
 const LINGERING = new URL('./lingering.mjs', import.meta.url).pathname
 
@@ -110,6 +110,24 @@ describe('sockets whose last close sleeps for minutes, from a client that is gon
         client.memory.allocateMemory({ memoryId: `m-${name}`, length: '4096' }),
       ).resolves.toBeDefined()
       await client.memory.releaseMemory({ memoryId: `m-${name}` })
+    },
+  )
+
+  test.each(['vfiod.sock', 'fds.sock'])(
+    'do not hold up the end of the daemon, when they wait in a connection to %s that is never accepted',
+    async (name) => {
+      const ending = await startDaemon()
+      const pid = ending.process.pid as number
+      process.kill(pid, 'SIGSTOP')
+      // More than are accepted before the signal is looked at.
+      await leaveLingering(join(dirname(ending.socket), name), 2, 40)
+      const code = await ended(ending.process, () => {
+        process.kill(pid, 'SIGTERM')
+        process.kill(pid, 'SIGCONT')
+      })
+
+      expect(code, ending.output()).toBe(0)
+      await ending.stop()
     },
   )
 })

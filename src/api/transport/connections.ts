@@ -46,7 +46,7 @@ export const serverBinder = (listening: NetServer): Binder<NetServer> => ({
 })
 
 /** The number of a socket's fd: undocumented, unchanged in every Node there is, checked at start. */
-const fdOf = (socket: Socket): number => {
+const fdOf = (socket: Socket | NetServer): number => {
   const { fd } = (socket as unknown as { readonly _handle: { readonly fd: number } })._handle
   if (!Number.isInteger(fd) || fd < 0) throw new Error('this Node does not tell the fd of a socket')
   return fd
@@ -116,6 +116,7 @@ export class Connections {
 
   /** Takes no new connections; those there are go on. */
   stopAccepting(): void {
+    if (this.listening.listening) this.disposal.listening(fdOf(this.listening))
     this.listening.close()
   }
 

@@ -41,6 +41,11 @@ export class Disposal {
     else this.fds([fd])
   }
 
+  /** To be called before a listening socket is closed: closing it closes the connections that wait in it. */
+  listening(fd: number): void {
+    if (untakenFds(fd) !== 0) this.fds([sys.dup(fd)])
+  }
+
   /** Closes fds of any kind; they are no longer the caller's. */
   fds(fds: readonly number[]): void {
     this.#waiting.push(...fds)

@@ -86,6 +86,7 @@ export class FdChannel {
 
   /** Takes no new connections; those there are go on. */
   stopAccepting(): void {
+    this.#parts.disposal.listening(this.#listener.fd)
     this.#listener.close()
   }
 
