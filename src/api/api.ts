@@ -8,6 +8,7 @@ import type { Domain } from '../domain/domain.ts'
 import type { Client } from '../domain/identity/clients.ts'
 import type { Certificates } from '../link/records.ts'
 import { SeqpacketListener } from '../os/fd-passing.ts'
+import { ownLooks, type ProcessLooks } from '../os/process-looks.ts'
 import type { ServiceName } from '../wire/protos.ts'
 import { type CallRules, implementation, type Served, unknownMethod } from './call/call.ts'
 import { InFlightCalls } from './call/in-flight.ts'
@@ -52,6 +53,8 @@ export interface ApiOptions {
   readonly simulator?: Simulator
   /** How a front is started: a process, or in this one. */
   readonly startFront: StartFront
+  /** How the processes of clients are looked at; by this process itself where nothing is said. */
+  readonly processLooks?: ProcessLooks
 }
 
 export class Api {
@@ -75,7 +78,8 @@ export class Api {
     const release: Release = (client, why) => this.#released(client, why, 'releaseClient')
     const { grantOf } = options
     const { quotas } = options.domain
-    this.#peers = new Peers({ release, grantOf, quotas, log })
+    const looks = options.processLooks ?? ownLooks
+    this.#peers = new Peers({ release, grantOf, quotas, log, looks })
     this.#admission = new Admission({ quotas, log })
     const pipeline = new Pipeline({ inFlight: this.#inFlight, rates: new Rates(quotas), log })
     this.#pipeline = pipeline

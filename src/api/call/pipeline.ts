@@ -84,6 +84,8 @@ export class Pipeline {
     let failure: VfiodError | undefined
     try {
       peer = asked.peer()
+      await peer.check()
+      if (abort.signal.aborted) throw cancelled()
       client = peer.current()
       const leave = this.#inFlight.enter({ client, abort, isEndless: method.isEndless })
       const letGo = asked.holdsLease ? client.lease.hold() : () => {}

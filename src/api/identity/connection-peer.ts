@@ -28,7 +28,9 @@ export interface ConnectionPeer {
   readonly account: string
   /** Asked at each use: the policy may have been reloaded. */
   readonly grant: Grant
-  /** The client that calls, at each call; throws where there is none, or where that cannot be said. */
+  /** Looks at the caller, at each call: throws where it is not what connected, or cannot be looked at. */
+  check(): Promise<void>
+  /** The client that calls, right after a check; throws where there is none. */
   current(): Client
   /** Throw UNKNOWN_PEER where its process has exited: at little cost, and for a first look only. */
   requireAlive(): void

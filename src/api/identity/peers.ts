@@ -13,30 +13,27 @@
  */
 import { ERRNO, errnoName } from '../../base/errno.ts'
 import { VfiodError } from '../../base/error.ts'
+import { Lanes } from '../../base/lane.ts'
+import { OneLook } from '../../base/one-look.ts'
 import { type Client, PROCESS_LEASE } from '../../domain/identity/clients.ts'
 import type { Charge, QuotaHolder, Quotas } from '../../domain/identity/quotas.ts'
 import { isOutOfSight, peerRefusal, type Seen } from '../../domain/identity/unknown-peer.ts'
 import { keepFdReserve } from '../../os/fd-reserve.ts'
-import { type MmPin, pinMm } from '../../os/mm.ts'
-import {
-  type Credentials,
-  credentialsOf,
-  hasExited,
-  type Peer,
-  peerOf,
-  sameMm,
-} from '../../os/peer.ts'
+import type { MmFinding } from '../../os/mm.ts'
+import { type Credentials, credentialsOf, hasExited, type Peer, peerOf } from '../../os/peer.ts'
 import { unwatch, watch } from '../../os/poller.ts'
+import type { ProcessLooks, ProcessPin } from '../../os/process-looks.ts'
 import { closeAll } from '../../os/unix-socket.ts'
 import { type Grant, NO_GRANT } from '../../rules/policy.ts'
 import { processId } from './client-id.ts'
+import { accountOf, type GrantOf, type Payer, type Release } from './connection-peer.ts'
 import {
-  accountOf,
-  type ConnectionPeer,
-  type GrantOf,
-  type Payer,
-  type Release,
-} from './connection-peer.ts'
+  identityOf,
+  LocalPeer,
+  type PinnedProcess,
+  type Processes,
+  unknownPeer,
+} from './local-peer.ts'
 import type { Log } from './log.ts'
 
 /** The processes that share an mm: what a local client is. */
@@ -52,91 +49,44 @@ interface Process {
   readonly key: string
   readonly pid: number
   readonly pidfd: number
-  readonly pin: MmPin
+  readonly pin: ProcessPin
+  readonly looks: OneLook<MmFinding>
   readonly mm: Mm
   /** Whose quota it counts against. */
   readonly charge: Charge
 }
 
-/** The process at the other end of a connected socket. */
-export class LocalPeer implements ConnectionPeer {
-  readonly identity: string
-  readonly account: string
-  readonly #credentials: Credentials
-  readonly #peers: Peers
-  readonly #grantOf: GrantOf
-  /** The process while it is not pinned, or why there is none. */
-  #found: Peer | VfiodError
-  #pinned: { readonly process: Process; readonly client: Client } | undefined
-
-  constructor(
-    credentials: Credentials,
-    found: Peer | VfiodError,
-    parts: { readonly peers: Peers; readonly grantOf: GrantOf },
-  ) {
-    this.#credentials = credentials
-    this.#found = found
-    this.#peers = parts.peers
-    this.#grantOf = parts.grantOf
-    this.identity = identityOf(credentials)
-    this.account = accountOf(this.identity, this.grant)
-  }
-
-  get grant(): Grant {
-    return grantTo(this.#credentials, this.#grantOf)
-  }
-
-  /** The client, once the process is pinned. */
-  get client(): Client | undefined {
-    return this.#pinned?.client
-  }
-
-  current(): Client {
-    if (this.#pinned === undefined) {
-      if (this.#found instanceof VfiodError) throw this.#found
-      // It can own nothing, so there is nothing to watch its process for.
-      if (this.grant.role === 'none') return this.#peers.unpinned(this.#found)
-      this.#pinned = this.#peers.pin(this.#found, this)
-      // The pidfd is the process's now.
-      this.#found = UNKNOWN
-      return this.#pinned.client
-    }
-    this.#peers.requireCurrent(this.#pinned.process)
-    return this.#pinned.client
-  }
-
-  requireAlive(): void {
-    if (this.#pinned === undefined && this.#found instanceof VfiodError) throw this.#found
-    const { pidfd } = this.#pinned?.process ?? (this.#found as Peer)
-    if (this.#pinned === undefined ? hasExited(pidfd) : !this.#peers.isAlive(this.#pinned.process))
-      throw unknownPeer('the process that connected has exited')
-  }
-
-  disconnected(): void {
-    if (this.#pinned !== undefined) this.#peers.disconnected(this.#pinned.process)
-    else if (!(this.#found instanceof VfiodError)) void closeAll([this.#found.pidfd])
-    this.#found = UNKNOWN
-  }
-}
-
-export class Peers {
+export class Peers implements Processes<Process> {
   readonly #processes = new Map<string, Process>()
   readonly #release: Release
   readonly #grantOf: GrantOf
   readonly #quotas: Quotas
   readonly #log: Log
+  readonly #looks: ProcessLooks
+  /** Processes that are being pinned, by their key. */
+  readonly #learning = new Map<string, Promise<Process>>()
+  /** By image, which relatives that share an mm have in common: each finds those before it. */
+  readonly #lanes = new Lanes<string>()
   readonly #giveUpReserve = keepFdReserve()
+  #isClosed = false
 
   constructor(parts: {
     readonly release: Release
     readonly grantOf: GrantOf
     readonly quotas: Quotas
     readonly log: Log
+    readonly looks: ProcessLooks
   }) {
+    this.#looks = parts.looks
     this.#release = parts.release
     this.#grantOf = parts.grantOf
     this.#quotas = parts.quotas
     this.#log = parts.log
+  }
+
+  /** What the policy grants the credentials of a connection at this moment. */
+  grantTo(credentials: Credentials): Grant {
+    return grantTo(credentials, this.#grantOf)
   }
 
   /** Every client that is there. */
@@ -158,7 +108,7 @@ export class Peers {
    * pinned when the connection is made, unless the policy grants it nothing: then at the first call
    * that it may make.
    */
-  at(socketFd: number): LocalPeer | undefined {
+  at(socketFd: number): LocalPeer<Process> | undefined {
     const found = peerOf(socketFd)
     const credentials = credentialsOf(socketFd)
     const isHidden = typeof credentials !== 'number' && isOutOfSight(credentials)
@@ -169,32 +119,25 @@ export class Peers {
     }
     const peer = new LocalPeer(
       typeof credentials === 'number' ? NO_CREDENTIALS : credentials,
-      typeof found === 'number' ? peerRefusal(found, seenIn(credentials)) : found,
-      { peers: this, grantOf: this.#grantOf },
+      typeof found === 'number' ? this.#refusal(found, seenIn(credentials)) : found,
+      this,
     )
-    if (peer.grant.role !== 'none') this.#pinNow(peer)
+    // The first call asks again where it fails, and is answered with what is found then.
+    peer
+      .pin()
+      .catch((error: unknown) =>
+        this.#log.warn({ identity: peer.identity, refusal: textOf(error) }, 'peer not identified'),
+      )
     return peer
   }
 
-  #pinNow(peer: LocalPeer): void {
-    try {
-      peer.current()
-    } catch (error) {
-      if (!(error instanceof VfiodError)) throw error
-      // The first call asks again, and is answered with what is found then.
-      this.#log.warn({ identity: peer.identity, refusal: error.message }, 'peer not identified')
-    }
-  }
-
-  /** Make sure that the process is known and pinned; takes over its pidfd unless it throws. */
-  pin(peer: Peer, payer: QuotaHolder): { readonly process: Process; readonly client: Client } {
+  /** Make sure that the process is known and pinned. Its pidfd becomes that of what is answered, unless
+   * the process was known by another one. */
+  async pin(peer: Peer, payer: QuotaHolder): Promise<Pinned> {
     const key = keyOf(peer)
     const known = this.#processes.get(key)
-    if (known !== undefined && this.#isCurrent(known)) {
-      void closeAll([peer.pidfd])
-      return { process: known, client: this.#clientOf(known.mm, peer) }
-    }
-    const process = this.#learn(key, peer, payer)
+    const isCurrent = known !== undefined && (await this.#isCurrent(known))
+    const process = isCurrent ? known : await this.#learnOnce(key, peer, payer)
     return { process, client: this.#clientOf(process.mm, peer) }
   }
 
@@ -209,31 +152,32 @@ export class Peers {
   }
 
   /** Throw unless the process still runs the image that connected. */
-  requireCurrent(process: Process): void {
-    if (this.#isKnown(process) && this.#isCurrent(process)) return
-    throw unknownPeer('the process that connected has exited or runs another image')
+  async check(process: Process): Promise<void> {
+    if (!this.#isKnown(process) || !(await this.#isCurrent(process))) throw NOT_CURRENT
+  }
+
+  /** Throw where the process has been forgotten, since a check perhaps. */
+  requireKnown(process: Process): void {
+    if (!this.#isKnown(process)) throw NOT_CURRENT
   }
 
   /** A connection is closed: the last chance to notice that its process runs another image. */
   disconnected(process: Process): void {
-    if (!this.#isKnown(process)) return
-    try {
-      this.#isCurrent(process)
-    } catch (error) {
-      if (!(error instanceof VfiodError)) throw error
-    }
+    if (this.#isKnown(process)) void this.#isCurrent(process).catch(() => undefined)
   }
 
   /** Stops watching; nothing is released. */
   close(): void {
+    this.#isClosed = true
     for (const process of this.#processes.values()) this.#drop(process)
     this.#giveUpReserve()
   }
 
   /** Whether the process is what it was. It is forgotten on proof that it is not; throws where it
    * cannot be looked at. */
-  #isCurrent(process: Process): boolean {
-    const found = process.pin.look()
+  async #isCurrent(process: Process): Promise<boolean> {
+    const found = await process.looks.take().catch((error: unknown) => error)
+    if (!this.#isKnown(process)) return false
     if (found === 'current') return true
     const isExited = hasExited(process.pidfd)
     if (isExited || found === 'gone') {
@@ -241,36 +185,62 @@ export class Peers {
       return false
     }
     const { pid, mm } = process
-    const error = notChecked(found)
-    this.#log.error({ client: mm.client.id, pid, refusal: error.message }, 'peer not checked')
+    const error = typeof found === 'number' ? notChecked(found) : found
+    this.#log.error({ client: mm.client.id, pid, refusal: textOf(error) }, 'peer not checked')
     throw error
   }
 
-  #learn(key: string, peer: Peer, payer: QuotaHolder): Process {
+  #learnOnce(key: string, peer: Peer, payer: QuotaHolder): Promise<Process> {
+    const learning =
+      this.#learning.get(key) ??
+      this.#learn(key, peer, payer).finally(() => this.#learning.delete(key))
+    this.#learning.set(key, learning)
+    return learning
+  }
+
+  async #learn(key: string, peer: Peer, payer: QuotaHolder): Promise<Process> {
     const charge = this.#quotas.charge(payer, PLACE)
     try {
-      const pin = pinMm(peer.pid, { pidfd: peer.pidfd })
-      if (typeof pin === 'number') throw peerRefusal(pin, peer)
-      const { pid, pidfd } = peer
-      const mm = this.#mmOf(peer, pin.image) ?? {
-        client: this.#clientFor(peer, processId(peer, pin.image)),
-        processes: new Set(),
-      }
-      const process: Process = { key, pid, pidfd, pin, mm, charge }
-      const watched = watch(pidfd, () => {
-        if (hasExited(pidfd)) this.#forget(process, 'it has exited')
-      })
-      if (watched < 0) {
+      const pin = await this.#looks.pin(peer)
+      if (typeof pin === 'number') throw this.#refusal(pin, peer)
+      try {
+        return await this.#lanes.run([pin.image], () => this.#enter(key, peer, { pin, charge }))
+      } catch (error) {
         pin.close()
-        throw notChecked(watched)
+        throw error
       }
-      this.#processes.set(key, process)
-      mm.processes.add(process)
-      return process
     } catch (error) {
       charge.release()
       throw error
     }
+  }
+
+  async #enter(
+    key: string,
+    peer: Peer,
+    { pin, charge }: Pick<Process, 'pin' | 'charge'>,
+  ): Promise<Process> {
+    const shared = await this.#mmOf(peer, pin.image)
+    if (this.#isClosed) throw NOT_CURRENT
+    // The last of its processes may have gone during the look.
+    const isThere = shared !== undefined && shared.processes.size > 0
+    const mm = isThere
+      ? shared
+      : { client: this.#clientFor(peer, processId(peer, pin.image)), processes: new Set<Process>() }
+    const { pid, pidfd } = peer
+    const looks = new OneLook(() => pin.look())
+    const process: Process = { key, pid, pidfd, pin, looks, mm, charge }
+    const watched = watch(pidfd, () => {
+      if (hasExited(pidfd)) this.#forget(process, 'it has exited')
+    })
+    if (watched < 0) throw notChecked(watched)
+    this.#processes.set(key, process)
+    mm.processes.add(process)
+    return process
+  }
+
+  #refusal(errno: number, seen: Seen): VfiodError {
+    return peerRefusal(errno, seen, this.#looks)
   }
 
   #clientFor(peer: Peer, id: string): Client {
@@ -285,11 +255,11 @@ export class Peers {
   }
 
   /** kcmp waits for an exec of either process, so only relatives are asked: they have one image. */
-  #mmOf(peer: Peer, image: string): Mm | undefined {
-    for (const process of this.#processes.values()) {
-      if (process.pin.image !== image) continue
-      if (sameMm(process.pid, peer.pid) === true && process.pin.look() === 'current')
-        return process.mm
+  async #mmOf(peer: Peer, image: string): Promise<Mm | undefined> {
+    for (const process of [...this.#processes.values()]) {
+      if (process.pin.image !== image || !this.#isKnown(process)) continue
+      if ((await this.#looks.sameMm(process, peer)) !== true) continue
+      if ((await process.looks.take()) === 'current') return process.mm
     }
     return undefined
   }
@@ -314,6 +284,8 @@ export class Peers {
     process.charge.release()
   }
 }
+
+type Pinned = PinnedProcess<Process>
 
 const PLACE = { processes: 1n } as const
 
@@ -344,8 +316,6 @@ const isSameUser = (one: UserIds, other: UserIds): boolean =>
   one.groups.length === other.groups.length &&
   one.groups.every((group, index) => group === other.groups[index])
 
-const identityOf = ({ uid }: { readonly uid: number }): string => `uid ${uid}`
-
 const grantTo = ({ uid, gid, groups }: UserIds, grantOf: GrantOf): Grant =>
   grantOf({ kind: 'local', uid, gids: [gid, ...groups] })
 
@@ -362,13 +332,9 @@ const NO_CREDENTIALS: Credentials = { pid: 0, uid: 0xffff_ffff, gid: 0xffff_ffff
 const keyOf = ({ pid, startTime }: { readonly pid: number; readonly startTime: bigint }): string =>
   `${pid}@${startTime}`
 
-const unknownPeer = (found: string): VfiodError =>
-  new VfiodError(
-    'UNKNOWN_PEER',
-    `Cannot identify the caller: ${found}; connect from a process of this host that is still running`,
-  )
+const NOT_CURRENT = unknownPeer('the process that connected has exited or runs another image')
 
-const UNKNOWN = unknownPeer('the connection is closed')
+const textOf = (error: unknown): string => (error instanceof Error ? error.message : `${error}`)
 
 /** Looking failed, which says nothing about the process. */
 const notChecked = (errno: number): VfiodError =>

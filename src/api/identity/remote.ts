@@ -53,6 +53,7 @@ export class RemotePeers {
       get grant() {
         return grantOf({ kind: 'remote', name })
       },
+      check: async () => {},
       current: () => this.current(name),
       requireAlive: () => {},
       disconnected: () => {},

@@ -22,8 +22,9 @@ import { STATUS, toVfiodError } from '../../wire/status.ts'
 import { MESSAGE_MAX, sendable } from '../../wire/status-details.ts'
 import type { Method } from '../call/outcome.ts'
 import type { Pipeline } from '../call/pipeline.ts'
+import type { LocalPeer } from '../identity/local-peer.ts'
 import type { Log } from '../identity/log.ts'
-import type { LocalPeer, Peers } from '../identity/peers.ts'
+import type { Peers } from '../identity/peers.ts'
 import { type Admission, REFUSED_MS } from './admission.ts'
 import type { Disposal } from './disposal.ts'
 import type { PacketHead } from './front-fds.ts'
@@ -76,26 +77,29 @@ export class FdChannel {
   readonly #parts: FdChannelParts
   readonly #listener: SeqpacketListener
   readonly #peers = new Set<FdPeer>()
+  #isClosed = false
 
   constructor(listener: SeqpacketListener, parts: FdChannelParts) {
     this.#listener = listener
     this.#parts = parts
-    const answer = listener.onConnection((connection) => this.#accept(connection.fd))
+    const answer = listener.onConnection((connection) => void this.#accept(connection.fd))
     if (answer < 0) throw new Error(`Cannot accept fd channel connections: ${errnoName(-answer)}`)
   }
 
   /** Takes no new connections; those there are go on. */
   stopAccepting(): void {
+    this.#isClosed = true
     this.#parts.disposal.listening(this.#listener.fd)
     this.#listener.close()
   }
 
-  #accept(fd: number): void {
+  async #accept(fd: number): Promise<void> {
     const { peers, admission, log, fronts, disposal } = this.#parts
     const payer = peers.payerOf(fd)
     const admitted = admission.admit(payer)
-    const peer = admitted && (admitted.refusal ?? this.#peerAt(fd))
-    if (admitted === undefined || peer === undefined) {
+    const peer = admitted && (admitted.refusal ?? (await this.#peerAt(fd)))
+    if (admitted === undefined || peer === undefined || this.#isClosed) {
+      if (peer !== undefined && !(peer instanceof VfiodError)) peer.disconnected()
       admitted?.leave()
       disposal.socket(fd)
       return
@@ -136,9 +140,10 @@ export class FdChannel {
   }
 
   /** The other end, or why it is served its refusal only; undefined where it has hung up. */
-  #peerAt(fd: number): FdPeer | undefined {
+  async #peerAt(fd: number): Promise<FdPeer | undefined> {
     if (pendingEvents(fd, POLLHUP) > 0) return undefined
     const peer = this.#parts.peers.at(fd)
+    await peer?.settled()
     const client = peer?.client
     if (client === undefined) return peer
     let open = 0n

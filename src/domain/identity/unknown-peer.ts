@@ -4,7 +4,6 @@ import { ERRNO } from '../../base/errno.ts'
 import { VfiodError } from '../../base/error.ts'
 import { refusal } from '../../kernel/refusal.ts'
 import { sys } from '../../os/libc.ts'
-import { hasCapability } from '../../os/limits.ts'
 import { isAlive, openPidfd, readProc } from '../../os/process.ts'
 import { judgePeer, type PeerFacts } from '../../rules/causes/judge-peer.ts'
 
@@ -18,14 +17,18 @@ export interface Seen {
  * UNKNOWN_PEER where the process is gone, hidden, or not to be looked at; PEER_NOT_CHECKED where the
  * look failed, which says nothing about the process.
  */
-export function peerRefusal(answer: number, seen: Seen): VfiodError {
+export function peerRefusal(
+  answer: number,
+  seen: Seen,
+  looks: { readonly hasPtrace: boolean },
+): VfiodError {
   const isAnswer = [ERRNO.ESRCH, ERRNO.EACCES, ERRNO.EPERM].some((errno) => answer === -errno)
   const refused = refusal(
     'look at the peer',
     answer,
     isAnswer ? 'identify the caller' : 'check the calling process',
   )
-  if (isAnswer) return refused.judged(judgePeer(peerFacts(seen)))
+  if (isAnswer) return refused.judged(judgePeer(peerFacts(seen, looks)))
   const { message, details } = refused
   return new VfiodError(
     'PEER_NOT_CHECKED',
@@ -34,14 +37,14 @@ export function peerRefusal(answer: number, seen: Seen): VfiodError {
   )
 }
 
-function peerFacts({ pid, uid }: Seen): PeerFacts {
+function peerFacts({ pid, uid }: Seen, { hasPtrace }: { readonly hasPtrace: boolean }): PeerFacts {
   const scope = readProc('/proc/sys/kernel/yama/ptrace_scope')
   return {
     pid,
     uid,
     daemonUid: process.geteuid?.() ?? 0,
     isAlive: pid === 0 ? undefined : isRunning(pid),
-    hasPtrace: hasCapability('CAP_SYS_PTRACE'),
+    hasPtrace,
     yama: typeof scope === 'number' ? 0 : Number(scope),
     isHidepid: isHidepid(readProc('/proc/self/mounts')),
   }

@@ -1,7 +1,7 @@
 /** Looks at the host are shared, and never older than the call that they answer. */
 
 import { expect, test } from 'vitest'
-import { OneLook } from '../../src/domain/host/one-look.ts'
+import { OneLook } from '../../src/base/one-look.ts'
 
 /** A look that ends when it is told to, with the number of its turn. */
 const slow = () => {
