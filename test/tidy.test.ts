@@ -55,10 +55,15 @@ const ROOMS: Readonly<Record<string, Room>> = {
     rooms: PROGRAM,
     packages: ['@grpc/grpc-js', 'cli-table3', 'cli-progress'],
   },
+  // Processes with the rights that the daemon does not have, and how it asks them.
+  helper: {
+    rooms: ['base', 'rules', 'os', 'kernel', 'backends/linux'],
+    packages: ['commander'],
+  },
   daemon: {
     rooms: [
       ...['base', 'abi', 'rules', 'os', 'link', 'wire', 'proto', 'kernel', 'domain', 'api'],
-      ...['backends/linux', 'backends/sim'],
+      ...['backends/linux', 'backends/sim', 'helper'],
     ],
     packages: ['pino', 'smol-toml', 'zod', 'commander'],
   },

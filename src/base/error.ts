@@ -33,6 +33,8 @@ export const REASONS = {
     'Call from a live process that the daemon can see and look at; the message says what is in the way.',
   PEER_NOT_CHECKED:
     'Repeat the call: the daemon could not check the calling process, and released nothing.',
+  HELPER_UNAVAILABLE:
+    'Repeat the call in a moment: a helper process of the daemon does not answer; the message names it, and nothing was released.',
   RELEASING: 'Repeat the call in a moment: what the caller owned before is still being released.',
   NOT_MM_OWNER: 'Make the call from the process that owns the object.',
   ROLE_NEEDED: 'Ask an administrator for a rule in the policy that grants the named role.',

@@ -18,18 +18,25 @@ export interface KernelBackend {
   readonly simulator?: Simulator
 }
 
-export const createBackend = async (config: Config): Promise<KernelBackend> => {
-  const ground = await untraced(config)
+/** `over` puts helpers in the place of calls of the kernel of this host. */
+export const createBackend = async (
+  config: Config,
+  over: (kernel: Kernel) => Kernel = (kernel) => kernel,
+): Promise<KernelBackend> => {
+  const ground = await untraced(config, over)
   if (config.trace === undefined) return ground
   const trace = openTrace(config.trace)
   process.once('exit', () => trace.flush())
   return { ...ground, kernel: new TracedKernel(ground.kernel, (line) => trace.write(line)) }
 }
 
-const untraced = async ({ backend, machine }: Config): Promise<KernelBackend> => {
+const untraced = async (
+  { backend, machine }: Config,
+  over: (kernel: Kernel) => Kernel,
+): Promise<KernelBackend> => {
   switch (backend) {
     case 'linux':
-      return { kernel: await linuxKernel() }
+      return { kernel: over(linuxKernel()) }
     case 'sim': {
       const sim = simOf(machine)
       return { kernel: sim.kernel, simulator: simulatorOf(sim) }

@@ -30,6 +30,14 @@ export const configSchema = z.strictObject({
     .string()
     .optional()
     .describe('The group of both sockets, by name or number; that of the daemon if unset.'),
+  looks_socket: path
+    .optional()
+    .describe(
+      'The socket of the helper that looks at processes and at the host; the daemon looks itself if unset.',
+    ),
+  writes_socket: path
+    .optional()
+    .describe('The socket of the helper that writes to sysfs; the daemon writes itself if unset.'),
   backend: z
     .enum(['linux', 'sim'])
     .default('linux')
@@ -107,6 +115,8 @@ export interface Overrides {
   readonly trace: string | boolean | undefined
   /** Without a flag: it belongs to the installation. */
   readonly frontSocket?: string | undefined
+  readonly looksSocket?: string | undefined
+  readonly writesSocket?: string | undefined
 }
 
 /** The environment variable of each override. */
@@ -115,6 +125,8 @@ export const ENVIRONMENT = {
   socket: 'VFIOD_SOCKET',
   sim: 'VFIOD_SIM',
   logLevel: 'VFIOD_LOG_LEVEL',
+  looksSocket: 'VFIOD_LOOKS_SOCKET',
+  writesSocket: 'VFIOD_WRITES_SOCKET',
   trace: 'VFIOD_TRACE',
   frontSocket: 'VFIOD_FRONT_SOCKET',
 } as const satisfies Record<keyof Overrides, string>
@@ -132,6 +144,8 @@ const fromEnvironment = (env: Environment): Overrides => {
     socket: env[ENVIRONMENT.socket],
     sim: sim === '1' ? true : sim,
     logLevel: env[ENVIRONMENT.logLevel],
+    looksSocket: env[ENVIRONMENT.looksSocket],
+    writesSocket: env[ENVIRONMENT.writesSocket],
     trace: trace === '1' ? true : trace,
     frontSocket: env[ENVIRONMENT.frontSocket],
   }
@@ -174,10 +188,13 @@ export const loadConfig = (flags: Overrides, env: Environment): Config => {
   const named = flags.config ?? environment.config
   const file = named ?? DEFAULT_FILE
   const table: Record<string, unknown> = readTable(file, named !== undefined)
-  for (const { socket, sim, logLevel, trace, frontSocket } of [environment, flags]) {
+  for (const said of [environment, flags]) {
+    const { socket, sim, logLevel, trace, frontSocket, looksSocket, writesSocket } = said
     Object.assign(table, simTable(sim), traceTable(trace))
+    Object.assign(table, given({ looks_socket: looksSocket || undefined }))
     Object.assign(table, given({ socket: socket && resolve(socket), log_level: logLevel }))
     Object.assign(table, given({ front_socket: frontSocket || undefined }))
+    Object.assign(table, given({ writes_socket: writesSocket || undefined }))
   }
   const parsed = configSchema.safeParse(table)
   if (!parsed.success)

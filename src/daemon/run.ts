@@ -9,11 +9,13 @@ import { memoryOfHost } from '../kernel/own-limits.ts'
 import { tuneCollector, tuneMalloc } from '../os/limits.ts'
 import { notify } from '../os/notify.ts'
 import { onError } from '../os/poller.ts'
+import { feedWatchdog } from '../os/watchdog.ts'
 import { createBackend } from './compose.ts'
 import { type Config, configText, loadConfig, type Overrides } from './config.ts'
 import { ConfigError, EX_CONFIG } from './config-error.ts'
 import { canChangeUser, OVERFLOW_UID, startFrontProcess } from './front-process.ts'
 import { frontUnits } from './front-unit.ts'
+import { hostHelpers } from './host-helpers.ts'
 import { createLogging, type Logging } from './logging.ts'
 import { PolicyStore } from './policy-file.ts'
 import { onReload, reload } from './reload.ts'
@@ -21,7 +23,6 @@ import { remoteOptionsOf } from './remote-options.ts'
 import { isSupported, OLDEST_NODE } from './runtime.ts'
 import { onSignals, shutDown } from './shutdown.ts'
 import { socketGid, socketsOf } from './sockets.ts'
-import { feedWatchdog } from './watchdog.ts'
 
 /** sysexits.h. */
 const EX_SOFTWARE = 70
@@ -121,7 +122,11 @@ const serve = async (
   })
   // From before it is ready: a program that waits for that may stop it in the next moment.
   onSignals(stop, (code) => exitNow(logging, code))
-  const { kernel, simulator } = await createBackend(config)
+  const helpers = hostHelpers(config, {
+    version: version(),
+    log: (fields, message) => log.error(fields, message),
+  })
+  const { kernel, simulator } = await createBackend(config, helpers.over)
   const domain: Domain = createDomain({
     kernel,
     log: (event, fields, level) => {
@@ -134,6 +139,7 @@ const serve = async (
   const fronts = frontsOf(config)
   const api = await Api.start({
     startFront: fronts.start,
+    ...(helpers.processLooks && { processLooks: helpers.processLooks }),
     domain,
     log,
     grantOf: policy.grantOf,

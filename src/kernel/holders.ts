@@ -1,16 +1,9 @@
 /** Which processes have certain files of /dev open, from /proc: those that this process may see. */
 
 import type { HolderDetail } from '../base/error.ts'
+import type { Holder } from './host-looks.ts'
 import type { Kernel } from './port.ts'
 import { commandOf } from './sysfs.ts'
-
-export interface Holder {
-  readonly pid: number
-  /** Its command name; `gone` where it has ended since. */
-  readonly command: string
-  /** What it has open: `/dev/vfio/N`, `/dev/vfio/devices/vfioN`, or another node. */
-  readonly path: string
-}
 
 /** `pid 812 (qemu)` */
 export const holderText = ({ pid, command }: Holder): string => `pid ${pid} (${command})`
@@ -31,6 +24,7 @@ const CONTAINER = '/dev/vfio/vfio'
 
 /** Every file of a group or a device that a process has open. */
 export const vfioHolders = (kernel: Kernel): Promise<Holder[]> =>
+  kernel.hostLooks?.vfioHolders() ??
   holdersAmong(kernel, (path) => path.startsWith(NODES) && path !== CONTAINER)
 
 /** The processes that have a wanted file open, once for each file. One pass over /proc. */

@@ -11,10 +11,12 @@ import type { Kernel } from './port.ts'
 import type { HostDevice } from './sysfs.ts'
 
 /** The functions are those that are asked about; what the host has besides is looked at too. */
-export async function hostFacts(
-  kernel: Kernel,
-  functions: readonly HostDevice[],
-): Promise<HostFacts> {
+export const hostFacts = (kernel: Kernel, functions: readonly HostDevice[]): Promise<HostFacts> =>
+  kernel.hostLooks?.hostFacts(
+    functions.filter(({ bus }) => bus === 'pci').map(({ name }) => name),
+  ) ?? lookHere(kernel, functions)
+
+async function lookHere(kernel: Kernel, functions: readonly HostDevice[]): Promise<HostFacts> {
   const asked = functions.filter(({ bus, driver }) => bus === 'pci' && driver !== undefined)
   const displays = functions.map(({ name, pci }) => ({ name, class: pci?.class ?? 0 }))
   const view = await HostView.of(kernel)

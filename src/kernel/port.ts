@@ -16,6 +16,7 @@
  */
 
 import type { Segment, SegmentAccess } from '../os/memory.ts'
+import type { HostLooks } from './host-looks.ts'
 
 /** The third argument of an ioctl: an integer by value, a pointer to bytes (in and out), or none. */
 export type IoctlArg = number | Uint8Array | undefined
@@ -58,4 +59,8 @@ export interface Kernel {
   readDir(path: string): Promise<string[] | number>
   /** What a symbolic link says, uninterpreted, or -errno. */
   readLink(path: string): Promise<string | number>
+
+  /** Who makes looks at the whole host, where another process does: undefined where they are made
+   * through the calls above. */
+  readonly hostLooks?: HostLooks | undefined
 }

@@ -9,6 +9,7 @@
 
 import { type FdKind, hex } from '../base/units.ts'
 import type { Segment } from '../os/memory.ts'
+import type { HostLooks } from './host-looks.ts'
 import type { IoctlArg, Kernel, MapRequest } from './port.ts'
 import { saidOf, seeRequest } from './trace-request.ts'
 
@@ -173,6 +174,26 @@ export class TracedKernel implements Kernel {
       () => `readLink(${JSON.stringify(path)})`,
       () => this.#kernel.readLink(path),
       (target) => (typeof target === 'number' ? saidOf(target) : JSON.stringify(target)),
+    )
+  }
+
+  get hostLooks(): HostLooks | undefined {
+    const looks = this.#kernel.hostLooks
+    return (
+      looks && {
+        vfioHolders: () =>
+          this.#call(
+            () => 'vfioHolders()',
+            () => looks.vfioHolders(),
+            (holders) => `${holders.length} holders`,
+          ),
+        hostFacts: (functions) =>
+          this.#call(
+            () => `hostFacts(${functions.join(', ')})`,
+            () => looks.hostFacts(functions),
+            () => 'facts',
+          ),
+      }
     )
   }
 

@@ -111,6 +111,9 @@ export const sys = {
   /** A system call that libc has no name for in every version that is in use. */
   syscall: (number: number, ...args: [number?, number?, number?, number?, number?]): number =>
     call(syscall4, number, args[0] ?? 0, args[1] ?? 0, args[2] ?? 0, args[3] ?? 0, args[4] ?? 0),
+  /** The same on another thread, for one that may sleep. */
+  syscallAside: (number: number, one: number, two: number, three: number): Promise<number> =>
+    callAsync(syscall4, number, one, two, three, 0, 0),
   poll: (pollfds: Uint8Array, timeoutMs: number): number =>
     call(poll, pollfds, pollfds.length / 8, timeoutMs),
   preadv2: (fd: number, iovec: Uint8Array, offset: bigint, flags: number): number =>

@@ -30,9 +30,19 @@ export interface MmPin {
   readonly pid: number
   /** Differs from one image of the process to the next, and is the same for every process that pins it. */
   readonly image: string
+  /** The fd whose reads tell whether the address space has a user left (`hasUser`), while the pin is
+   * open; undefined where the kernel has no such file. A process that may not open it may read it. */
+  readonly pagemap: number | undefined
   /** Whether the process still runs in the address space that it was pinned in. */
   look(): MmFinding
   close(): void
+}
+
+/** Whether the address space that a pagemap was opened on has a user left, or -errno. */
+export const hasUser = (pagemap: number): boolean | number => {
+  const answer = sys.preadSync(pagemap, Buffer.alloc(1), 0n)
+  if (answer === 0) return false
+  return answer === -ERRNO.EINVAL ? true : answer
 }
 
 const O_PATH = 0o10000000
@@ -70,11 +80,14 @@ const imageOf = (pid: number, processDir: number): string | number => {
     : addresses.join(' ')
 }
 
+/** Where the image of a process lies is for the kernel to keep. */
+const digestOf = (addresses: string): string => createHash('sha256').update(addresses).digest('hex')
+
 class Pin implements MmPin {
   readonly pid: number
   readonly image: string
   readonly #processDir: number
-  readonly #pagemap: number | undefined
+  readonly pagemap: number | undefined
   readonly #pinned: string
   #isClosed = false
 
@@ -85,18 +98,16 @@ class Pin implements MmPin {
   ) {
     this.pid = pid
     this.#processDir = fds.processDir
-    this.#pagemap = fds.pagemap
+    this.pagemap = fds.pagemap
     this.#pinned = pinned
-    // A digest: where the image of a process lies is for the kernel to keep.
-    this.image = createHash('sha256').update(pinned).digest('hex')
+    this.image = digestOf(pinned)
   }
 
   look(): MmFinding {
     if (this.#isClosed) return 'gone'
-    if (this.#pagemap !== undefined) {
-      const answer = sys.preadSync(this.#pagemap, Buffer.alloc(1), 0n)
-      if (answer === 0) return 'gone'
-      if (answer !== -ERRNO.EINVAL) return answer
+    if (this.pagemap !== undefined) {
+      const isUsed = hasUser(this.pagemap)
+      if (isUsed !== true) return isUsed === false ? 'gone' : isUsed
     }
     // The former mm lives on after an exec while a CLONE_VM relative uses it, so look at the present.
     const present = imageOf(this.pid, this.#processDir)
@@ -107,7 +118,7 @@ class Pin implements MmPin {
   close(): void {
     if (this.#isClosed) return
     this.#isClosed = true
-    if (this.#pagemap !== undefined) sys.closeSync(this.#pagemap)
+    if (this.pagemap !== undefined) sys.closeSync(this.pagemap)
     sys.closeSync(this.#processDir)
   }
 }
@@ -117,13 +128,36 @@ export interface PinOptions {
   readonly pidfd?: number
 }
 
-/** Pins the address space that a process runs in. -ESRCH where it has none (a zombie, a kernel
- * thread, a free pid), -EACCES where this process may not look. */
-export const pinMm = (pid: number, { pidfd }: PinOptions = {}): MmPin | number => {
+const openProcess = (pid: number): number => {
   const processDir = sys.openSync(`/proc/${pid}`, O_PATH | O_DIRECTORY)
-  if (processDir < 0) return processDir === -ERRNO.ENOENT ? -ERRNO.ESRCH : processDir
+  return processDir === -ERRNO.ENOENT ? -ERRNO.ESRCH : processDir
+}
+
+/** Pins the address space that a process runs in. -ESRCH where it has none (a zombie, a kernel
+ * thread, a free pid), -EACCES where this process may not look. The pagemap is opened on another thread: that
+ * waits while the process execs, until the kernel has freed its former memory. */
+export const pinMm = async (pid: number, options: PinOptions = {}): Promise<MmPin | number> => {
+  const processDir = openProcess(pid)
+  if (processDir < 0) return processDir
   // It stays open, so it is not taken from the reserve.
-  const opened = openIn(processDir, 'pagemap')
+  const path = `/proc/self/fd/${processDir}/pagemap`
+  return pinWith(pid, { processDir, opened: await sys.open(path, O_RDONLY) }, options)
+}
+
+/** The image that a process runs now, as a pin of it has it, or -errno. It waits for nothing. */
+export const imageNow = (pid: number): string | number => {
+  const processDir = openProcess(pid)
+  if (processDir < 0) return processDir
+  const image = imageOf(pid, processDir)
+  sys.closeSync(processDir)
+  return typeof image === 'number' ? image : digestOf(image)
+}
+
+const pinWith = (
+  pid: number,
+  { processDir, opened }: { readonly processDir: number; readonly opened: number },
+  { pidfd }: PinOptions,
+): MmPin | number => {
   // A kernel may be built without it (CONFIG_PROC_PAGE_MONITOR): then the addresses alone tell.
   const pagemap = opened === -ERRNO.ENOENT ? undefined : opened
   const pinned = pagemap !== undefined && pagemap < 0 ? pagemap : imageOf(pid, processDir)

@@ -38,9 +38,9 @@ export const ownLooks: ProcessLooks = {
     return hasCapability('CAP_SYS_PTRACE')
   },
   pin: async ({ pid, pidfd }) => {
-    const pin = pinMm(pid, { pidfd })
+    const pin = await pinMm(pid, { pidfd })
     if (typeof pin === 'number') return pin
     return { image: pin.image, look: async () => pin.look(), close: () => pin.close() }
   },
-  sameMm: async (one, other) => sameMm(one.pid, other.pid),
+  sameMm: (one, other) => sameMm(one.pid, other.pid),
 }

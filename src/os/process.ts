@@ -66,8 +66,8 @@ export const processName = (pid: number): string | number => {
 }
 
 /** Whether two processes share an address space at this moment; undefined when the kernel does
- * not tell: one is gone, we may not look at it, or kcmp is not built in. */
-export const sameMm = (pidA: number, pidB: number): boolean | undefined => {
-  const order = sys.syscall(SYS_KCMP, pidA, pidB, KCMP_VM)
+ * not tell: one is gone, we may not look at it, or kcmp is not built in. Waits while one of them execs. */
+export const sameMm = async (pidA: number, pidB: number): Promise<boolean | undefined> => {
+  const order = await sys.syscallAside(SYS_KCMP, pidA, pidB, KCMP_VM)
   return order < 0 ? undefined : order === 0
 }

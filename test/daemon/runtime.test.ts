@@ -149,10 +149,11 @@ test.each([
 describe('bin/vfiod', () => {
   const packaged = realpathSync(packagedNode() ?? '')
 
-  test('is what npm installs, and the two programs beside it', () => {
+  test('is what npm installs, and the three programs beside it', () => {
     expect(bin).toEqual({
       vfiod: 'bin/vfiod',
       'vfiod-front': 'bin/vfiod-front',
+      'vfiod-host': 'bin/vfiod-host',
       vfioctl: 'bin/vfioctl',
     })
   })

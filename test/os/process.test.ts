@@ -93,11 +93,11 @@ test('a pid without a process is refused: ENOENT', () => {
   expect(processName(2 ** 22 + 1)).toBe(-ERRNO.ENOENT)
 })
 
-test('a process shares its mm with itself, and not with a child', () => {
-  expect(sameMm(process.pid, process.pid)).toBe(true)
-  expect(sameMm(process.pid, start().pid)).toBe(false)
+test('a process shares its mm with itself, and not with a child', async () => {
+  expect(await sameMm(process.pid, process.pid)).toBe(true)
+  expect(await sameMm(process.pid, start().pid)).toBe(false)
 })
 
-test('two mms cannot be compared when one process is gone', () => {
-  expect(sameMm(process.pid, 2 ** 22 + 1)).toBeUndefined()
+test('two mms cannot be compared when one process is gone', async () => {
+  expect(await sameMm(process.pid, 2 ** 22 + 1)).toBeUndefined()
 })

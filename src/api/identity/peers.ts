@@ -67,6 +67,8 @@ export class Peers implements Processes<Process> {
   readonly #learning = new Map<string, Promise<Process>>()
   /** By image, which relatives that share an mm have in common: each finds those before it. */
   readonly #lanes = new Lanes<string>()
+  /** By account. */
+  readonly #pins = new Lanes<string>()
   readonly #giveUpReserve = keepFdReserve()
   #isClosed = false
 
@@ -201,7 +203,8 @@ export class Peers implements Processes<Process> {
   async #learn(key: string, peer: Peer, payer: QuotaHolder): Promise<Process> {
     const charge = this.#quotas.charge(payer, PLACE)
     try {
-      const pin = await this.#looks.pin(peer)
+      // A process can make its pin wait: it waits for those of its account.
+      const pin = await this.#pins.run([payer.account], () => this.#looks.pin(peer))
       if (typeof pin === 'number') throw this.#refusal(pin, peer)
       try {
         return await this.#lanes.run([pin.image], () => this.#enter(key, peer, { pin, charge }))

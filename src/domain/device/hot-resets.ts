@@ -249,7 +249,9 @@ export class HotResets {
   async #opener(group: number, devices: readonly AffectedDevice[]): Promise<Blocker | undefined> {
     const { kernel, state } = this.#parts
     const names = devices.filter((device) => device.group === group).map(({ name }) => name)
-    const holders = await holdersOf(kernel, await nodesOf(kernel, group, names))
+    // It is open all the same, also where it cannot be said by which process.
+    const nodes = await nodesOf(kernel, group, names)
+    const holders = await holdersOf(kernel, nodes).catch(() => [])
     const others = holders.filter(({ pid }) => pid !== process.pid)
     const exported = state.exportsOf(group)
     const by =

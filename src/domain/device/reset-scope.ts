@@ -4,7 +4,8 @@
  */
 
 import { type Blocker, type HolderDetail, VfiodError } from '../../base/error.ts'
-import { type Holder, holderDetail, holdersText } from '../../kernel/holders.ts'
+import { holderDetail, holdersText } from '../../kernel/holders.ts'
+import type { Holder } from '../../kernel/host-looks.ts'
 import { allowsDevice } from '../../rules/policy.ts'
 import { isBridge, isVfioDriver } from '../../rules/viability.ts'
 import type { DeviceView, Inventory } from '../host/inventory.ts'

@@ -2,7 +2,9 @@
 
 import { type Blocker, VfiodError } from '../../base/error.ts'
 import { Mailbox } from '../../base/mailbox.ts'
-import { type Holder, holderText } from '../../kernel/holders.ts'
+import { OneLook } from '../../base/one-look.ts'
+import { holderText } from '../../kernel/holders.ts'
+import type { Holder } from '../../kernel/host-looks.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import {
   busOf,
@@ -29,7 +31,6 @@ import type { DeviceCondition, OwnerRecord } from '../state/records.ts'
 import type { State } from '../state/state.ts'
 import type { DeviceUsers } from './device-users.ts'
 import { GroupLooks, type Look } from './group-looks.ts'
-import { OneLook } from './one-look.ts'
 import { nodesOf, OutsideHolders } from './outside.ts'
 
 export interface DeviceView extends HostDevice {

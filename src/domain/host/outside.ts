@@ -3,7 +3,8 @@
  * fd of the host: one look serves everyone that asks while it runs, and a while after.
  */
 
-import { type Holder, vfioHolders } from '../../kernel/holders.ts'
+import { vfioHolders } from '../../kernel/holders.ts'
+import type { Holder } from '../../kernel/host-looks.ts'
 import type { Kernel } from '../../kernel/port.ts'
 import { cdevOf } from '../../kernel/sysfs.ts'
 
@@ -44,10 +45,18 @@ export class OutsideHolders {
     if (this.#look !== undefined && performance.now() < this.#freshUntil) return this.#look
     const start = performance.now()
     this.#freshUntil = Number.POSITIVE_INFINITY
-    this.#look = vfioHolders(this.#kernel).finally(() => {
-      const end = performance.now()
-      this.#freshUntil = end + Math.max(FRESH_MS, (end - start) * SHARE)
-    })
-    return this.#look
+    const look = vfioHolders(this.#kernel).then(
+      (holders) => {
+        const end = performance.now()
+        this.#freshUntil = end + Math.max(FRESH_MS, (end - start) * SHARE)
+        return holders
+      },
+      (error: unknown) => {
+        this.#look = undefined
+        throw error
+      },
+    )
+    this.#look = look
+    return look
   }
 }

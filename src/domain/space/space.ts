@@ -339,7 +339,8 @@ export class AddressSpace {
   async #groupInUse(group: number, refused: VfiodError): Promise<VfiodError> {
     const { kernel } = this.#parts
     const nodes = await nodesOf(kernel, group, (await groupDevices(kernel, group)) ?? [])
-    const holders = await holdersOf(kernel, nodes)
+    // Refused it is all the same, also where it cannot be said by which process.
+    const holders = await holdersOf(kernel, nodes).catch(() => [])
     const exported = this.#state.exportsOf(group)
     const isSeen = holders.length > 0
     if (!isSeen && exported.length === 0) return refused

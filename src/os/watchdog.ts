@@ -1,8 +1,8 @@
 /**
  * The watchdog of the service manager (sd_watchdog_enabled(3)): told from the event loop, so that a
- * loop that is held up is noticed, and the daemon replaced.
+ * loop that is held up is noticed, and the process replaced.
  */
-import { notify } from '../os/notify.ts'
+import { notify } from './notify.ts'
 
 /** How often within the time that the manager waits. */
 const TIMES = 3
