@@ -84,6 +84,8 @@ beforeAll(async () => {
     const far = remote()
     await far.inventory.listGroups()
     far.close()
+    // The owner closes its side of a connection when the front has closed its own.
+    await until(async () => (await inUse()).includes('1 connections'))
   }
   before = daemon.fds()
   recorded = await recordedAt(daemon)
