@@ -1,4 +1,5 @@
 # vfiod in a container, as a user without privileges: docs/deployment.md has the lines to run it with.
+# There it has no helpers (vfiod-host): what needs more rights than it has is refused.
 # Without any hardware: docker run --pid host -v /run/vfiod:/run/vfiod vfiod --sim
 
 FROM node:24-bookworm-slim AS build

@@ -12,6 +12,11 @@ import { HEAP_MIB } from '../../src/daemon/front-process.ts'
 const unit = (name: string): string =>
   readFileSync(new URL(`../../systemd/${name}`, import.meta.url), 'utf8')
 
+const UNITS = [
+  ...['vfiod.service', 'vfiod-front@.service', 'vfiod-looks.service', 'vfiod-writes.service'],
+  ...['vfiod.socket', 'vfiod-front.socket', 'vfiod-looks.socket', 'vfiod-writes.socket'],
+]
+
 const version = spawnSync('systemd-analyze', ['--version'])
 /** In CI it has to be there: a score that nobody measures is no score. */
 const canAnalyze = process.env.CI !== undefined || version.status === 0
@@ -30,9 +35,9 @@ afterAll(() => rmSync(directory, { recursive: true }))
 
 /** verify looks for the programs, which are not installed where tests run; Node stands in for them. */
 const copies = (): string[] =>
-  ['vfiod.service', 'vfiod.socket', 'vfiod-front.socket', 'vfiod-front@.service'].map((name) => {
+  UNITS.map((name) => {
     const copy = join(directory, name)
-    writeFileSync(copy, unit(name).replace(/\/usr\/bin\/vfiod(-front)?/, process.execPath))
+    writeFileSync(copy, unit(name).replace(/\/usr\/bin\/vfiod(-front|-host)?/, process.execPath))
     return copy
   })
 
@@ -81,6 +86,14 @@ describe.runIf(canAnalyze)('systemd-analyze', () => {
     if (isMeasured) expect(security(front, tenthLess(frontScore))).not.toBe(0)
   })
 
+  test('security rates the daemon and its helpers 1.5 at most', () => {
+    const services = copies().filter((path) => path.endsWith('.service'))
+
+    expect(services.map((service) => [service, security(service, '1.5')])).toEqual(
+      services.map((service) => [service, 0]),
+    )
+  })
+
   test('security rates it with remote.conf no worse than the README says', () => {
     const [service = ''] = copies()
     mkdirSync(`${service}.d`, { recursive: true })
@@ -120,6 +133,12 @@ describe('vfiod.service', () => {
         expect(service).toMatch(new RegExp(`^${key}=.*\\bmodprobe@${module}\\.service\\b`, 'm'))
     },
   )
+
+  test('has no right to trace, to pass over permissions, or to write to /sys', () => {
+    expect(service).toMatch(/^CapabilityBoundingSet=CAP_CHOWN CAP_IPC_LOCK$/m)
+    expect(service).toMatch(/^ProtectKernelTunables=yes$/m)
+    expect(service).not.toMatch(/^ReadWritePaths=/m)
+  })
 
   test('does not have MemoryDenyWriteExecute, which ends V8', () => {
     expect(service).not.toMatch(/^MemoryDenyWriteExecute=yes/m)
@@ -182,4 +201,25 @@ describe('the units of fronts', () => {
 test('vfiod.socket listens where the configuration says by default', () => {
   expect(unit('vfiod.socket')).toContain('ListenStream=/run/vfiod/vfiod.sock')
   expect(unit('vfiod.socket')).toContain('ListenSequentialPacket=/run/vfiod/fds.sock')
+})
+
+describe('a helper of vfiod.service', () => {
+  test.each([
+    ['looks', 'CAP_SYS_PTRACE CAP_DAC_READ_SEARCH'],
+    ['writes', ''],
+  ])('for %s has the rights "%s" and is where the daemon asks it', (what, rights) => {
+    const [service, socket] = [unit(`vfiod-${what}.service`), unit(`vfiod-${what}.socket`)]
+    const [, path = ''] = /^ListenSequentialPacket=(.*)$/m.exec(socket) ?? []
+
+    expect(/^CapabilityBoundingSet=(.*)$/m.exec(service)?.[1]).toBe(rights)
+    expect(service).toContain(`ExecStart=/usr/bin/vfiod-host ${what}\n`)
+    expect(socket).toMatch(/^SocketMode=0600$/m)
+    expect(unit('vfiod.service')).toContain(`VFIOD_${what.toUpperCase()}_SOCKET=${path}\n`)
+  })
+
+  test('for writes alone can write to /sys, and there to two folders', () => {
+    expect(unit('vfiod-writes.service')).toMatch(/^ReadWritePaths=\/sys\/bus \/sys\/devices$/m)
+    expect(unit('vfiod-looks.service')).toMatch(/^ProtectKernelTunables=yes$/m)
+    expect(unit('vfiod-looks.service')).not.toMatch(/^ReadWritePaths=/m)
+  })
 })

@@ -1,24 +1,36 @@
 // What the restrictions of the unit come to, seen from inside: a program in the place of the daemon
 // tries what an intruder would.
 
-import { execFileSync } from 'node:child_process'
-import { readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
+import { execFileSync, spawnSync } from 'node:child_process'
+import {
+  chownSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { ClientProcess } from '../../api/client-process.ts'
 import { eduDevices, groupOf } from '../../system/world.ts'
 import {
   cleanUp,
   client,
+  configure,
+  FILES,
+  file,
   inSandbox,
   install,
   installAs,
   property,
+  SOCKET,
   systemctl,
   uninstall,
 } from './installed.ts'
 
 /** Each act, and the errno that it meets; printed as JSON. */
 const PROBE = `
-import { closeSync, openSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { closeSync, openSync, readdirSync, readlinkSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 
 const errno = (act) => {
@@ -47,6 +59,9 @@ console.log(
     'open /dev/ttyS0': errno(() => open('/dev/ttyS0', 'r')),
     'open /dev/kmsg': errno(() => open('/dev/kmsg', 'r')),
     'open /dev/vfio/vfio': errno(() => open('/dev/vfio/vfio', 'r+')),
+    'read a link of process 1': errno(() => readlinkSync('/proc/1/exe').length > 0),
+    'list files of another user': errno(() => readdirSync('/run/vfiod-files/others').length),
+    'enter the root of process 1': errno(() => readdirSync('/proc/1/root/sys/bus').length > 0),
     'become another user': errno(() => process.setuid(1000)),
     'connect over TCP': connecting,
     'write /run/vfiod': errno(() => writeFileSync('/run/vfiod/probe', '')),
@@ -58,40 +73,133 @@ beforeAll(install)
 afterEach(cleanUp)
 afterAll(uninstall)
 
-describe('in the sandbox of vfiod.service', () => {
-  test('a program can do what the daemon does, and no more', () => {
-    expect(JSON.parse(inSandbox(PROBE))).toEqual({
-      'write /etc': 'EROFS',
-      'write /usr': 'EROFS',
+/** A folder that is for its user alone. */
+const others = (): void => {
+  mkdirSync(`${FILES}/others`, { recursive: true, mode: 0o700 })
+  chownSync(`${FILES}/others`, 1234, 1234)
+}
+
+const EVERYWHERE = {
+  'write /etc': 'EROFS',
+  'write /usr': 'EROFS',
+  'list /home': 'EACCES',
+  'list /root': 'EACCES',
+  'list files of another user': 'EACCES',
+  'write /proc/sys': 'ENOENT',
+  'write /sys/module': 'EROFS',
+  'write /sys/bus': 'EROFS',
+  'open /dev/ttyS0': 'ENOENT',
+  'open /dev/kmsg': 'ENOENT',
+  'open /dev/vfio/vfio': 'ENOENT',
+  'read a link of process 1': 'EACCES',
+  'enter the root of process 1': 'EACCES',
+  'become another user': 'EPERM',
+  'connect over TCP': 'EAFNOSUPPORT',
+}
+
+describe('in the sandbox of a unit a program can do what it is for, and no more', () => {
+  const seenIn = (unit: Parameters<typeof inSandbox>[1]): Readonly<Record<string, string>> => {
+    others()
+    return JSON.parse(inSandbox(PROBE, unit))
+  }
+
+  test('vfiod.service', () => {
+    expect(seenIn('vfiod')).toEqual({
+      ...EVERYWHERE,
+      'open /dev/ttyS0': 'EPERM',
+      'open /dev/kmsg': 'EACCES',
+      'open /dev/vfio/vfio': 'done',
+      'write /run/vfiod': 'done',
+    })
+  })
+
+  test('vfiod-looks.service', () => {
+    expect(seenIn('vfiod-looks')).toEqual({
+      ...EVERYWHERE,
       'list /home': '0',
       'list /root': '0',
-      'write /proc/sys': 'ENOENT',
-      'write /sys/module': 'EROFS',
+      'list files of another user': '0',
+      'read a link of process 1': 'true',
+      'enter the root of process 1': 'true',
+      'write /sys/module': 'EACCES',
+      'write /sys/bus': 'EACCES',
+      'write /run/vfiod': 'EROFS',
+    })
+  })
+
+  test('vfiod-writes.service', () => {
+    expect(seenIn('vfiod-writes')).toEqual({
+      ...EVERYWHERE,
       'write /sys/bus': 'done',
-      'open /dev/ttyS0': 'EPERM',
-      'open /dev/kmsg': 'ENXIO',
-      'open /dev/vfio/vfio': 'done',
-      'become another user': 'EPERM',
-      'connect over TCP': 'EAFNOSUPPORT',
-      'write /run/vfiod': 'done',
+      'write /run/vfiod': 'EACCES',
     })
   })
 })
 
-describe('the daemon under vfiod.service', () => {
-  test('has five capabilities, a seccomp filter, no new privileges, no network', () => {
-    systemctl('start', 'vfiod.service')
-    const pid = property('MainPID')
-    const status = readFileSync(`/proc/${pid}/status`, 'utf8')
-    const field = (name: string) => new RegExp(`^${name}:\\s*(\\w+)`, 'm').exec(status)?.[1]
-    // capability.h: CHOWN 0, DAC_OVERRIDE 1, DAC_READ_SEARCH 2, IPC_LOCK 14, SYS_PTRACE 19
-    const five = [0, 1, 2, 14, 19].reduce((mask, bit) => mask | (1 << bit), 0)
+/** capability.h */
+const CAPS = { chown: 0, dacReadSearch: 2, ipcLock: 14, ptrace: 19 } as const
+const maskOf = (...names: (keyof typeof CAPS)[]): number =>
+  names.reduce((mask, name) => mask | (1 << CAPS[name]), 0)
 
-    expect(Number.parseInt(field('CapEff') ?? '', 16)).toBe(five)
-    expect(Number.parseInt(field('CapBnd') ?? '', 16)).toBe(five)
-    expect(field('Seccomp')).toBe('2')
-    expect(field('NoNewPrivs')).toBe('1')
-    expect(readlinkSync(`/proc/${pid}/ns/net`)).not.toBe(readlinkSync('/proc/self/ns/net'))
+describe('a process of vfiod', () => {
+  test.each([
+    ['vfiod.service', maskOf('chown', 'ipcLock')],
+    ['vfiod-looks.service', maskOf('ptrace', 'dacReadSearch')],
+    ['vfiod-writes.service', 0],
+  ] as const)(
+    '%s has its capabilities, a seccomp filter, no new privileges, no network',
+    (unit, mask) => {
+      systemctl('start', 'vfiod.service')
+      const pid = property('MainPID', unit)
+      const status = readFileSync(`/proc/${pid}/status`, 'utf8')
+      const field = (name: string) => new RegExp(`^${name}:\\s*(\\w+)`, 'm').exec(status)?.[1]
+
+      expect(Number.parseInt(field('CapEff') ?? '', 16)).toBe(mask)
+      expect(Number.parseInt(field('CapBnd') ?? '', 16)).toBe(mask)
+      expect(field('Seccomp')).toBe('2')
+      expect(field('NoNewPrivs')).toBe('1')
+      expect(readlinkSync(`/proc/${pid}/ns/net`)).not.toBe(readlinkSync('/proc/self/ns/net'))
+    },
+  )
+
+  test.each(['vfiod', 'vfiod-looks', 'vfiod-writes'])(
+    '%s.service is rated 1.5 or better by systemd-analyze security',
+    (unit) => {
+      const { status, stdout } = spawnSync('systemd-analyze', [
+        'security',
+        '--threshold=15',
+        '--no-pager',
+        `${unit}.service`,
+      ])
+
+      expect({ status, said: status === 0 ? '' : String(stdout) }).toEqual({ status: 0, said: '' })
+    },
+  )
+})
+
+describe('a helper under systemd', () => {
+  test('that is killed is there again, and clients of other users keep what they have', async () => {
+    configure(
+      `policy = "${file('policy.toml', '[[rule]]\nrole = "operate"\n')}"\nsocket_mode = "0666"\n`,
+    )
+    systemctl('start', 'vfiod.service')
+    const other = new ClientProcess(SOCKET, { uid: 1234, gid: 1234 })
+    try {
+      const made = await other.call('memory', 'allocateMemory', { memoryId: 'ram', length: '4096' })
+      expect(made.error).toBeUndefined()
+
+      for (const unit of ['vfiod-looks.service', 'vfiod-writes.service'])
+        systemctl('kill', '--signal=SIGKILL', unit)
+      let listed = await other.call('memory', 'listMemory')
+      while (listed.error !== undefined) {
+        expect(listed.error).toMatchObject({ reason: 'PEER_NOT_CHECKED' })
+        listed = await other.call('memory', 'listMemory')
+      }
+
+      expect(listed.result.memories).toMatchObject([{ memoryId: 'ram' }])
+    } finally {
+      await other.kill()
+    }
   })
 })
 

@@ -15,6 +15,12 @@ const UNITS = '/run/systemd/system'
 export const FILES = '/run/vfiod-files'
 export const SOCKET = '/run/vfiod/vfiod.sock'
 
+/** They stay while the daemon is stopped and started. */
+const HELPERS = ['looks', 'writes'].flatMap((what) => [
+  `vfiod-${what}.socket`,
+  `vfiod-${what}.service`,
+])
+
 const clients: VfiodClient[] = []
 
 const UNIT_FILES = [
@@ -84,11 +90,12 @@ export const installAs = (name: string, text: string): void => {
 export const install = (): void => {
   mkdirSync(INSTALLED, { recursive: true })
   run('mount', '--bind', CHECKOUT, INSTALLED)
-  for (const name of UNIT_FILES)
+  for (const name of [...UNIT_FILES, ...HELPERS])
     installAs(name, shipped(name).replace('/usr/bin/vfiod', `${INSTALLED}/bin/vfiod`))
 }
 
 export const uninstall = (): void => {
+  systemctl('stop', ...HELPERS)
   run('umount', INSTALLED)
   rmSync(FILES, { recursive: true, force: true })
 }
@@ -108,11 +115,15 @@ export const allowRemote = (): void =>
   installAs('vfiod.service.d/remote.conf', shipped('remote.conf'))
 
 /** Run a program in the sandbox of a unit, in the place of its own; answers what it prints. */
-export const inSandbox = (script: string, name: 'vfiod' | 'vfiod-front@' = 'vfiod'): string => {
+export const inSandbox = (
+  script: string,
+  name: 'vfiod' | 'vfiod-front@' | 'vfiod-looks' | 'vfiod-writes' = 'vfiod',
+): string => {
   const program = file('probe.mjs', script)
   const unit = shipped(`${name}.service`)
     .replace('Type=notify', '')
-    .replace('Restart=on-failure', 'Restart=no')
+    .replace(/^Restart=.*$/m, 'Restart=no')
+    .replace(/^WatchdogSec=.*$/m, '')
     .replace(/^ExecStart=.*$/m, `Type=oneshot\nExecStart=${NODE} ${program}`)
   installAs('vfiod-probe.service', `${unit}\n[Service]\nStandardOutput=truncate:${FILES}/printed\n`)
   systemctl('start', 'vfiod-probe.service')
