@@ -2,6 +2,7 @@
  * What the kernel lets this process pin, and of how much memory, asked through the port. A simulated
  * kernel has no files of this process: its answer to the call itself is then all there is.
  */
+import { totalmem } from 'node:os'
 import { VfiodError } from '../base/error.ts'
 import type { Kernel } from './port.ts'
 
@@ -24,6 +25,9 @@ const textOf = async (kernel: Kernel, path: string): Promise<string> => {
 export async function memoryOfHost(kernel: Kernel): Promise<bigint> {
   const kilobytes = find(await textOf(kernel, MEMINFO), /^MemTotal:\s*(\d+) kB/m)
   if (kilobytes !== undefined) return BigInt(kilobytes) * 1024n
+  // A unit may hide the file (ProcSubset=pid); sysinfo(2) answers all the same.
+  const bytes = totalmem()
+  if (bytes > 0) return BigInt(bytes)
   throw new VfiodError(
     'KERNEL_REFUSED',
     `Cannot tell how much memory the host has: ${MEMINFO} has no MemTotal; mount /proc`,
