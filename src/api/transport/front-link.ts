@@ -30,6 +30,7 @@ import type { ConnectionPeer } from '../identity/connection-peer.ts'
 import type { Log } from '../identity/log.ts'
 import type { Disposal } from './disposal.ts'
 import { FrontFds, type PacketHead } from './front-fds.ts'
+import { GivenQueue } from './given-queue.ts'
 import { type CallLink, LinkCall, statusPayload } from './link-call.ts'
 import { type ServedCall, takeInCall } from './served-call.ts'
 
@@ -94,6 +95,7 @@ interface Connection {
 export class FrontLink {
   readonly #channels: Channels
   readonly #disposal: Disposal
+  readonly #given: GivenQueue
   readonly #rules: LinkRules
   readonly #onEnd: (why: string) => void
   readonly #writer: FrameWriter
@@ -125,6 +127,9 @@ export class FrontLink {
     this.#channels = parts.channels
     this.#disposal = parts.disposal
     const { incoming, outgoing } = parts.channels
+    this.#given = new GivenQueue(parts.channels.packets, () =>
+      this.end('it does not take connections'),
+    )
     this.#ownSlots = new SlotWriter(parts.memory.subarray(SLOTS_OF.owner, SLOTS_OF.front))
     this.#frontSlots = parts.memory.subarray(SLOTS_OF.front)
     this.#rules = parts.rules
@@ -154,8 +159,7 @@ export class FrontLink {
   /** Give it a connection with this socket, which is closed here when the front has closed it. */
   give(given: GivenConnection, owned: Owned, fd: number): void {
     this.#connections.set(given.connection, { owned, fd, calls: new Map(), isTooFast: false })
-    const answer = this.#channels.packets.send(Buffer.from(JSON.stringify(given)), [fd])
-    if (answer < 0) this.end('it does not take connections')
+    this.#given.give(given, fd)
   }
 
   closeConnection(connection: number, how: HowToClose): void {
@@ -180,6 +184,7 @@ export class FrontLink {
     this.#pong?.cancel()
     this.#channels.incoming.destroy()
     this.#channels.outgoing.destroy()
+    this.#given.close()
     this.#fds.close()
     for (const id of [...this.#connections.keys()]) this.#close(id)
     this.#onEnd(why)
@@ -347,6 +352,7 @@ export class FrontLink {
     const connection = this.#connections.get(id)
     if (connection === undefined) return
     this.#connections.delete(id)
+    this.#given.forget(id)
     this.#fds.forget(id)
     for (const { call } of [...connection.calls.values()]) call.cancel()
     connection.owned.closed()
