@@ -19,7 +19,10 @@ import type { State } from '../state/state.ts'
 import { requireDirtyBits } from './request.ts'
 import { type DeviceDmaLog, EVERYWHERE, type Tracking } from './tracking.ts'
 
-/** Memory for the bitmaps of the kernel; it grows to the longest one. */
+/** Bytes of a bitmap that are zeroed by hand; longer ones are new memory, which the kernel zeroes as it is used. */
+const ZEROED_MAX = 1 << 20
+
+/** Memory for the bitmaps of the kernel. */
 export class Scratch {
   readonly #pageSize: bigint
   #segment: Segment | undefined
@@ -31,11 +34,13 @@ export class Scratch {
   /** Zeros for the bits of a range. */
   for({ start, last }: IovaRange): BitmapSpace {
     const length = bitmapBytes((last - start + 1n) / this.#pageSize)
-    if (this.#segment === undefined || this.#segment.length < length) {
-      this.free()
-      this.#segment = allocPages(length)
+    const known = this.#segment
+    if (known !== undefined && known.length >= length && length <= ZEROED_MAX) {
+      known.view(0, length).fill(0)
+      return { pageSize: this.#pageSize, segment: known }
     }
-    this.#segment.view(0, length).fill(0)
+    this.free()
+    this.#segment = allocPages(length)
     return { pageSize: this.#pageSize, segment: this.#segment }
   }
 

@@ -59,7 +59,8 @@ export class DirtyBitmap {
 
   #fill(isSet: boolean): void {
     const whole = Math.floor(this.#pages / WORD_BITS)
-    this.#words.fill(isSet ? lowBits(WORD_BITS) : 0n, 0, whole)
+    // Byte by byte is many times as fast as word by word.
+    new Uint8Array(this.#words.buffer, 0, whole * 8).fill(isSet ? 0xff : 0)
     const mask = lowBits(this.#pages % WORD_BITS)
     if (mask === 0n) return
     const last = this.#word(whole)

@@ -37,9 +37,9 @@ const start = (type1: Type1): number => {
   if (type1.isTracking) return 0
   const mappings = type1.mappings.all()
   for (const mapping of mappings) {
-    const started = mapping.startTracking()
+    const started = type1.track(mapping)
     if (started === 0) continue
-    for (const other of mappings) other.dirty = undefined
+    for (const other of mappings) type1.untrack(other)
     return started
   }
   type1.isTracking = true
@@ -48,7 +48,7 @@ const start = (type1: Type1): number => {
 
 const stop = (type1: Type1): number => {
   type1.isTracking = false
-  for (const mapping of type1.mappings.all()) mapping.dirty = undefined
+  for (const mapping of type1.mappings.all()) type1.untrack(mapping)
   return 0
 }
 

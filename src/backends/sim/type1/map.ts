@@ -46,7 +46,7 @@ export const mapDma = (type1: Type1, caller: Caller, arg: IoctlArg): number => {
   const mapping = new Mapping(map, access, caller.mm)
   const pinned = type1.hasPhysical ? pin(mapping, caller.mm) : 0
   if (pinned < 0) return pinned
-  const tracked = type1.isTracking ? mapping.startTracking() : 0
+  const tracked = type1.isTracking ? type1.track(mapping) : 0
   if (tracked < 0) {
     unpin(mapping)
     return tracked

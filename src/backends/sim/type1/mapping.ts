@@ -100,9 +100,13 @@ export class Mapping {
     return pieceAt(this.vaddr + offset, length)
   }
 
-  /** -EINVAL where one bitmap of the kernel cannot hold a bit per page. */
-  startTracking(): number {
+  /**
+   * -EINVAL where one bitmap of the kernel cannot hold a bit per page, -ENOMEM where there is no memory for
+   * a bit of more pages than `room`.
+   */
+  startTracking(room: bigint): number {
     if (this.pages > DIRTY_PAGES_MAX) return -ERRNO.EINVAL
+    if (this.pages > room) return -ERRNO.ENOMEM
     this.dirty = new DirtyBitmap(Number(this.pages))
     this.markPinned()
     return 0

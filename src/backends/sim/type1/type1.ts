@@ -19,6 +19,12 @@ import { MappingTree } from './mapping-tree.ts'
 import type { Type1Parameters } from './parameters.ts'
 import { pin, unpin } from './pinning.ts'
 
+/**
+ * Pages that have a dirty bit, of one container: 1 TiB of memory. The kernel has its own memory for as many
+ * as it likes; here a report is made in one turn of the event loop that all clients share.
+ */
+const TRACKED_PAGES_MAX = 1n << 28n
+
 const EVERYTHING: Range<bigint> = { start: 0n, last: U64_MAX }
 
 export class Type1 {
@@ -37,6 +43,8 @@ export class Type1 {
   /** Invariant: the number of mappings whose vaddr is invalid. */
   vaddrInvalidCount = 0
   isTracking = false
+  /** Invariant: the pages of the mappings that have dirty bits. */
+  #trackedPages = 0n
   /** VFIO_TYPE1_NESTING_IOMMU: v2, for drivers that can have two stages. */
   isNesting = false
   /** What mappings must fit into; empty until a physical group came, and then never again. */
@@ -114,7 +122,20 @@ export class Type1 {
     if (this.isTracking) for (const mapping of this.mappings.all()) mapping.dirty?.setAll()
   }
 
+  /** Gives a mapping dirty bits: 0 or -errno. */
+  track(mapping: Mapping): number {
+    const started = mapping.startTracking(TRACKED_PAGES_MAX - this.#trackedPages)
+    if (started === 0) this.#trackedPages += mapping.pages
+    return started
+  }
+
+  untrack(mapping: Mapping): void {
+    if (mapping.dirty !== undefined) this.#trackedPages -= mapping.pages
+    mapping.dirty = undefined
+  }
+
   remove(mapping: Mapping): void {
+    this.untrack(mapping)
     const range = { start: mapping.iova, last: mapping.last }
     if (mapping.external.size > 0) for (const user of this.pinUsers) user.unmapped(range)
     if (mapping.external.size > 0) throw new Error('Cannot unmap what a driver does not unpin')
