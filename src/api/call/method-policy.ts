@@ -11,6 +11,8 @@ export interface MethodPolicy {
   readonly role: Role
   /** Whether it changes something, so that the log keeps who did it to what. */
   readonly isAudited: boolean
+  /** Whether it looks through everything that the host has, which takes many steps. */
+  readonly isWide?: true
   /** Bytes that one message of it may have. */
   readonly maxBytes: number
 }
@@ -23,6 +25,8 @@ const small = (role: Role, isAudited: boolean): Row => ({ role, isAudited })
 const ANYBODY: Row = small('none', false)
 /** Looks, and changes nothing. */
 const READ: Row = small('observe', false)
+/** Looks through the whole inventory. */
+const READ_ALL: Row = { ...READ, isWide: true }
 /** Looks at what the caller owns. */
 const READ_OWN: Row = small('operate', false)
 /** Changes what the caller owns. */
@@ -42,10 +46,10 @@ export const METHOD_POLICIES: {
   readonly [Name in ServiceName]: Readonly<Record<MethodsOf<Services[Name]>, Row>>
 } = {
   inventory: {
-    ListGroups: READ,
-    GetGroup: READ,
-    ListDevices: READ,
-    GetDevice: READ,
+    ListGroups: READ_ALL,
+    GetGroup: READ_ALL,
+    ListDevices: READ_ALL,
+    GetDevice: READ_ALL,
     BindDevices: ADMIN,
     UnbindDevices: ADMIN,
     SetVirtualFunctions: ADMIN,

@@ -1,6 +1,6 @@
 /**
  * One way for everything that a peer asks, whether it comes as an HTTP/2 call or as a packet on the
- * fd channel: role, rate, live process, client, in flight, lease, act, one line in the log. The
+ * fd channel: role, rate, live process, turn, client, in flight, lease, act, one line in the log. The
  * connection was admitted before (transport/admission.ts), and knows its peer.
  */
 import { VfiodError } from '../../base/error.ts'
@@ -12,6 +12,7 @@ import type { InFlightCalls } from './in-flight.ts'
 import { requireRole } from './method-policy.ts'
 import { logOutcome, type Method } from './outcome.ts'
 import type { Rates } from './rate.ts'
+import { Turns } from './turns.ts'
 
 /** What a handler knows besides the request. */
 export interface CallContext {
@@ -45,6 +46,7 @@ export const abortReason = ({ reason }: AbortSignal): VfiodError =>
 export class Pipeline {
   readonly #inFlight: InFlightCalls
   readonly #rates: Rates
+  readonly #turns = new Turns()
   readonly #log: Log
 
   constructor(parts: {
@@ -82,10 +84,12 @@ export class Pipeline {
     let peer: ConnectionPeer | undefined
     let client: Client | undefined
     let failure: VfiodError | undefined
+    let ended = (): void => {}
     try {
       peer = asked.peer()
+      ended = await this.#turns.begin(peer.account, method.policy.isWide === true)
       await peer.check()
-      if (abort.signal.aborted) throw cancelled()
+      if (abort.signal.aborted) throw abortReason(abort.signal)
       client = peer.current()
       const leave = this.#inFlight.enter({ client, abort, isEndless: method.isEndless })
       const letGo = asked.holdsLease ? client.lease.hold() : () => {}
@@ -99,6 +103,7 @@ export class Pipeline {
       failure = abort.signal.aborted ? abortReason(abort.signal) : toVfiodError(error)
       throw failure
     } finally {
+      ended()
       const ms = Math.round(performance.now() - started)
       const who = { client: client?.id, identity: peer?.identity }
       const object = method.policy.isAudited ? asked.object() : {}
