@@ -4,7 +4,7 @@ import { defineConfig } from 'vitest/config'
  * Rooms whose tests hold fds, sockets and pins of this process: a process for each file, so that
  * what one leaves open is not counted by the next.
  */
-const PROCESSES = ['api', 'helper', 'os', 'soak', 'system']
+const PROCESSES = ['api', 'attacks', 'helper', 'os', 'soak', 'system']
 
 /** No test asserts a time: this ends one that hangs, also on a machine that is busy with other work. */
 const BOUND_MS = 120_000

@@ -41,7 +41,7 @@ test('1 TiB is tracked, and a page more is ENOMEM until something is unmapped', 
   expect(await map(2)).toBe(0)
 })
 
-test('tracking of more is ENOMEM, leaves nothing, and is no matter once it has stopped', async () => {
+test('tracking of more is ENOMEM, leaves nothing, and does not count once it has stopped', async () => {
   const { kernel, container, map } = await containerWith(3)
 
   expect(said(await dirtyPages(kernel, container, START))).toBe('ENOMEM')
