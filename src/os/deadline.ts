@@ -27,6 +27,12 @@ export class Deadline {
     return Math.max(0, Math.ceil(this.#due - performance.now()))
   }
 
+  /** It begins anew. */
+  renew(ms: number): void {
+    this.cancel()
+    this.#wait(ms)
+  }
+
   cancel(): void {
     clearTimeout(this.#timer)
     clearImmediate(this.#turn)

@@ -26,8 +26,14 @@ export const openPidfd = (pid: number): number => sys.syscall(SYS_PIDFD_OPEN, pi
 /** Whether the process still runs: false from its exit on, also while it is a zombie. */
 export const isAlive = (pidfd: number): boolean => pendingEvents(pidfd, POLLIN) === 0
 
-/** Whether the process is known to have exited: the opposite of `isAlive` unless poll(2) fails. */
-export const hasExited = (pidfd: number): boolean => pendingEvents(pidfd, POLLIN) > 0
+/**
+ * Whether the process is known to have exited: the opposite of `isAlive` unless poll(2) fails, or reports
+ * another event, as it does for a number that is not an open fd.
+ */
+export const hasExited = (pidfd: number): boolean => {
+  const events = pendingEvents(pidfd, POLLIN)
+  return events > 0 && (events & POLLIN) !== 0
+}
 
 /** A key that no other process gets until the next boot; -EOPNOTSUPP before Linux 6.9. */
 export const pidfdInode = (pidfd: number): bigint | number => {

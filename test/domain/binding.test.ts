@@ -87,6 +87,22 @@ describe('a bind that the end of the daemon cut off', () => {
   })
 })
 
+test.each(['../drivers/vfio-pci', 'vfio-pci/../e1000e', '..', 'vfio pci', 'vfio-pci\n'])(
+  'a driver that is not a name is refused before a device is touched: %j',
+  async (driver) => {
+    at = world()
+    const { domain, sim } = at
+    const before = await driverOf(EDU)
+    const request = { devices: [EDU], driver, wholeGroup: false }
+
+    await expect(domain.binding.bind(alice, request)).rejects.toMatchObject({
+      details: { resource: { type: 'driver', name: driver } },
+    })
+    expect(await driverOf(EDU)).toBe(before)
+    expect(await driverOverride(sim.kernel, EDU)).toBeUndefined()
+  },
+)
+
 describe('a device in use', () => {
   test('is not taken from a space that its group is a member of: GROUP_IN_USE', async () => {
     at = world()

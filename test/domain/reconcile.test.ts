@@ -80,6 +80,23 @@ describeModes('a group that the kernel takes out of an address space', (mode) =>
     await expect(map(1n)).rejects.toMatchObject({ reason: 'SPACE_NOT_READY' })
   })
 
+  test('is not one that the kernel cannot tell about: nothing is released', async () => {
+    const { faults } = at.sim
+    const pinned = at.pinned()
+    for (const errno of ['EMFILE', 'ENOMEM', 'EIO'] as const) {
+      const request = 'VFIO_GROUP_GET_STATUS'
+      const effect = { kind: 'errno', errno } as const
+      faults.inject({ name: 'status', request, nth: 1, times: 0, effect })
+      await at.domain.spaces.reconcile().catch(() => undefined)
+      faults.clear('status')
+
+      const { state, mappings } = await at.domain.spaces.get('space')
+      expect([state, mappings.size], errno).toEqual(['ready', 1])
+    }
+    expect(seen).toEqual([])
+    expect(at.pinned()).toBe(pinned)
+  })
+
   test('is noticed without a call', async () => {
     await at.domain.releaseAll('another machine')
     await start({ reconcileMs: 1 })

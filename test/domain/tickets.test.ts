@@ -4,7 +4,7 @@ import { Tickets } from '../../src/domain/identity/tickets.ts'
 import { alice, bob } from './people.ts'
 
 beforeEach(() => {
-  vi.useFakeTimers()
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] })
 })
 afterEach(() => {
   vi.useRealTimers()
@@ -53,6 +53,8 @@ describe('a ticket', () => {
     const { ticket, expiresInMs } = tickets.issue(alice, PURPOSE, answer)
 
     vi.advanceTimersByTime(expiresInMs)
+    // The sockets are read once more.
+    for (let turn = 0; turn < 3; turn += 1) await new Promise((next) => setImmediate(next))
 
     await expect(tickets.redeem(alice, ticket, [])).rejects.toMatchObject({ reason: 'BAD_TICKET' })
   })

@@ -1,5 +1,6 @@
 /** Deadlines on a clock that a test moves, and an event loop that comes late. */
 
+import { readdirSync, readFileSync } from 'node:fs'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { Deadline } from '../../src/os/deadline.ts'
 
@@ -63,4 +64,40 @@ test('what is read from the sockets in time cancels it', async () => {
   for (let n = 0; n < 4; n += 1) await turn()
 
   expect(dues).toBe(0)
+})
+
+test('a deadline that begins anew has all of its time again', async () => {
+  const deadline = new Deadline(1000, due)
+
+  pass(600)
+  deadline.renew(1000)
+  pass(600)
+  for (let n = 0; n < 4; n += 1) await turn()
+  const before = dues
+  pass(400)
+  for (let n = 0; n < 4; n += 1) await turn()
+
+  expect([before, dues]).toEqual([0, 1])
+})
+
+/** Timers that end nothing of a client: looks, closing, the start and the end of fronts. */
+const NOT_OF_CLIENTS = [
+  'api/transport/disposal.ts',
+  'api/transport/fronts.ts',
+  'domain/space/member-watch.ts',
+]
+
+test('everything that a client must do in time has a deadline that waits for a late loop', () => {
+  const src = new URL('../../src/', import.meta.url)
+  const files = ['api', 'domain'].flatMap((room) =>
+    readdirSync(new URL(room, src), { recursive: true, encoding: 'utf8' }).map(
+      (file) => `${room}/${file}`,
+    ),
+  )
+  const withTimers = files.filter(
+    (file) =>
+      file.endsWith('.ts') && /\bsetTimeout\(/.test(readFileSync(new URL(file, src), 'utf8')),
+  )
+
+  expect(withTimers.sort()).toEqual(NOT_OF_CLIENTS)
 })

@@ -4,7 +4,9 @@ import { readFileSync } from 'node:fs'
 import { afterEach, expect, test } from 'vitest'
 import { ERRNO } from '../../src/base/errno.ts'
 import { eventfdCreate } from '../../src/os/eventfd.ts'
+import { sys } from '../../src/os/libc.ts'
 import {
+  hasExited,
   isAlive,
   openPidfd,
   pidfdInode,
@@ -34,6 +36,19 @@ test('a pidfd is alive until the process exits', async () => {
 
   expect(before).toBe(true)
   expect(isAlive(pidfd)).toBe(false)
+})
+
+test('a process has exited on proof only: what is not a pidfd proves nothing', async () => {
+  const { child, pid } = start()
+  const pidfd = openPidfd(pid)
+  const before = hasExited(pidfd)
+  child.kill('SIGKILL')
+  await once(child, 'exit')
+  const after = hasExited(pidfd)
+  sys.closeSync(pidfd)
+
+  expect([before, after]).toEqual([false, true])
+  for (const noFd of [pidfd, -1, 2 ** 30]) expect(hasExited(noFd), String(noFd)).toBe(false)
 })
 
 test('a pidfd tells the pid, and ESRCH once the process is reaped', async () => {

@@ -10,6 +10,7 @@ import {
 } from 'node:net'
 import { VfiodError } from '../../base/error.ts'
 import { LinkError } from '../../link/frames.ts'
+import { Deadline } from '../../os/deadline.ts'
 import { POLLHUP, POLLRDHUP, pendingEvents, sys } from '../../os/libc.ts'
 import type { CallRules, Served } from '../call/call.ts'
 import type { Pipeline } from '../call/pipeline.ts'
@@ -148,7 +149,7 @@ export class Connections {
     const { refusal, leave } = admitted
     const key = this.fronts.keyOf(payer)
     const { id, name } = this.#add({ peer, refusal })
-    let giveUp: NodeJS.Timeout | undefined
+    let giveUp: Deadline | undefined
     const given = {
       ...{ connection: id, account: payer.account, speaks: 'grpc' as const },
       ...(refusal && { refusal: statusPayload(refusal).toString('base64') }),
@@ -157,7 +158,7 @@ export class Connections {
       token: name,
       state: () => this.#connections.get(name),
       closed: () => {
-        clearTimeout(giveUp)
+        giveUp?.cancel()
         this.#connections.delete(name)
         leave()
         peer?.disconnected()
@@ -169,8 +170,7 @@ export class Connections {
     }
     const served = this.fronts.give(key, given, owned, fd)
     if (refusal === undefined) return
-    giveUp = setTimeout(() => served.close(true), REFUSED_MS)
-    giveUp.unref()
+    giveUp = new Deadline(REFUSED_MS, () => served.close(true))
   }
 
   /**

@@ -15,6 +15,7 @@ import type { Redeemed, TicketPurpose } from '../../domain/identity/tickets.ts'
 import { ownerText } from '../../domain/state/owner.ts'
 import { LinkError } from '../../link/frames.ts'
 import { TICKET_LENGTH_MAX } from '../../link/ticket-payload.ts'
+import { Deadline } from '../../os/deadline.ts'
 import { connectSeqpacket, SeqpacketListener } from '../../os/fd-passing.ts'
 import { POLLHUP, pendingEvents } from '../../os/libc.ts'
 import { closeAll, listenUnix, SOCK_SEQPACKET } from '../../os/unix-socket.ts'
@@ -112,15 +113,15 @@ export class FdChannel {
     let served: GivenTo | undefined
     const close = () => served?.close(true)
     // A connection is for a ticket that is there; one that sends nothing is closed when none can be.
-    const idle = setTimeout(close, isRefused ? REFUSED_MS : LIMITS.ticketMs)
-    idle.unref()
+    const idleMs = isRefused ? REFUSED_MS : LIMITS.ticketMs
+    const idle = new Deadline(idleMs, close)
     let refused = 0
     const given = { connection: id, account: payer.account } as const
     const owned = {
       token: `fd channel:${id}`,
       state: () => ({ peer: isRefused ? undefined : peer, refusal: undefined }),
       closed: () => {
-        clearTimeout(idle)
+        idle.cancel()
         this.#peers.delete(peer)
         admitted.leave()
         if (!isRefused) peer.disconnected()
@@ -129,7 +130,7 @@ export class FdChannel {
         throw new LinkError('a connection of the fd channel was given a name')
       },
       ticket: (head: PacketHead) => {
-        idle.refresh()
+        idle.renew(idleMs)
         void this.#answer(peer, head).then((isDone) => {
           refused += isDone ? 0 : 1
           if (isRefused || refused === REFUSALS_PER_CONNECTION) close()

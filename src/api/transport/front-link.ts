@@ -107,7 +107,7 @@ export class FrontLink {
   readonly #rate = new Buckets()
   readonly #ungrantedRate = new Buckets()
   readonly #reader: FrameReader
-  #stuck: NodeJS.Timeout | undefined
+  #stuck: Deadline | undefined
   readonly #pinger = setInterval(() => this.#ping(), PING_MS)
   /** Set while an answer is waited for. */
   #pong: Deadline | undefined
@@ -179,7 +179,7 @@ export class FrontLink {
   end(why: string): void {
     if (this.#hasEnded) return
     this.#hasEnded = true
-    clearTimeout(this.#stuck)
+    this.#stuck?.cancel()
     clearInterval(this.#pinger)
     this.#pong?.cancel()
     this.#channels.incoming.destroy()
@@ -201,7 +201,7 @@ export class FrontLink {
     }
     if (this.#writer.backlog < BACKLOG || this.#stuck !== undefined) return
     this.#channels.incoming.pause()
-    this.#stuck = setTimeout(() => this.end('it does not take answers'), STUCK_MS)
+    this.#stuck = new Deadline(STUCK_MS, () => this.end('it does not take answers'))
   }
 
   #ping(): void {
@@ -213,7 +213,7 @@ export class FrontLink {
   }
 
   #drained(): void {
-    clearTimeout(this.#stuck)
+    this.#stuck?.cancel()
     this.#stuck = undefined
     this.#channels.incoming.resume()
   }

@@ -6,6 +6,7 @@
 import { randomBytes } from 'node:crypto'
 import { VfiodError } from '../../base/error.ts'
 import { LIMITS } from '../../base/limits.ts'
+import { Deadline } from '../../os/deadline.ts'
 import type { OwnerRecord } from '../state/records.ts'
 import type { Client } from './clients.ts'
 
@@ -40,7 +41,7 @@ interface Entry {
   readonly client: Client
   readonly purpose: TicketPurpose
   readonly redeem: Redeem
-  readonly expires: NodeJS.Timeout
+  readonly expires: Deadline
 }
 
 export interface Ticket {
@@ -109,13 +110,12 @@ export class Tickets {
   }
 
   #keep(ticket: string, entry: Omit<Entry, 'expires'>): void {
-    const expires = setTimeout(() => this.#entries.delete(ticket), LIMITS.ticketMs)
-    expires.unref()
+    const expires = new Deadline(LIMITS.ticketMs, () => this.#entries.delete(ticket))
     this.#entries.set(ticket, { ...entry, expires })
   }
 
   #drop(ticket: string, entry: Entry): void {
-    clearTimeout(entry.expires)
+    entry.expires.cancel()
     this.#entries.delete(ticket)
   }
 }
