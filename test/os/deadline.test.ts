@@ -84,6 +84,7 @@ test('a deadline that begins anew has all of its time again', async () => {
 const NOT_OF_CLIENTS = [
   'api/transport/disposal.ts',
   'api/transport/fronts.ts',
+  'api/transport/given-queue.ts',
   'domain/space/member-watch.ts',
 ]
 
