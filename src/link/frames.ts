@@ -129,6 +129,8 @@ export const header = (
 /** The other end does not keep to this file. */
 export class LinkError extends Error {}
 
+const always = (): boolean => true
+
 /** Takes a stream of bytes apart. Each frame is given as soon as it is whole. */
 export class FrameReader {
   readonly #kinds: ReadonlySet<number>
@@ -148,14 +150,18 @@ export class FrameReader {
     return this.#length
   }
 
-  /** Throws LinkError. */
-  push(bytes: Buffer): void {
-    this.#parts.push(bytes)
+  /**
+   * Gives the frames that are whole with these bytes, while `goesOn` says so before each; answers whether it
+   * gave all of them. Throws LinkError.
+   */
+  push(bytes: Buffer, goesOn: () => boolean = always): boolean {
+    if (bytes.length > 0) this.#parts.push(bytes)
     this.#length += bytes.length
     while (this.#length >= HEADER) {
       const head = this.#gather(HEADER)
       const length = this.#check(head)
-      if (this.#length < length + 4) return
+      if (this.#length < length + 4) return true
+      if (!goesOn()) return false
       const whole = this.#gather(length + 4)
       this.#skip(length + 4)
       this.#give({
@@ -165,6 +171,7 @@ export class FrameReader {
         payload: whole.subarray(HEADER, length + 4),
       })
     }
+    return true
   }
 
   /** The length that the head says, when a frame of its kind may have it. */

@@ -4,7 +4,7 @@
  * anything is decoded. A front that breaks the rules is ended, and its connections with it.
  */
 import { Buckets } from '../../base/bucket.ts'
-import type { VfiodError } from '../../base/error.ts'
+import { VfiodError } from '../../base/error.ts'
 import { LIMITS } from '../../base/limits.ts'
 import { type FrameAbout, FrameWriter } from '../../link/frame-writer.ts'
 import {
@@ -12,7 +12,6 @@ import {
   FROM_OWNER,
   type Frame,
   type FrameKind,
-  FrameReader,
   HOW_TO_CLOSE,
   type HowToClose,
   LinkError,
@@ -30,6 +29,7 @@ import type { ConnectionPeer } from '../identity/connection-peer.ts'
 import type { Log } from '../identity/log.ts'
 import type { Disposal } from './disposal.ts'
 import { FrontFds, type PacketHead } from './front-fds.ts'
+import { FrontReader } from './front-reader.ts'
 import { GivenQueue } from './given-queue.ts'
 import { type CallLink, LinkCall, statusPayload } from './link-call.ts'
 import { type ServedCall, takeInCall } from './served-call.ts'
@@ -37,18 +37,18 @@ import { type ServedCall, takeInCall } from './served-call.ts'
 /** Calls of one connection at a time, as the HTTP/2 settings say. */
 export const CALLS_PER_CONNECTION = 128
 
-/** Bytes that the front has not taken; beyond them no frame of it is read. */
-const BACKLOG = 32 << 20
-
-/** How long a front may leave them untaken. */
-const STUCK_MS = 30_000
-
 /** How often a front that serves connections is asked whether it runs, and how long it may take. */
 const PING_MS = 5000
 const PONG_MS = 15_000
 
 /** The same for a front that has said nothing yet: Node may take its time to start. */
 const START_MS = 120_000
+
+/** Calls of one account: a front that sends more does not keep to LIMITS.streamsPerSecond. */
+const CALL_RATE = {
+  perSecond: LIMITS.streamsPerSecond * 2,
+  burst: LIMITS.streamsPerSecond * 8,
+} as const
 
 /** Lines of the log for calls that a front refused. */
 const REFUSED_LINES = { perSecond: 10, burst: 100 } as const
@@ -106,8 +106,7 @@ export class FrontLink {
   readonly #connections = new Map<number, Connection>()
   readonly #rate = new Buckets()
   readonly #ungrantedRate = new Buckets()
-  readonly #reader: FrameReader
-  #stuck: Deadline | undefined
+  readonly #reader: FrontReader
   readonly #pinger = setInterval(() => this.#ping(), PING_MS)
   /** Set while an answer is waited for. */
   #pong: Deadline | undefined
@@ -134,15 +133,17 @@ export class FrontLink {
     this.#frontSlots = parts.memory.subarray(SLOTS_OF.front)
     this.#rules = parts.rules
     this.#onEnd = parts.onEnd
-    this.#reader = new FrameReader(FROM_FRONT, (frame) => this.#take(frame))
-    incoming.on('data', (bytes) => this.#push(bytes))
-    outgoing.on('drain', () => this.#drained())
     for (const pipe of [incoming, outgoing]) {
       pipe.on('error', () => {})
       pipe.on('close', () => this.end('its link is closed'))
     }
     this.#pinger.unref()
     this.#writer = new FrameWriter(outgoing)
+    this.#reader = new FrontReader(parts.channels, {
+      writer: this.#writer,
+      take: (frame) => this.#take(frame),
+      end: (why) => this.end(why),
+    })
     this.#fds = new FrontFds({
       frames: this.#writer,
       channels: parts.channels,
@@ -179,7 +180,7 @@ export class FrontLink {
   end(why: string): void {
     if (this.#hasEnded) return
     this.#hasEnded = true
-    this.#stuck?.cancel()
+    this.#reader.close()
     clearInterval(this.#pinger)
     this.#pong?.cancel()
     this.#channels.incoming.destroy()
@@ -190,32 +191,12 @@ export class FrontLink {
     this.#onEnd(why)
   }
 
-  #push(bytes: Buffer): void {
-    if (this.#hasEnded) return
-    try {
-      this.#reader.push(bytes)
-    } catch (error) {
-      if (!(error instanceof LinkError)) throw error
-      this.end(`it broke the protocol: ${error.message}`)
-      return
-    }
-    if (this.#writer.backlog < BACKLOG || this.#stuck !== undefined) return
-    this.#channels.incoming.pause()
-    this.#stuck = new Deadline(STUCK_MS, () => this.end('it does not take answers'))
-  }
-
   #ping(): void {
     if (this.#pong !== undefined || this.#connections.size === 0) return
     this.#write(FROM_OWNER.ping, NO_CONNECTION, EMPTY)
     this.#pong = this.#hasStarted
       ? new Deadline(PONG_MS, () => this.end('it does not run'))
       : new Deadline(START_MS, () => this.end('it has not started'))
-  }
-
-  #drained(): void {
-    this.#stuck?.cancel()
-    this.#stuck = undefined
-    this.#channels.incoming.resume()
   }
 
   #take(frame: Frame): void {
@@ -287,12 +268,11 @@ export class FrontLink {
     const { owned, calls } = connection
     const { connection: id, call: callId } = frame
     if (calls.has(callId)) throw new LinkError(`call ${callId} is under way already`)
-    if (calls.size >= CALLS_PER_CONNECTION) throw new LinkError('a connection has too many calls')
     const { peer, refusal } = owned.state() ?? {}
     if (peer === undefined && refusal === undefined)
       throw new LinkError('a call came on a connection without a name')
-    const perSecond = LIMITS.streamsPerSecond
-    if (this.#rate.take(peer?.account ?? '', { perSecond, burst: perSecond * 4 }) > 0)
+    // Above what a front lets pass, and what gathers while the owner is late.
+    if (this.#rate.take(peer?.account ?? '', CALL_RATE) > 0)
       throw new LinkError('calls came too fast')
     if (this.#isTooFast(connection, peer)) {
       this.#closeTooFast(connection, id)
@@ -305,6 +285,11 @@ export class FrontLink {
       ended: () => void calls.delete(callId),
     }
     const call = new LinkCall(link, owned.token)
+    if (calls.size >= CALLS_PER_CONNECTION) {
+      // Those that were cancelled have not ended yet.
+      call.refuse(tooManyCalls(calls.size))
+      return
+    }
     calls.set(callId, { call, served })
     try {
       if (peer === undefined) throw refusal
@@ -374,6 +359,20 @@ export class FrontLink {
     })
   }
 }
+
+const tooManyCalls = (current: number): VfiodError =>
+  new VfiodError(
+    'LIMIT_REACHED',
+    `Cannot serve the call: ${current} calls of this connection are under way, cancelled ones included; wait until some have ended`,
+    {
+      quota: {
+        limit: 'calls of one connection',
+        max: BigInt(CALLS_PER_CONNECTION),
+        current: BigInt(current),
+        needed: 1n,
+      },
+    },
+  )
 
 /** A front says so, and is believed as far as the log needs: short texts, and nothing else. */
 const refusedCallOf = (payload: Buffer): RefusedCall => {
