@@ -28,6 +28,7 @@ export class Disposal {
   #closer: RunningFront | undefined
   #timer: NodeJS.Timeout | undefined
   #running = 0
+  #isClosed = false
 
   constructor(start: StartFront, log: Log) {
     this.#start = start
@@ -43,7 +44,9 @@ export class Disposal {
 
   /** To be called before a listening socket is closed: closing it closes the connections that wait in it. */
   listening(fd: number): void {
-    if (untakenFds(fd) !== 0) this.fds([sys.dup(fd)])
+    const own = untakenFds(fd) === 0 ? -1 : sys.dup(fd)
+    // Negative, too, where the socket is closed already.
+    if (own >= 0) this.fds([own])
   }
 
   /** Closes fds of any kind; they are no longer the caller's. */
@@ -54,12 +57,14 @@ export class Disposal {
 
   /** The daemon ends: what waits is closed as its process ends. */
   close(): void {
+    this.#isClosed = true
     clearTimeout(this.#timer)
     this.#end()
   }
 
   #pass(): void {
-    for (;;) {
+    // One more process at most: what does not go now is tried again in a second.
+    for (let tries = 0; tries < 2; ) {
       const [fd] = this.#waiting
       const closer = fd === undefined ? undefined : (this.#closer ?? this.#started())
       if (fd === undefined || closer === undefined) break
@@ -67,10 +72,13 @@ export class Disposal {
       // What is in the packet is not the last, and closing it here does nothing else.
       if (answer >= 0) sys.closeSync(this.#waiting.shift() as number)
       // Sockets in sockets in sockets: the kernel does not pass on every depth of them.
-      else if (answer !== -ERRNO.ETOOMANYREFS || !this.#takeApart(fd)) this.#end()
+      else if (answer !== -ERRNO.ETOOMANYREFS || !this.#takeApart(fd)) {
+        tries += 1
+        this.#end()
+      }
     }
-    if (this.#timer !== undefined || (this.#closer === undefined && this.#waiting.length === 0))
-      return
+    const isDone = this.#closer === undefined && this.#waiting.length === 0
+    if (this.#timer !== undefined || this.#isClosed || isDone) return
     this.#timer = setTimeout(() => {
       this.#timer = undefined
       this.#end()
@@ -90,7 +98,7 @@ export class Disposal {
   }
 
   #started(): RunningFront | undefined {
-    if (this.#running >= LINGERING_MAX) return undefined
+    if (this.#isClosed || this.#running >= LINGERING_MAX) return undefined
     this.#running += 1
     try {
       this.#closer = this.#start(() => (this.#running -= 1))
