@@ -48,7 +48,7 @@ const over = (kernel: Kernel): Kernel =>
   new Proxy(kernel, {
     get: (target, name) => {
       const value = Reflect.get(target, name, target)
-      if (name !== 'ioctl') return value.bind(target)
+      if (name !== 'ioctl') return value?.bind(target)
       return async (fd: number, request: number, arg: IoctlArg) =>
         (await instead(fd, request, arg)) ?? target.ioctl(fd, request, arg)
     },
