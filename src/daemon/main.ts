@@ -13,4 +13,5 @@ if (refusal !== undefined) {
   process.exit(EX_CONFIG)
 }
 const { main } = await import('./run.ts')
-process.exit(await main(process.argv))
+const { leave } = await import('../os/leave.ts')
+leave(await main(process.argv))

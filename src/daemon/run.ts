@@ -6,6 +6,7 @@ import type { Administration } from '../api/services/admin.ts'
 import type { StartFront } from '../api/transport/running-front.ts'
 import { createDomain, type Domain } from '../domain/domain.ts'
 import { memoryOfHost } from '../kernel/own-limits.ts'
+import { leave } from '../os/leave.ts'
 import { tuneCollector, tuneMalloc } from '../os/limits.ts'
 import { notify } from '../os/notify.ts'
 import { onError } from '../os/poller.ts'
@@ -190,7 +191,7 @@ const administrationOf = (
 
 const exitNow = (logging: Logging, code: number): never => {
   logging.flush()
-  process.exit(code)
+  return leave(code)
 }
 
 /**

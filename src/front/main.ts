@@ -6,6 +6,7 @@ import { readdirSync, readFileSync, readlinkSync, writeFileSync, writeSync } fro
 import { LINK_MEMORY } from '../link/slots.ts'
 import { channelsOf } from '../os/channels.ts'
 import { SeqpacketConnection } from '../os/fd-passing.ts'
+import { leave } from '../os/leave.ts'
 import { setRlimit, tuneCollector, tuneMalloc } from '../os/limits.ts'
 import { mapFd } from '../os/memory.ts'
 import { forbidTheRest } from '../os/seccomp.ts'
@@ -32,7 +33,7 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal
 const takeLink = async (connection: number): Promise<LinkFds> => {
   const owner = new SeqpacketConnection(connection)
   const packet = await owner.receive()
-  if (typeof packet === 'number' || packet.bytes.length === 0) process.exit(0)
+  if (typeof packet === 'number' || packet.bytes.length === 0) return leave(0)
   const { fds } = packet
   if (fds.length !== 5) throw new Error(`Cannot take the link: ${fds.length} fds came with it`)
   owner.close()
@@ -66,7 +67,7 @@ const { buffer, byteOffset } = mapped.bytes
 new Front({
   ...channelsOf({ incoming, outgoing, packets, uplink }),
   memory: Buffer.from(buffer, byteOffset, LINK_MEMORY),
-  onEnd: () => process.exit(0),
+  onEnd: () => leave(0),
 })
 
 // Libuv makes a ring as it starts, unless the starter of a front forbids it: it would be a way around seccomp.

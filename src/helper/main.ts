@@ -8,6 +8,7 @@ import { Command, Option } from 'commander'
 import { linuxKernel } from '../backends/linux/kernel.ts'
 import { errnoName } from '../base/errno.ts'
 import { listenSeqpacket, SeqpacketListener } from '../os/fd-passing.ts'
+import { leave } from '../os/leave.ts'
 import { listenFds, notify } from '../os/notify.ts'
 import { feedWatchdog } from '../os/watchdog.ts'
 import { serveLooks } from './looks.ts'
@@ -59,7 +60,7 @@ const server = new HelperServer({
 for (const signal of ['SIGTERM', 'SIGINT'] as const)
   process.once(signal, () => {
     server.close()
-    process.exit(0)
+    leave(0)
   })
 feedWatchdog(process.env)
 notify('READY=1')
