@@ -1,7 +1,7 @@
 /** systemd as far as fronts need it: a socket, and the program of vfiod-front@.service for each connection. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync, readlinkSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { listenSeqpacket, type SeqpacketListener } from '../../src/os/fd-passing.ts'
 import { F_GETFL, O_NONBLOCK, sys } from '../../src/os/libc.ts'
@@ -32,11 +32,16 @@ export class FrontUnit {
   get front(): number | undefined {
     const { pid } = this.#child
     try {
-      return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8')
-        .split(' ')
-        .filter((text) => text !== '')
-        .map(Number)
-        .find((child) => readlinkSync(`/proc/${child}/exe`) === process.execPath)
+      return (
+        readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8')
+          .split(' ')
+          .filter((text) => text !== '')
+          .map(Number)
+          // Who is not root cannot read the link to the program of a process without rights.
+          .find((child) =>
+            readFileSync(`/proc/${child}/cmdline`, 'utf8').includes('/front/main.js'),
+          )
+      )
     } catch {
       return undefined
     }
