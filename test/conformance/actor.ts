@@ -12,8 +12,8 @@ import type { CallOp, IoctlOp, Slot, Value } from './operation.ts'
 import type { Side } from './side.ts'
 
 export const EVENTFDS: readonly Slot[] = ['e0', 'e1', 'e2', 'e3']
-/** More than any process here has open. */
-const SHUT_FD = 900
+/** More than any process can have open. */
+const SHUT_FD = 1 << 30
 const PATIENCE_MS = 300
 const DMA_PATIENCE_MS = 5000
 
