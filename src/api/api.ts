@@ -200,7 +200,8 @@ export class Api {
     })
     this.#remotePeers = peers
     const { connections } = this
-    const parts = { connections, peerAt: (name: string) => peers.at(name), log }
+    const peerAt = (name: string) => peers.at(name)
+    const parts = { connections, admission: this.#admission, peerAt, log }
     this.#remoteListener = new RemoteListener(remote, parts)
     await this.#remoteListener.listen()
   }

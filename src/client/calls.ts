@@ -2,6 +2,7 @@
  * One method of a service as a function: promises and async iterables instead of callbacks and
  * emitters. The types come from the generated clients, so a new RPC is here once it is generated.
  */
+import { setTimeout as pause } from 'node:timers/promises'
 import type {
   Client,
   ClientReadableStream,
@@ -13,7 +14,7 @@ import type {
 import { Metadata } from '@grpc/grpc-js'
 import type { MethodDefinition } from '@grpc/proto-loader'
 import type { Chunk } from '../base/chunk.ts'
-import { deadlineExceeded, type RpcError, toRpcError } from './rpc-error.ts'
+import { deadlineExceeded, RpcError, toRpcError } from './rpc-error.ts'
 
 export interface CallOptions {
   /** Cancels the call; it then rejects with status CANCELLED. */
@@ -96,25 +97,63 @@ const cancelWith = (
   if (signal.aborted) cancel()
 }
 
+/** How long a client waits for a place among the connections that the daemon has yet to accept. */
+const FULL_QUEUE_MS = 10_000
+const TRY_AGAIN_MS = 100
+
+/** No call was sent: connect(2) of a Unix socket does not wait where many connect at the same time. */
+const isQueueFull = (error: unknown): boolean =>
+  error instanceof RpcError &&
+  error.status === 'UNAVAILABLE' &&
+  error.message.includes('connect EAGAIN')
+
+/** The answer of a call, which is tried again for as long as the queue of the socket is full. */
+const whenQueued = async (
+  call: () => Promise<object>,
+  { timeoutMs = FULL_QUEUE_MS, signal }: CallOptions,
+): Promise<object> => {
+  const until = performance.now() + timeoutMs
+  for (;;) {
+    try {
+      return await call()
+    } catch (error) {
+      const isOver = signal?.aborted === true || performance.now() + TRY_AGAIN_MS > until
+      if (!isQueueFull(error) || isOver) throw error
+    }
+    await pause(TRY_AGAIN_MS)
+  }
+}
+
 export const unaryCall =
   (client: Client, method: Definition, patience = ENDLESS) =>
   (request: object = {}, options: CallOptions = {}): Promise<object> =>
-    new Promise((resolve, reject) => {
-      const call = client.makeUnaryRequest<object, object>(
-        method.path,
-        method.requestSerialize,
-        method.responseDeserialize,
-        request,
-        metadataOf(options),
-        grpcOptions(options.timeoutMs ?? patience.answerMs()),
-        (error, response) => {
-          if (!error) patience.answered()
-          if (error) reject(toRpcError(method.path.slice(1), error))
-          else resolve(response as object)
-        },
-      )
-      cancelWith(options.signal, call)
-    })
+    whenQueued(() => oneCall(client, method, { request, options, patience }), options)
+
+const oneCall = (
+  client: Client,
+  method: Definition,
+  {
+    request,
+    options,
+    patience,
+  }: { readonly request: object; readonly options: CallOptions; readonly patience: Patience },
+): Promise<object> =>
+  new Promise((resolve, reject) => {
+    const call = client.makeUnaryRequest<object, object>(
+      method.path,
+      method.requestSerialize,
+      method.responseDeserialize,
+      request,
+      metadataOf(options),
+      grpcOptions(options.timeoutMs ?? patience.answerMs()),
+      (error, response) => {
+        if (!error) patience.answered()
+        if (error) reject(toRpcError(method.path.slice(1), error))
+        else resolve(response as object)
+      },
+    )
+    cancelWith(options.signal, call)
+  })
 
 /** The messages of a call, which is cancelled when the first one takes too long. */
 async function* firstInTime(

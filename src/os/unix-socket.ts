@@ -197,6 +197,15 @@ export const untakenFds = (fd: number): number => {
   return typeof info === 'number' ? info : Number(/^scm_fds:\s*(\d+)$/m.exec(info)?.[1] ?? 0)
 }
 
+const FIONREAD = 0x541b
+
+/** Whether a stream has bytes that were not read. Fds come with bytes: one without has none. */
+export const hasUnread = (fd: number): boolean => {
+  const count = new Int32Array(1)
+  const answer = sys.ioctlSync(fd, FIONREAD, new Uint8Array(count.buffer))
+  return answer !== 0 || count[0] !== 0
+}
+
 /** Closes received fds; done when all are closed. */
 export const closeAll = async (fds: readonly number[]): Promise<void> => {
   await Promise.all(fds.map((fd) => sys.close(fd)))

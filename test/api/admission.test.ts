@@ -6,7 +6,7 @@ import type { ClientHttp2Session } from 'node:http2'
 import { connect as connectSocket, type Socket } from 'node:net'
 import { credentials } from '@grpc/grpc-js'
 import { afterEach, describe, expect, test, vi } from 'vitest'
-import { Admission } from '../../src/api/transport/admission.ts'
+import { Admission, hostOf } from '../../src/api/transport/admission.ts'
 import { connect, type VfiodClient } from '../../src/client/client.ts'
 import { receiveFds } from '../../src/client/fd-channel.ts'
 import { Quotas } from '../../src/domain/identity/quotas.ts'
@@ -310,6 +310,31 @@ describe('connections that come too fast', () => {
     expect(warnings).toEqual(
       Array.from({ length: 2 }, () => 'connections refused: too many in a short time'),
     )
+  })
+
+  test('from one host are closed before they shake hands, as many; other hosts have theirs', () => {
+    let now = 0
+    const say = () => undefined
+    const log = { debug: say, info: say, warn: say, error: say }
+    const admission = new Admission({ quotas, log, now: () => now })
+    const heard = (host: string) =>
+      Array.from({ length: 1000 }, () => admission.hears(host)).filter(Boolean).length
+
+    expect([heard('192.0.2.1'), heard('192.0.2.2')]).toEqual([512, 512])
+    now = 1000
+    expect(heard('192.0.2.1')).toBe(128)
+  })
+
+  test.each([
+    ['192.0.2.1', '192.0.2.1'],
+    ['::ffff:192.0.2.1', '192.0.2.1'],
+    ['2001:db8:1:2:3:4:5:6', '2001:db8:1:2::/64'],
+    ['2001:db8::6', '2001:db8:0:0::/64'],
+    ['2001:db8:1:2::', '2001:db8:1:2::/64'],
+    ['fe80::1%eth0', 'fe80:0:0:0::/64'],
+    ['::1', '0:0:0:0::/64'],
+  ])('from %s are those of %s', (address, host) => {
+    expect(hostOf(address)).toBe(host)
   })
 
   test('of many identities together: 2048 at once and 1024 a second, and administrators get in', () => {

@@ -3,8 +3,9 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
-import { type AddressInfo, createServer, type Socket } from 'node:net'
+import { type AddressInfo, connect as connectSocket, createServer, type Socket } from 'node:net'
 import { dirname, join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { VfiodClient } from '../../src/client/client.ts'
 import { type Daemon, ended, startDaemon, until } from './world.ts'
@@ -130,4 +131,30 @@ describe('sockets whose last close sleeps for minutes, from a client that is gon
       await ending.stop()
     },
   )
+})
+
+describe('a client that connects while the queue of connections is full', () => {
+  /** Whether a connection found a place; it is left there, closed. */
+  const takesPlace = (): Promise<boolean> =>
+    new Promise((resolve) => {
+      const socket = connectSocket(daemon.socket)
+      socket.once('error', () => resolve(false))
+      socket.once('connect', () => {
+        socket.destroy()
+        resolve(true)
+      })
+    })
+
+  test('is answered when there is a place again', async () => {
+    const { pid = 0 } = daemon.process
+    process.kill(pid, 'SIGSTOP')
+    while (await takesPlace());
+    const late = daemon.client()
+    const answer = late.ownership.whoAmI()
+    const first = await Promise.race([answer, pause(500).then(() => 'waits')])
+    process.kill(pid, 'SIGCONT')
+
+    expect(first).toBe('waits')
+    expect((await answer).role).toBe('ROLE_ADMIN')
+  })
 })

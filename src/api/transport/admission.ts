@@ -3,7 +3,7 @@
  * as many as the whole, so that no identity takes the places of the others. A connection beyond that is
  * not dropped in silence: its first call of whatever kind, or its first packet on the fd channel, is
  * answered with LIMIT_REACHED, and then it is closed. A few of an identity may stand waiting to be told so; those
- * beyond them are closed unheard, and so are those of an identity that come too fast.
+ * beyond them are closed unheard, and so are those of an identity, or of a host, that come too fast.
  */
 
 import { Buckets, type Flow } from '../../base/bucket.ts'
@@ -26,6 +26,8 @@ export interface Admitted {
   /** The connection is closed. */
   leave(): void
 }
+
+type Who = Pick<Payer, 'identity' | 'account'>
 
 export class Admission {
   readonly #quotas: Quotas
@@ -62,17 +64,34 @@ export class Admission {
     }
   }
 
+  /** Whether a connection from this host is to be heard before anything is known of it. */
+  hears(host: string): boolean {
+    if (this.#rate.take(host, RATE) === 0 && this.#rate.take('hosts', RATE_OF_ALL) === 0)
+      return true
+    this.#logTooOften({ identity: host, account: host })
+    return false
+  }
+
   /** An administrator gets in whatever the others do. */
   #comesTooOften({ account, grant }: Payer): boolean {
     if (this.#rate.take(account, RATE) > 0) return true
     return grant.role !== 'admin' && this.#rate.take('', RATE_OF_ALL) > 0
   }
 
-  /** At most a line a second: there may be thousands. */
-  #logTooOften({ identity, account }: Payer): void {
+  logHungUp({ identity, account }: Who): void {
+    if (this.#isLogged(account))
+      this.#log.info({ identity }, 'connection closed: its client has hung up')
+  }
+
+  #logTooOften({ identity, account }: Who): void {
     const { perSecond } = RATE
-    if (this.#logRate.take(account, { perSecond: 1, burst: 1 }) === 0)
+    if (this.#isLogged(account))
       this.#log.warn({ identity, perSecond }, 'connections refused: too many in a short time')
+  }
+
+  /** At most a line a second: there may be thousands. */
+  #isLogged(account: string): boolean {
+    return this.#logRate.take(account, { perSecond: 1, burst: 1 }) === 0
   }
 
   #refuse({ identity, account }: Payer, refusal: VfiodError): Admitted | undefined {
@@ -92,6 +111,18 @@ export class Admission {
     if (waiting > 0) this.#waiting.set(account, waiting)
     else this.#waiting.delete(account)
   }
+}
+
+/** Who has an address: the network of 64 bits that a host has with IPv6. */
+export function hostOf(address: string): string {
+  const mapped = /^::ffff:([0-9.]+)$/.exec(address)?.[1]
+  if (mapped !== undefined) return mapped
+  if (!address.includes(':')) return address
+  const [front = '', back] = (address.split('%', 1)[0] ?? '').split('::')
+  const groups = front === '' ? [] : front.split(':')
+  const rest = back === undefined || back === '' ? [] : back.split(':')
+  const zeros = Array.from({ length: Math.max(0, 8 - groups.length - rest.length) }, () => '0')
+  return `${[...groups, ...zeros, ...rest].slice(0, 4).join(':')}::/64`
 }
 
 const RATE: Flow = { perSecond: LIMITS.connectionsPerSecond, burst: LIMITS.connectionsAtOnce }

@@ -24,12 +24,15 @@ import { statusPayload } from './link-call.ts'
 import type { StartFront } from './running-front.ts'
 import type { Binder } from './socket-file.ts'
 
+/** Connections that wait to be accepted: as many as the kernel allows by default (somaxconn). */
+const BACKLOG = 4096
+
 /** How the socket of the server is bound: net's own, so that Node reads it. */
 export const serverBinder = (listening: NetServer): Binder<NetServer> => ({
   bind: (path) =>
     new Promise((resolve, reject) => {
       listening.once('error', reject)
-      listening.listen(path, () => {
+      listening.listen({ path, backlog: BACKLOG }, () => {
         listening.off('error', reject)
         resolve(listening)
       })
@@ -75,7 +78,6 @@ export class Connections {
   readonly fronts: Fronts
   readonly disposal: Disposal
   readonly #peers: Peers
-  readonly #log: Log
   readonly #admission: Admission
   /** By the name that calls have for it. */
   readonly #connections = new Map<string, Connection>()
@@ -92,7 +94,6 @@ export class Connections {
     const { peers, admission, log, startFront: start, ...rules } = parts
     this.#admission = admission
     this.#peers = peers
-    this.#log = log
     this.disposal = new Disposal(start, log)
     this.fronts = new Fronts({ start, disposal: this.disposal, rules: { ...rules, log }, log })
     this.listening = accepting((fd) =>
@@ -134,8 +135,8 @@ export class Connections {
    */
   #serve(fd: number, payer: Payer, peerAt: () => ConnectionPeer | undefined): void {
     if (isHungUp(fd)) {
-      this.#log.info({ identity: payer.identity }, 'connection closed: its client has hung up')
-      this.disposal.socket(fd)
+      this.#admission.logHungUp(payer)
+      this.disposal.stream(fd)
       return
     }
     const admitted = this.#admission.admit(payer)
@@ -143,7 +144,7 @@ export class Connections {
     const peer = admitted !== undefined && !admitted.refusal ? peerAt() : undefined
     if (admitted === undefined || (peer === undefined && admitted.refusal === undefined)) {
       admitted?.leave()
-      this.disposal.socket(fd)
+      this.disposal.stream(fd)
       return
     }
     const { refusal, leave } = admitted

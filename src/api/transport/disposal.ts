@@ -8,7 +8,7 @@
 import { ERRNO } from '../../base/errno.ts'
 import { closeChannels } from '../../os/channels.ts'
 import { sys } from '../../os/libc.ts'
-import { receiveMessage, shutdownSocket, untakenFds } from '../../os/unix-socket.ts'
+import { hasUnread, receiveMessage, shutdownSocket, untakenFds } from '../../os/unix-socket.ts'
 import type { Log } from '../identity/log.ts'
 import type { RunningFront, StartFront } from './running-front.ts'
 
@@ -40,6 +40,13 @@ export class Disposal {
     shutdownSocket(fd)
     if (untakenFds(fd) === 0) sys.closeSync(fd)
     else this.fds([fd])
+  }
+
+  /** The same for a stream that may be one of many thousands, most of which have sent nothing. */
+  stream(fd: number): void {
+    shutdownSocket(fd)
+    if (hasUnread(fd)) this.socket(fd)
+    else sys.closeSync(fd)
   }
 
   /** To be called before a listening socket is closed: closing it closes the connections that wait in it. */

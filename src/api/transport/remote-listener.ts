@@ -1,13 +1,15 @@
 /**
  * Where clients on other hosts connect. The front for remote clients shakes hands with them. Until a
  * connection has shown a certificate with a name it counts against no quota, so there are only so
- * many of them, in all and from one address; the one that has waited longest makes room for the next.
+ * many of them, in all and from one host; the one that has waited longest makes room for the next. Those
+ * that come too fast are closed before they cost a handshake.
  */
 import { once } from 'node:events'
 import type { Server } from 'node:net'
 import type { Certificates } from '../../link/records.ts'
 import type { ConnectionPeer } from '../identity/connection-peer.ts'
 import type { Log } from '../identity/log.ts'
+import { type Admission, hostOf } from './admission.ts'
 import { accepting, type Connections } from './connections.ts'
 
 export interface RemoteOptions {
@@ -17,18 +19,19 @@ export interface RemoteOptions {
   readonly leaseMs: number
 }
 
-/** Connections without a name, from one address and in all. */
-const UNNAMED_PER_ADDRESS = 32
+/** Connections without a name, from one host and in all. */
+const UNNAMED_PER_HOST = 32
 const UNNAMED_MAX = 128
 
 interface Unnamed {
-  readonly address: string
+  readonly host: string
   close(): void
 }
 
 export class RemoteListener {
   readonly #options: RemoteOptions
   readonly #connections: Connections
+  readonly #admission: Admission
   readonly #peerAt: (name: string) => ConnectionPeer
   readonly #log: Log
   readonly #listening: Server
@@ -40,12 +43,14 @@ export class RemoteListener {
     options: RemoteOptions,
     parts: {
       readonly connections: Connections
+      readonly admission: Admission
       readonly peerAt: (name: string) => ConnectionPeer
       readonly log: Log
     },
   ) {
     this.#options = options
     this.#connections = parts.connections
+    this.#admission = parts.admission
     this.#peerAt = parts.peerAt
     this.#log = parts.log
     this.#listening = accepting((fd, { remoteAddress = '' }) => this.#accept(fd, remoteAddress))
@@ -81,23 +86,28 @@ export class RemoteListener {
   }
 
   #accept(fd: number, address: string): void {
-    this.#makeRoom(address)
-    const unnamed: { address: string; close: () => void } = { address, close: () => {} }
+    const host = hostOf(address)
+    if (!this.#admission.hears(host)) {
+      this.#connections.disposal.stream(fd)
+      return
+    }
+    this.#makeRoom(host)
+    const unnamed: { host: string; close: () => void } = { host, close: () => {} }
     this.#unnamed.add(unnamed)
     const forget = () => void this.#unnamed.delete(unnamed)
     const how = { peerAt: this.#peerAt, named: forget, closed: forget }
     unnamed.close = this.#connections.serveRemote(fd, address, how).close
   }
 
-  #makeRoom(address: string): void {
+  #makeRoom(host: string): void {
     const unnamed = [...this.#unnamed]
-    const ofAddress = unnamed.filter((each) => each.address === address)
-    const crowd = ofAddress.length >= UNNAMED_PER_ADDRESS ? ofAddress : unnamed
-    if (crowd.length < (crowd === ofAddress ? UNNAMED_PER_ADDRESS : UNNAMED_MAX)) return
+    const ofHost = unnamed.filter((each) => each.host === host)
+    const crowd = ofHost.length >= UNNAMED_PER_HOST ? ofHost : unnamed
+    if (crowd.length < (crowd === ofHost ? UNNAMED_PER_HOST : UNNAMED_MAX)) return
     const [oldest] = crowd as [Unnamed]
     this.#unnamed.delete(oldest)
     const refusal = 'no name yet, and others wait'
-    this.#log.warn({ address: oldest.address, refusal }, 'remote connection refused')
+    this.#log.warn({ address: oldest.host, refusal }, 'remote connection refused')
     oldest.close()
   }
 }
