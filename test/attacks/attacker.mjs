@@ -1,10 +1,17 @@
-// A hostile client: `attacker.mjs KIND SOCKET`. It writes the line "attacking" once it has begun, and
-// goes on until it is killed. What is refused is tried again: a client is free to.
+// A hostile client: `attacker.mjs KIND TARGET`, which is a socket or what http2.mjs says. It writes the
+// line "attacking" once it has begun, and goes on until it is killed. What is refused is tried again: a client is free to.
 
 import { gzipSync } from 'node:zlib'
-import { connect } from '../../dist/client/client.js'
 import * as frames from './frames.mjs'
-import { ended, message, session, stream } from './http2.mjs'
+import {
+  clientAt,
+  ended,
+  message,
+  rawConnection,
+  session,
+  stream,
+  withoutCertificate,
+} from './http2.mjs'
 
 const [kind, socket] = process.argv.slice(2)
 
@@ -65,7 +72,18 @@ const unread = async (method, body, { sessions = 8, settings = { initialWindowSi
   attacking()
 }
 
-const client = () => connect({ socket })
+/** The head of a handshake of 16 KiB. */
+const HALF_HELLO = Buffer.from([22, 3, 1, 0x40, 0, 1, 0, 0x3f, 0xfc, 3, 3])
+
+const shakeHands = async () => {
+  const connection = withoutCertificate(socket)
+  connection.on('error', () => undefined)
+  connection.resume()
+  await ended(connection)
+  attacking()
+}
+
+const client = () => clientAt(socket)
 
 const aGroup = async (from) => {
   const { groups } = await from.inventory.listGroups()
@@ -138,6 +156,18 @@ const KINDS = {
       }),
     )
   },
+
+  // Handshakes of somebody who has no certificate, whole and half.
+  handshakes: () => times(16, () => forEver(() => shakeHands())),
+  'half handshakes': () =>
+    times(300, () =>
+      forEver(async () => {
+        const connection = await rawConnection(socket)
+        connection?.write(HALF_HELLO)
+        attacking()
+        await ended(connection)
+      }),
+    ),
 
   // What is begun and not ended, asked and not read.
   uploads: async () => {

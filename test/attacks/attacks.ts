@@ -23,6 +23,9 @@ const fuse = (how: string, socket: string): Attack => ({
   startsAsRoot: true,
 })
 
+const over = (way: 'tcp' | 'tls', as: Attack['as'], ...names: readonly string[]): Attack[] =>
+  kinds(as, ...names).map((attack) => ({ ...attack, over: way }))
+
 export const ATTACKS: Readonly<Record<string, readonly Attack[]>> = {
   'bytes that become more': [
     ...kinds('nobody', 'packed', 'packed by deflate', 'items', 'nested groups'),
@@ -64,4 +67,20 @@ export const ATTACKS: Readonly<Record<string, readonly Attack[]>> = {
     ...kinds('observer', 'watches'),
     ...kinds('operator', 'sparse memory', 'small memory', 'tracked memory'),
   ],
+}
+
+/** From other hosts, which all have one front. */
+export const NETWORK: Readonly<Record<string, readonly Attack[]>> = {
+  'the network, without a certificate': over(
+    'tcp',
+    'nobody',
+    ...['idle connections', 'handshakes', 'half handshakes', 'connects that hang up', 'pings'],
+  ),
+  'the network, with a certificate': over(
+    'tls',
+    'operator',
+    ...['packed', 'bursts', 'items', 'batches', 'calls', 'cancelled calls', 'long answers'],
+    ...['idle connections', 'connects that hang up', 'resets', 'large headers', 'half a head'],
+    ...['uploads', 'unread events', 'unread lists', 'unread reflection', 'sparse memory'],
+  ),
 }

@@ -1,28 +1,28 @@
-// A well-behaved client: `bystander.mjs SOCKET`. It has a guest, with memory and a device, and looks
-// after it. One line of JSON in, one out: `{ count, everyMs, deadlineMs }` are the calls to make.
+// A well-behaved client: `bystander.mjs TARGET GUEST DEVICE`. It has a guest of that name, with memory
+// and a device, and looks after it. One line of JSON in, one out: `{ count, everyMs, deadlineMs }` are the calls to make.
 
 import { createInterface } from 'node:readline'
-import { connect } from '../../dist/client/client.js'
+import { clientAt } from './http2.mjs'
 
-const [socket] = process.argv.slice(2)
-const client = connect({ socket })
-const SPACE = 'guest'
+const [target, SPACE, device] = process.argv.slice(2)
+const client = clientAt(target)
 const MEMORY = 1 << 20
+/** How often a client on another host says that it is there. */
+const KEEP_ALIVE_MS = 500
 
 const start = async () => {
   const { devices } = await client.inventory.listDevices()
-  const { name, groupId } = devices.filter(({ mdevType }) => mdevType === 'mtty-2').at(-1)
+  const { groupId } = devices.find(({ name }) => name === device)
   await client.addressSpace.createSpace({ spaceId: SPACE })
   await client.addressSpace.addGroup({ spaceId: SPACE, groupId })
   await client.memory.allocateMemory({ memoryId: SPACE, length: String(MEMORY) })
   const whole = { iova: '0', length: String(MEMORY), memoryId: SPACE, offset: '0' }
   const items = [{ ...whole, access: 'ACCESS_READ_WRITE' }]
   await client.addressSpace.map({ spaceId: SPACE, items })
-  await client.device.openDevice({ spaceId: SPACE, name })
-  return name
+  await client.device.openDevice({ spaceId: SPACE, name: device })
 }
 
-const device = await start()
+await start()
 
 const CALLS = [
   (options) => client.addressSpace.getSpace({ spaceId: SPACE }, options),
@@ -63,6 +63,10 @@ const look = async ({ count, everyMs, deadlineMs }) => {
   await Promise.all(under)
   return { took, failures, guest: await guest() }
 }
+
+const { leaseMs } = await client.ownership.whoAmI()
+const keepAlive = () => client.ownership.keepAlive({}).catch(() => undefined)
+if (Number(leaseMs) > 0) setInterval(keepAlive, KEEP_ALIVE_MS)
 
 process.stdout.write(`${JSON.stringify(await guest())}\n`)
 for await (const line of createInterface({ input: process.stdin }))

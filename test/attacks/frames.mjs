@@ -1,8 +1,8 @@
 // What a hostile client does with frames and connections, whatever they are to say.
 
-import net from 'node:net'
 import {
   ACK,
+  dial,
   END_HEADERS,
   END_STREAM,
   frame,
@@ -70,7 +70,7 @@ export const KINDS = {
     const bytes = Buffer.concat([OPENED, calls(1200, { isReset: true })])
     return forEver(async () => {
       for (let each = 0; each < 100; each += 1) {
-        const connection = net.connect(socket)
+        const connection = dial(socket)
         connection.on('error', () => undefined)
         connection.once('connect', () => {
           connection.write(bytes)

@@ -1,7 +1,11 @@
 // HTTP/2 as a hostile client speaks it: frames by hand, and streams on sessions that read nothing.
 
+import { readFileSync } from 'node:fs'
 import http2 from 'node:http2'
 import net from 'node:net'
+import tls from 'node:tls'
+import { credentials } from '@grpc/grpc-js'
+import { connect } from '../../dist/client/client.js'
 
 export const PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n')
 
@@ -66,19 +70,61 @@ export const message = (
   return Buffer.concat([head, body])
 }
 
+/**
+ * Where to connect, as attacks are told: the path of a socket; `tcp:PORT`, where nothing is known of
+ * TLS; or `tls:PORT:FOLDER` with ca.pem, cert.pem and key.pem.
+ */
+const partsOf = (target) => {
+  const [kind, port, folder] = target.split(':')
+  if (kind === 'tcp') return { port: Number(port) }
+  if (kind !== 'tls') return { path: target }
+  const read = (name) => readFileSync(`${folder}/${name}.pem`)
+  return { port: Number(port), ca: read('ca'), cert: read('cert'), key: read('key') }
+}
+
+const options = { host: '127.0.0.1', servername: 'localhost', ALPNProtocols: ['h2'] }
+const dialling = (target) => {
+  const parts = partsOf(target)
+  return 'ca' in parts
+    ? { event: 'secureConnect', dial: () => tls.connect({ ...options, ...parts }) }
+    : { event: 'connect', dial: () => net.connect(parts) }
+}
+const dials = new Map()
+const dialler = (target) => {
+  if (!dials.has(target)) dials.set(target, dialling(target))
+  return dials.get(target)
+}
+
+export const clientAt = (target) => {
+  const { path, port, ca, cert, key } = partsOf(target)
+  if (path !== undefined) return connect({ socket: path })
+  return connect({
+    address: `localhost:${port}`,
+    credentials: credentials.createSsl(ca, key, cert),
+  })
+}
+
+/** A handshake that shows nothing. */
+export const withoutCertificate = (target) =>
+  tls.connect({ ...options, ...partsOf(target), rejectUnauthorized: false })
+
+export const dial = (target) => dialler(target).dial()
+
 /** A connection that is written to and never read from; undefined where it is refused. */
-export const rawConnection = (path) =>
+export const rawConnection = (target) =>
   new Promise((resolve) => {
-    const socket = net.connect(path)
-    socket.once('connect', () => resolve(socket))
+    const { event } = dialler(target)
+    const socket = dial(target)
+    socket.once(event, () => resolve(socket))
+    socket.once('close', () => resolve(undefined))
     socket.on('error', () => resolve(undefined))
   })
 
 /** A session whose streams read nothing of their answers. */
-export const session = (path, settings = {}) =>
+export const session = (target, settings = {}) =>
   new Promise((resolve) => {
     const made = http2.connect('http://localhost', {
-      createConnection: () => net.connect(path),
+      createConnection: () => dial(target),
       settings,
       maxSessionMemory: 4000,
       peerMaxConcurrentStreams: 1000,
