@@ -271,7 +271,8 @@ const KINDS = {
   ),
 }
 
-setInterval(() => undefined, 60_000)
+// It ends with the test that started it, however that ends.
+process.stdin.resume().once('close', () => process.exit())
 process.on('uncaughtException', attacking)
 process.on('unhandledRejection', attacking)
 await KINDS[kind]()
