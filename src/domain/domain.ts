@@ -5,6 +5,7 @@
 
 import { LIMITS } from '../base/limits.ts'
 import type { Kernel } from '../kernel/port.ts'
+import { onAccountOf } from '../os/thread-shares.ts'
 import { defaultQuotas, type Quota } from '../rules/policy.ts'
 import { Devices } from './device/devices.ts'
 import { Irqs } from './device/irqs.ts'
@@ -136,7 +137,7 @@ export function createDomain(parts: {
   })
 
   const release = async (client: OwnerRecord, why: string): Promise<void> => {
-    const counts = await teardown.release(client)
+    const counts = await onAccountOf(client.account, () => teardown.release(client))
     if (counts.spaces + counts.memories === 0) return
     state.apply({ kind: 'released', owner: ownerOf(client), why, counts })
   }

@@ -6,6 +6,7 @@
  */
 
 import koffi from 'koffi'
+import { currentAccount, type Sleep, ThreadShares } from './thread-shares.ts'
 
 // Must come before the first load; later it throws.
 koffi.config({ max_async_calls: 4096 })
@@ -28,6 +29,11 @@ export const call = (fn: NativeFunction, ...args: unknown[]): number => {
   return result < 0 ? -koffi.errno() : Number(result)
 }
 
+/** As libuv has it. */
+const THREADS = 4
+
+const shares = new ThreadShares(Number(process.env.UV_THREADPOOL_SIZE ?? THREADS))
+
 /** Half of the 4096 that koffi allows, so that calls of other threads of this process fit too. */
 const IN_FLIGHT_MAX = 2048
 
@@ -37,6 +43,23 @@ const waiting: (() => void)[] = []
 
 /** Calls on a thread of the libuv pool. A call that blocks there cannot be interrupted. */
 export const callAsync = (fn: NativeFunction, ...args: unknown[]): Promise<number> =>
+  shared('bounded', () => callOnThread(fn, args))
+
+/** The same for a call that may wait until another client acts. */
+export const callEndless = (fn: NativeFunction, ...args: unknown[]): Promise<number> =>
+  shared('endless', () => callOnThread(fn, args))
+
+/** Made when the account whose call it is has a thread for it; the daemon's own at once. */
+const shared = (sleep: Sleep, call: () => Promise<number>): Promise<number> => {
+  const account = currentAccount()
+  if (account === undefined) return call()
+  return new Promise((resolve) => {
+    const start = () => resolve(call().finally(() => shares.end(account, sleep)))
+    shares.begin(account, { sleep, start })
+  })
+}
+
+const callOnThread = (fn: NativeFunction, args: readonly unknown[]): Promise<number> =>
   new Promise((resolve, reject) => {
     // Nothing may throw into koffi's callback: it would be lost, or end up in another call.
     const start = (): void => {

@@ -1,7 +1,7 @@
 /** System calls by name, each answering `>= 0` or `-errno`. Prototypes only: no decisions. */
 
 import { ERRNO } from '../base/errno.ts'
-import { bind, call, callAsync } from './async-call.ts'
+import { bind, call, callAsync, callEndless } from './async-call.ts'
 
 export const O_RDONLY = 0
 export const O_WRONLY = 1
@@ -88,9 +88,10 @@ export const sys = {
   pwrite(fd: number, from: Uint8Array, offset: bigint): Promise<number> {
     return callAsync(pwrite, fd, from, from.length, offset)
   },
-  read: (fd: number, into: Uint8Array): Promise<number> => callAsync(read, fd, into, into.length),
+  read: (fd: number, into: Uint8Array): Promise<number> => callEndless(read, fd, into, into.length),
   readSync: (fd: number, into: Uint8Array): number => call(read, fd, into, into.length),
-  write: (fd: number, from: Uint8Array): Promise<number> => callAsync(write, fd, from, from.length),
+  write: (fd: number, from: Uint8Array): Promise<number> =>
+    callEndless(write, fd, from, from.length),
   writeSync: (fd: number, from: Uint8Array): number => call(write, fd, from, from.length),
 
   /** A second number for the same open file, close-on-exec. */

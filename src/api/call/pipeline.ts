@@ -5,6 +5,7 @@
  */
 import { VfiodError } from '../../base/error.ts'
 import type { Client } from '../../domain/identity/clients.ts'
+import { onAccountOf } from '../../os/thread-shares.ts'
 import { toVfiodError } from '../../wire/status.ts'
 import type { ConnectionPeer } from '../identity/connection-peer.ts'
 import type { Log } from '../identity/log.ts'
@@ -88,13 +89,16 @@ export class Pipeline {
     try {
       peer = asked.peer()
       ended = await this.#turns.begin(peer.account, method.policy.isWide === true)
-      await peer.check()
+      const caller = peer
+      const { account } = caller
+      await onAccountOf(account, () => caller.check())
       if (abort.signal.aborted) throw abortReason(abort.signal)
       client = peer.current()
       const leave = this.#inFlight.enter({ client, abort, isEndless: method.isEndless })
       const letGo = asked.holdsLease ? client.lease.hold() : () => {}
       try {
-        return await work({ client, connection, signal: abort.signal })
+        const context = { client, connection, signal: abort.signal }
+        return await onAccountOf(account, () => work(context))
       } finally {
         letGo()
         leave()

@@ -23,6 +23,7 @@ import type { MmFinding } from '../../os/mm.ts'
 import { type Credentials, credentialsOf, hasExited, type Peer, peerOf } from '../../os/peer.ts'
 import { unwatch, watch } from '../../os/poller.ts'
 import type { ProcessLooks, ProcessPin } from '../../os/process-looks.ts'
+import { onAccountOf } from '../../os/thread-shares.ts'
 import { closeAll } from '../../os/unix-socket.ts'
 import { type Grant, NO_GRANT } from '../../rules/policy.ts'
 import { processId } from './client-id.ts'
@@ -204,7 +205,9 @@ export class Peers implements Processes<Process> {
     const charge = this.#quotas.charge(payer, PLACE)
     try {
       // A process can make its pin wait: it waits for those of its account.
-      const pin = await this.#pins.run([payer.account], () => this.#looks.pin(peer))
+      const { account } = payer
+      const look = () => onAccountOf(account, () => this.#looks.pin(peer))
+      const pin = await this.#pins.run([account], look)
       if (typeof pin === 'number') throw this.#refusal(pin, peer)
       try {
         return await this.#lanes.run([pin.image], () => this.#enter(key, peer, { pin, charge }))
