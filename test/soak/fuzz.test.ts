@@ -191,9 +191,12 @@ async function unexplained(
     if (error === undefined && name === 'InjectFault') await client.simulator.clearFaults()
     if (error === undefined) continue
     const { reason, message: text } = toRpcError(path.slice(1), error)
-    const isExplained = isDecodable(method, bytes)
-      ? reason in REASONS && reason !== 'BUG' && text.length > 0
-      : reason === 'BAD_ARGUMENT' && text.startsWith('Cannot decode the request: ')
+    const isRefused = reason in REASONS && reason !== 'BUG' && text.length > 0
+    // A daemon that drains does not read what it is asked.
+    const isExplained =
+      isDecodable(method, bytes) || reason === 'DRAINING'
+        ? isRefused
+        : reason === 'BAD_ARGUMENT' && text.startsWith('Cannot decode the request: ')
     const shown = `${name} ${bytes.toString('hex')}: ${error.code} ${reason}: ${text}`
     if (!isExplained) found.push(shown)
   }
