@@ -110,7 +110,7 @@ const isQueueFull = (error: unknown): boolean =>
 /** The answer of a call, which is tried again for as long as the queue of the socket is full. */
 const whenQueued = async (
   call: () => Promise<object>,
-  { timeoutMs = FULL_QUEUE_MS, signal }: CallOptions,
+  { timeoutMs, signal }: { readonly timeoutMs: number; readonly signal: AbortSignal | undefined },
 ): Promise<object> => {
   const until = performance.now() + timeoutMs
   for (;;) {
@@ -127,7 +127,10 @@ const whenQueued = async (
 export const unaryCall =
   (client: Client, method: Definition, patience = ENDLESS) =>
   (request: object = {}, options: CallOptions = {}): Promise<object> =>
-    whenQueued(() => oneCall(client, method, { request, options, patience }), options)
+    whenQueued(() => oneCall(client, method, { request, options, patience }), {
+      timeoutMs: options.timeoutMs ?? patience.answerMs() ?? FULL_QUEUE_MS,
+      signal: options.signal,
+    })
 
 const oneCall = (
   client: Client,

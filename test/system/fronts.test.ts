@@ -7,7 +7,7 @@ import { type AddressInfo, connect as connectSocket, createServer, type Socket }
 import { dirname, join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import type { VfiodClient } from '../../src/client/client.ts'
+import { connect, type VfiodClient } from '../../src/client/client.ts'
 import { type Daemon, ended, startDaemon, until } from './world.ts'
 
 const LINGERING = new URL('./lingering.mjs', import.meta.url).pathname
@@ -152,9 +152,18 @@ describe('a client that connects while the queue of connections is full', () => 
     const late = daemon.client()
     const answer = late.ownership.whoAmI()
     const first = await Promise.race([answer, pause(500).then(() => 'waits')])
+    const hasty = connect({
+      socket: daemon.socket,
+      patience: { answerMs: () => 200, answered() {} },
+    })
+    const refused = hasty.ownership.whoAmI().catch((error) => `refused: ${error.message}`)
+    const second = await Promise.race([answer.catch(() => 'given up'), refused])
     process.kill(pid, 'SIGCONT')
 
+    hasty.close()
     expect(first).toBe('waits')
+    // A client waits no longer than it has patience.
+    expect(second).toMatch(/^refused: .*connect EAGAIN/)
     expect((await answer).role).toBe('ROLE_ADMIN')
   })
 })
